@@ -1,0 +1,39 @@
+"""Errors that a user can act on.  The command line prints their text as it is and exits with status 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something the user gave is wrong.  The message says what, and what to do about it."""
+
+
+class ConfigError(UserError):
+    """A configuration key or value is wrong."""
+
+
+class DataError(UserError):
+    """A data file is wrong.
+
+    Args:
+        path: the file.
+        problem: what is wrong, with the offending value.
+        line: 1-based line number in the file, where one line is to blame.
+        column: name of the column, where one column is to blame.
+        hint: what to do about it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        problem: str,
+        *,
+        line: int | None = None,
+        column: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.path, self.problem, self.line, self.column, self.hint = str(path), problem, line, column, hint
+        where = self.path if line is None else f"{self.path}:{line}"
+        message = f"{where}: {problem}" if column is None else f"{where}: column '{column}': {problem}"
+        super().__init__(message if hint is None else f"{message} ({hint})")

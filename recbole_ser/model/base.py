@@ -1,0 +1,90 @@
+"""What every model of this package is: a user side encoded once per row, and scores for candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from torch import Tensor
+
+
+class SearchRecommender(SequentialRecommender):
+    """Base class of the search-aware models.
+
+    A model implements ``encode`` and ``score``, and ``auxiliary_losses`` if it has any.  From these come
+    RecBole's ``calculate_loss``, ``predict`` and ``full_sort_predict``.
+
+    The interaction holds, right-padded with 0 and oldest first (L: ``MAX_ITEM_LIST_LENGTH``, S:
+    ``max_search_length``, C: ``max_clicks_per_search``, N: ``train_neg_sample_args.sample_num``):
+    ``user_id [B]``, ``item_id [B]``, ``item_id_list [B, L]``, ``item_length [B]``, ``search_query_list [B, S]``,
+    ``search_click_list [B, S, C]``, ``search_source_list [B, S]``, ``search_length [B]``, and in training
+    ``neg_item_id [B, N]``.
+    """
+
+    input_type = InputType.PAIRWISE
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.USER_ID = config["USER_ID_FIELD"]
+        self._pass_cache: dict[str, Any] = {}
+
+    def encode(self, interaction: Any) -> Any:
+        """The user side, once per row of ``interaction``; what it returns goes to ``score`` as it is."""
+        raise NotImplementedError
+
+    def score(self, state: Any, items: Tensor) -> Tensor:
+        """Logits ``[B, C]`` of the candidates ``items [B, C]`` of each row."""
+        raise NotImplementedError
+
+    def auxiliary_losses(self, interaction: Any, state: Any) -> dict[str, Tensor]:
+        """Named scalar losses that are added to the main one, already weighted."""
+        return {}
+
+    def losses(self, interaction: Any) -> dict[str, Tensor]:
+        """The main loss, ``rec``, and the auxiliary ones, by name; their sum is what is minimised.
+
+        ``rec`` is the binary cross entropy of one positive and N negatives, averaged over all B(N+1) pairs.
+        """
+        positive, negatives = interaction[self.POS_ITEM_ID], interaction[self.NEG_ITEM_ID]
+        state = self.encode(interaction)
+        logits = self.score(state, torch.cat([positive.unsqueeze(1), negatives], dim=1))  # [B, 1 + N]
+        labels = torch.zeros_like(logits)
+        labels[:, 0] = 1.0
+        return {
+            "rec": F.binary_cross_entropy_with_logits(logits, labels),
+            **self.auxiliary_losses(interaction, state),
+        }
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        return torch.stack(list(self.losses(interaction).values())).sum()
+
+    def predict(self, interaction: Any) -> Tensor:
+        """Logits ``[B]`` of ``item_id``."""
+        return self.score(self.encode(interaction), interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Logits ``[B, n_items]`` of the whole catalogue, the padding item included (RecBole masks it)."""
+        items = torch.arange(self.n_items, device=interaction[self.ITEM_SEQ].device)
+        state = self.encode(interaction)
+        batch_size = len(interaction[self.ITEM_SEQ])
+        chunks = [self.score(state, chunk.expand(batch_size, -1)) for chunk in items.split(4096)]
+        return torch.cat(chunks, dim=1)
+
+    def cached(self, name: str, compute: Callable[[], Any]) -> Any:
+        """``compute()``, remembered for the rest of one evaluation pass; while training it is computed each time.
+
+        For what does not depend on the batch: a table of projected items, a propagated graph.
+        """
+        if self.training:
+            return compute()
+        if name not in self._pass_cache:
+            self._pass_cache[name] = compute()
+        return self._pass_cache[name]
+
+    def train(self, mode: bool = True) -> SearchRecommender:
+        self._pass_cache.clear()
+        return super().train(mode)
