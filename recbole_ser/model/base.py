@@ -25,7 +25,7 @@ class SearchRecommender(SequentialRecommender):
     ``neg_item_id [B, N]``.
     """
 
-    input_type = InputType.PAIRWISE
+    input_type = InputType.LISTWISE  # one positive beside a list of negatives
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

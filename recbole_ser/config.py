@@ -1,0 +1,241 @@
+"""Configuration: RecBole's, with our defaults, strict keys, and nothing read from ``sys.argv`` or evaluated."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from recbole.config import Config
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import InputType, ModelType
+
+from recbole_ser import compat
+from recbole_ser.errors import ConfigError
+from recbole_ser.registry import find_model
+
+_PACKAGE = Path(__file__).parent
+
+
+def package_folder(name: str) -> Path:
+    """The folder ``name`` (``properties`` or ``dataset_atomic``): beside the package in a checkout, inside it in a wheel."""
+    checkout = _PACKAGE.parent / name
+    return checkout if (_PACKAGE.parent / "pyproject.toml").is_file() and checkout.is_dir() else _PACKAGE / name
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader that also reads ``1e-3`` as a number, as RecBole's files write it."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def parse_value(text: str) -> Any:
+    """The value of ``text`` as YAML: number, truth value, null (``~``), list, mapping, else the text itself."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        return text
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: no such file, not YAML, or not a mapping; with the line where YAML knows it.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no 'key: value' pairs")
+    return values
+
+
+def parse_arguments(arguments: list[str]) -> dict[str, Any]:
+    """``--key=value`` and ``--key value`` arguments as a dictionary; values are read as YAML.
+
+    Raises:
+        ConfigError: an argument that is neither, or a key given twice.
+    """
+    values: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        key, equals, text = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not key:
+            raise ConfigError(f"cannot read argument '{argument}': write --key=value")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigError(f"argument '{argument}' has no value: write --{key}=value")
+            text = rest.pop(0)
+        if key in values:
+            raise ConfigError(f"argument '--{key}' is given twice")
+        values[key] = parse_value(text)
+    return values
+
+
+class SERConfig(Config):
+    """RecBole's configuration for one model and one data set.
+
+    Later layers win: RecBole's defaults, ``properties/overall.yaml``, ``properties/model/<Model>.yaml``,
+    ``properties/dataset/<dataset>.yaml``, the files of ``config_file_list``, ``config_dict``.  Mappings
+    (``eval_args``, ``train_neg_sample_args``) are merged key by key; everything else is replaced.
+
+    Args:
+        model: a registered name, ``package.module:Class``, or a model class.
+        dataset: name of the data set, a folder below ``data_path``.
+        config_file_list: YAML files of the user.
+        config_dict: typed values of the user (strings stay strings).
+
+    Raises:
+        ConfigError: an unknown model or key (the message names the nearest known one) or a value RecBole refuses.
+    """
+
+    def __init__(
+        self,
+        model: str | type[AbstractRecommender],
+        dataset: str,
+        config_file_list: list[str] | None = None,
+        config_dict: dict[str, Any] | None = None,
+    ) -> None:
+        self.origin: dict[str, str] = {}
+        try:
+            with compat.keep_visible_devices():
+                super().__init__(model, dataset, config_file_list, config_dict)
+        except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+            raise ConfigError(str(error)) from error
+        if self["num_threads"]:
+            torch.set_num_threads(self["num_threads"])
+
+    def candidate_mode(self, phase: str) -> tuple[str, int]:
+        """(distribution, negatives) of the candidates of ``valid`` or ``test``; ``("full", 0)``: the whole catalogue."""
+        mode = self["eval_args"]["mode"][phase]
+        match = re.fullmatch(r"(uni|pop)(\d+)", mode)
+        return ("full", 0) if match is None else ({"uni": "uniform", "pop": "popularity"}[match[1]], int(match[2]))
+
+    def resolved(self) -> dict[str, Any]:
+        """Every value in force, as plain YAML types, for the run folder."""
+        return {key: _plain(value) for key, value in sorted(self.final_config_dict.items())}
+
+    # --- what RecBole does differently ------------------------------------------------------------------------------
+
+    def compatibility_settings(self) -> None:
+        compat.set_numpy_aliases()
+
+    def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
+        return _Loader
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return {}
+
+    def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+        return dict(config_dict)
+
+    def _load_config_files(self, file_list: list[str] | None) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for path in file_list or []:
+            self._overlay(values, read_yaml(path), str(path))
+        return values
+
+    def _merge_external_config_dict(self) -> None:
+        self.external_config_dict = dict(self.file_config_dict)
+        self._overlay(self.external_config_dict, self.variable_config_dict, "argument")
+
+    def _get_model_and_dataset(
+        self, model: str | type[AbstractRecommender], dataset: str
+    ) -> tuple[str, type[AbstractRecommender], str]:
+        model_class = find_model(model) if isinstance(model, str) else model
+        return model_class.__name__, model_class, dataset
+
+    def _load_internal_config_dict(self, model: str, model_class: type[AbstractRecommender], dataset: str) -> None:
+        theirs, ours = compat.recbole_properties(), package_folder("properties")
+        self.internal_config_dict: dict[str, Any] = {"MODEL_TYPE": model_class.type}
+        for folder, file in [
+            (theirs, "overall.yaml"),
+            (theirs, f"model/{model}.yaml"),
+            (theirs, "dataset/sample.yaml"),
+            (ours, "overall.yaml"),
+            (ours, f"model/{model}.yaml"),
+            (ours, f"dataset/{dataset}.yaml"),
+        ]:
+            if (folder / file).is_file():
+                owner = "recbole/properties" if folder == theirs else "properties"
+                self._overlay(self.internal_config_dict, read_yaml(folder / file), f"{owner}/{file}")
+        defaults = getattr(model_class, "default_config", {})
+        self._overlay(self.internal_config_dict, {k: v for k, v in defaults.items() if k not in self.origin}, model)
+        self._refuse_unknown_keys(model)
+
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        final = dict(self.internal_config_dict)
+        for key, value in self.external_config_dict.items():
+            final[key] = _merged(final.get(key), value)
+        if self.model_class.type == ModelType.TRADITIONAL:
+            final["epochs"] = 1
+        final["train_neg_sample_args"] = self._negatives(final)
+        return final
+
+    def _negatives(self, final: dict[str, Any]) -> dict[str, Any] | None:
+        """What training negatives are drawn; none for a foreign model that normalises over the whole catalogue."""
+        input_type = getattr(self.model_class, "input_type", None)
+        ours = input_type == InputType.LISTWISE
+        wanted = self.external_config_dict.get("train_neg_sample_args")
+        if input_type is None and final.get("loss_type") == "CE":
+            return wanted
+        negatives = dict(final["train_neg_sample_args"] or {})
+        if not ours and not (wanted or {}).get("sample_num"):
+            negatives["sample_num"] = 1
+        if negatives.get("distribution") == "candidates":
+            mode = final["eval_args"]["mode"]
+            mode = mode if isinstance(mode, str) else mode.get("test", "full")
+            negatives["distribution"] = "popularity" if mode.startswith("pop") else "uniform"
+        return negatives
+
+    def _overlay(self, values: dict[str, Any], new: dict[str, Any], origin: str) -> None:
+        for key, value in new.items():
+            values[key] = _merged(values.get(key), value)
+            self.origin[key] = origin
+
+    def _refuse_unknown_keys(self, model: str) -> None:
+        known = set(self.internal_config_dict) | {key for keys in self.parameters.values() for key in keys}
+        known |= {"model", "dataset", "encoding"}
+        for key, value in self.external_config_dict.items():
+            self._refuse_unknown(key, known, f"{self.origin[key]}: {model} has no key '{key}'")
+            if key in {"eval_args", "train_neg_sample_args"} and isinstance(value, dict):
+                parts = {*self.internal_config_dict[key], "alpha", "dynamic", "candidate_num"}
+                for part in value:
+                    self._refuse_unknown(part, parts, f"{self.origin[key]}: {key} has no key '{part}'")
+
+    @staticmethod
+    def _refuse_unknown(key: str, known: set[str], complaint: str) -> None:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+            hint = f"did you mean '{near[0]}'?" if near else "see properties/overall.yaml and the model's YAML file"
+            raise ConfigError(f"{complaint}: {hint}")
+
+
+def _merged(old: Any, new: Any) -> Any:
+    return {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.name
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)

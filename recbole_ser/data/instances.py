@@ -1,0 +1,69 @@
+"""Which interactions are targets, and of which split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recbole_ser.data.histories import EventLog
+
+MINIMUM_TARGETS = 3  # one each to train on, to validate and to test
+
+
+@dataclass(frozen=True)
+class Split:
+    """Instances as positions in the log's interactions, in the log's order.
+
+    Args:
+        train, valid, test: the targets of each split, int32.
+        training_interactions: every interaction before its user's validation target, targets or not, int32; all of
+            them where the user has no validation target.
+        training_searches: likewise every search strictly before the time of the validation target, int32.
+    """
+
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    training_interactions: Tensor
+    training_searches: Tensor
+
+
+def split_instances(log: EventLog, require_both_histories: bool) -> Split:
+    """Leave-one-out per user on the kept targets: last test, second last validation, the rest training.
+
+    With ``require_both_histories`` a target is kept if it has at least one earlier interaction and one strictly
+    earlier search (SESRec, 5.1.1), otherwise always.  Users with fewer than three kept targets only train.
+    """
+    count = len(log.items)
+    if require_both_histories:
+        kept = torch.nonzero((log.rec_length > 0) & (log.search_length > 0)).squeeze(1)  # [kept]
+    else:
+        kept = torch.arange(count)
+    users = log.users[kept]
+    user_num = len(log.user_start) - 1
+    kept_per_user = torch.bincount(users, minlength=user_num)  # [users]
+    from_end = kept_per_user.cumsum(0)[users] - 1 - torch.arange(len(kept))  # [kept] 0 is the user's last
+    enough = kept_per_user[users] >= MINIMUM_TARGETS
+    valid = kept[(from_end == 1) & enough]
+    test = kept[(from_end == 0) & enough]
+
+    rec_end, search_end = log.user_start[1:].clone(), log.search_start[1:].clone()  # [users]
+    rec_end[log.users[valid]] = valid.int()
+    search_end[log.users[valid]] = log.searches_before[valid]
+    return Split(
+        train=kept[(from_end > 1) | ~enough].int(),
+        valid=valid.int(),
+        test=test.int(),
+        training_interactions=_stretches(log.user_start[:-1], rec_end),
+        training_searches=_stretches(log.search_start[:-1], search_end),
+    )
+
+
+def _stretches(start: Tensor, end: Tensor) -> Tensor:
+    """All the numbers of the half-open stretches, one after the other, int32."""
+    lengths = (end - start).long()
+    before = lengths.cumsum(0) - lengths
+    shift = torch.repeat_interleave(start - before.int(), lengths)
+    return torch.arange(len(shift), dtype=torch.int32) + shift

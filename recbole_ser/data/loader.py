@@ -1,0 +1,137 @@
+"""Batches: of training instances with fresh negatives, and of evaluated targets with their candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from recbole.utils import InputType, ModelType
+from torch import Tensor
+
+from recbole_ser.data.candidates import CandidateTable, build_candidates
+from recbole_ser.data.dataset import SERDataset
+from recbole_ser.data.negatives import NegativeSampler
+
+
+class TrainLoader:
+    """Training instances, shuffled and with new negatives every epoch.
+
+    A sequential model gets the training targets with their histories; a general one gets every interaction of the
+    training period, without histories.  Negatives come as our models read them, ``neg_item_id [B, N]``, or as
+    RecBole's do: repeated rows for a pairwise model, labelled rows for a pointwise one.
+
+    Attributes:
+        rows: positives per epoch.
+    """
+
+    shuffle = True
+
+    def __init__(self, config: Any, dataset: SERDataset) -> None:
+        self.config, self.dataset = config, dataset
+        self.general = config["MODEL_TYPE"] != ModelType.SEQUENTIAL
+        self.positions = dataset.split.training_interactions if self.general else dataset.split.train
+        self.rows = len(self.positions)
+        self.batch_size = config["train_batch_size"]
+        self.reader = dataset.history_reader()
+        negatives = config["train_neg_sample_args"]
+        self.sample_num = 0 if negatives["distribution"] == "none" else negatives["sample_num"]
+        self.sampler = (
+            NegativeSampler(dataset.log, dataset.split, dataset.target_num, negatives["distribution"])
+            if self.sample_num
+            else None
+        )
+        self.set_epoch(0)
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Fix order and negatives of the passes to come: they depend on the seed and ``epoch`` alone."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Interaction]:
+        seed = int(np.random.SeedSequence([self.config["seed"], self.epoch]).generate_state(1)[0])
+        generator = torch.Generator().manual_seed(seed)
+        for chosen in torch.randperm(self.rows, generator=generator).split(self.batch_size):
+            yield self._batch(self.positions[chosen], generator)
+
+    def _batch(self, positions: Tensor, generator: torch.Generator) -> Interaction:
+        batch = instances(self.dataset, positions, None if self.general else self.reader)
+        if self.sampler is None:
+            return Interaction(batch)
+        negatives = self.sampler.draw(batch[self.dataset.uid_field], self.sample_num, generator)  # [B, N]
+        if self.config["MODEL_INPUT_TYPE"] == InputType.LISTWISE:
+            return Interaction({**batch, self._negative_field: negatives})
+        return self._as_recbole(Interaction(batch), negatives)
+
+    @property
+    def _negative_field(self) -> str:
+        return self.config["NEG_PREFIX"] + self.dataset.iid_field
+
+    def _as_recbole(self, batch: Interaction, negatives: Tensor) -> Interaction:
+        """RecBole's forms: each positive N times beside its negatives, or positives (1) before negatives (0)."""
+        count, flat = negatives.shape[1], negatives.T.reshape(-1)  # [N B]
+        if self.config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE:
+            pairs = batch.repeat(count)
+            pairs.update(Interaction({self._negative_field: flat}))
+            return pairs
+        rows = batch.repeat(1 + count)
+        positives = len(batch)
+        rows[self.dataset.iid_field][positives:] = flat
+        labels = torch.zeros(len(rows))
+        labels[:positives] = 1.0
+        rows.update(Interaction({self.config["LABEL_FIELD"]: labels}))
+        return rows
+
+
+class EvalLoader:
+    """The targets of one split with what is ranked for each.
+
+    Attributes:
+        rows: number of targets.
+        candidates: their lists; ``None`` where the whole catalogue is ranked.
+        catalogue: int64, the items ranked then: those with at least one interaction.
+    """
+
+    def __init__(self, config: Any, dataset: SERDataset, phase: str) -> None:
+        self.dataset, self.phase = dataset, phase
+        self.positions = getattr(dataset.split, phase)
+        self.rows = len(self.positions)
+        self.batch_size = config["eval_batch_size"]
+        self.reader = dataset.history_reader()
+        self.catalogue = torch.arange(1, dataset.target_num)
+        distribution, negatives = config.candidate_mode(phase)
+        self.candidates: CandidateTable | None = None
+        if distribution != "full":
+            seed = [config["candidate_seed"], {"valid": 0, "test": 1}[phase]]
+            self.candidates = build_candidates(
+                dataset.log, self.positions, dataset.target_num, negatives, distribution, seed
+            )
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Interaction, Tensor | None, Tensor]]:
+        for start in range(0, self.rows, self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            batch = Interaction(instances(self.dataset, self.positions[rows], self.reader))
+            if self.candidates is None:
+                yield batch, None, batch[self.dataset.iid_field]
+            else:
+                yield batch, self.candidates.items[rows].long(), self.candidates.positive_column[rows]
+
+    def user_tokens(self) -> np.ndarray:
+        """The raw user id of each row."""
+        return self.dataset.id2token(self.dataset.uid_field, self.dataset.log.users[self.positions].numpy())
+
+
+def instances(dataset: SERDataset, positions: Tensor, reader: Any) -> dict[str, Tensor]:
+    """``user_id``, ``item_id`` and the histories (without ``reader``: none) of the targets at ``positions``."""
+    batch = {
+        dataset.uid_field: dataset.log.users[positions].long(),
+        dataset.iid_field: dataset.log.items[positions].long(),
+    }
+    return batch if reader is None else {**batch, **reader.read(positions)}

@@ -1,0 +1,55 @@
+"""Training negatives, drawn anew every epoch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recbole_ser.data.histories import EventLog
+from recbole_ser.data.instances import Split
+from recbole_ser.errors import DataError
+
+
+class NegativeSampler:
+    """Draws items that a user has no training interaction with.
+
+    The user's validation and test items may be drawn: never drawing them would tell a model which they are.
+
+    Args:
+        log, split: the events and which of them are training events.
+        target_num: items ``1 .. target_num - 1`` may be drawn.
+        distribution: ``uniform`` over those items, or ``popularity``: in proportion to their training targets.
+
+    Raises:
+        DataError: a user has training interactions with every item.
+    """
+
+    def __init__(self, log: EventLog, split: Split, target_num: int, distribution: str) -> None:
+        self.target_num = target_num
+        self.popularity = log.items[split.train] if distribution == "popularity" else None
+        training = split.training_interactions
+        self.seen = torch.unique(self._key(log.users[training], log.items[training]))  # sorted (user, item) pairs
+        most = torch.bincount(self.seen // target_num).max().item()
+        if most >= target_num - 1:
+            raise DataError("training data", "a user has interacted with every item: no negative can be drawn")
+
+    def draw(self, users: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """``[B, count]`` negatives for ``users [B]``, int64; within a row they may repeat."""
+        users = users.unsqueeze(1).expand(-1, count)  # [B, count]
+        items = self._draw(users.shape, generator)
+        while (seen := self._is_seen(users, items)).any():
+            items[seen] = self._draw((int(seen.sum()),), generator)
+        return items
+
+    def _draw(self, shape: tuple[int, ...] | torch.Size, generator: torch.Generator) -> Tensor:
+        if self.popularity is None:
+            return torch.randint(1, self.target_num, shape, generator=generator)
+        return self.popularity[torch.randint(len(self.popularity), shape, generator=generator)].long()
+
+    def _is_seen(self, users: Tensor, items: Tensor) -> Tensor:
+        key = self._key(users, items)
+        place = torch.searchsorted(self.seen, key).clamp(max=len(self.seen) - 1)
+        return self.seen[place] == key
+
+    def _key(self, users: Tensor, items: Tensor) -> Tensor:
+        return users.long() * self.target_num + items

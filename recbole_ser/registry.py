@@ -1,0 +1,79 @@
+"""Which models there are: ours, RecBole's, and those that other packages register."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from recbole.model.abstract_recommender import AbstractRecommender
+
+from recbole_ser.errors import ConfigError
+
+ENTRY_POINT_GROUP = "recbole_ser.models"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model: where its class is, which histories it reads, and where it was published.
+
+    Args:
+        name: what ``--model`` takes; also the name of its YAML file.
+        path: ``module:Class``; imported only when the model is asked for.
+        reads: any of ``search``, ``text`` and ``codes``, besides the recommendation history.
+        paper: authors, venue and year.
+    """
+
+    name: str
+    path: str
+    reads: tuple[str, ...] = ()
+    paper: str = ""
+
+    def load(self) -> type[AbstractRecommender]:
+        module, _, class_name = self.path.partition(":")
+        return getattr(importlib.import_module(module), class_name)
+
+
+_SEQUENTIAL = "recbole.model.sequential_recommender"
+_GENERAL = "recbole.model.general_recommender"
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in [
+        ModelSpec("SESRec", "recbole_ser.model.search_aware.sesrec:SESRec", ("search", "text"), "Si et al., SIGIR'23"),
+        ModelSpec("SASRec", f"{_SEQUENTIAL}:SASRec", paper="Kang and McAuley, ICDM'18"),
+        ModelSpec("GRU4Rec", f"{_SEQUENTIAL}:GRU4Rec", paper="Tan et al., DLRS'16"),
+        ModelSpec("STAMP", f"{_SEQUENTIAL}:STAMP", paper="Liu et al., KDD'18"),
+        ModelSpec("BPR", f"{_GENERAL}:BPR", paper="Rendle et al., UAI'09"),
+        ModelSpec("Pop", "recbole_ser.model.general.pop:Pop"),
+    ]
+}
+
+
+def available_models() -> dict[str, ModelSpec]:
+    """Every registered model by name; one from an entry point replaces none of ours."""
+    outside = {
+        point.name: ModelSpec(point.name, point.value)
+        for point in entry_points(group=ENTRY_POINT_GROUP)
+    }  # fmt: skip
+    return {**outside, **MODELS}
+
+
+def find_model(name: str) -> type[AbstractRecommender]:
+    """The class of model ``name``, which may also be a path ``package.module:Class`` to a model of one's own.
+
+    Raises:
+        ConfigError: there is no such model; the message names the nearest.
+    """
+    models = available_models()
+    if name in models:
+        return models[name].load()
+    if ":" in name:
+        try:
+            return ModelSpec(name, name).load()
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"model '{name}' cannot be imported: {error}") from error
+    near = difflib.get_close_matches(name, models, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise ConfigError(f"there is no model '{name}': {hint}known are {', '.join(sorted(models))}; or package.module:Class")
