@@ -131,6 +131,13 @@ class SERConfig(Config):
         """Every value in force, as plain YAML types, for the run folder."""
         return {key: _plain(value) for key, value in sorted(self.final_config_dict.items())}
 
+    def arguments(self) -> dict[str, Any]:
+        """What ``SERConfig(**arguments)`` needs to arrive at this configuration again, with absolute paths."""
+        model = f"{self.model_class.__module__}:{self.model_class.__qualname__}"
+        data_path = str(Path(self["data_path"]).absolute().parent)
+        values = {**_plain(self.external_config_dict), "data_path": data_path}
+        return {"model": model, "dataset": self["dataset"], "config_dict": values}
+
     # --- what RecBole does differently ------------------------------------------------------------------------------
 
     def compatibility_settings(self) -> None:

@@ -136,7 +136,7 @@ def split_sequences(texts: pd.Series, separator: str = " ") -> tuple[np.ndarray,
         the lists, whose values number the tokens from 0.
     """
     codes = texts.cat.codes.to_numpy()
-    lists = pc.split_pattern(pa.array(texts.cat.categories, type=pa.string()), separator)
+    lists = pc.split_pattern(pa.array(texts.cat.categories.to_numpy(object), type=pa.string()), separator)
     parent = pc.list_parent_indices(lists).to_numpy()
     flat = pc.list_flatten(lists)
     filled = pc.not_equal(flat, "")

@@ -114,8 +114,8 @@ def _draw_exactly(
         unknown = np.setdiff1d(np.arange(1, target_num), mine - users[row] * target_num)
         if len(unknown) < table.shape[1]:
             raise DataError(
-                "candidates", f"a user has only {len(unknown)} items left that could be candidates, "
-                f"{table.shape[1]} are wanted", hint=f"use eval_args.mode uni{len(unknown)} or smaller, or full",
+                "candidates", f"a user never met only {len(unknown)} items, {table.shape[1]} are wanted",
+                hint="take fewer with eval_args.mode uni<N>, or rank the whole catalogue with full",
             )  # fmt: skip
         table[row] = generator.permutation(unknown)[: table.shape[1]]
 

@@ -21,7 +21,7 @@ class NegativeSampler:
         distribution: ``uniform`` over those items, or ``popularity``: in proportion to their training targets.
 
     Raises:
-        DataError: a user has training interactions with every item.
+        DataError: a user has training interactions with every item that could be drawn.
     """
 
     def __init__(self, log: EventLog, split: Split, target_num: int, distribution: str) -> None:
@@ -29,9 +29,11 @@ class NegativeSampler:
         self.popularity = log.items[split.train] if distribution == "popularity" else None
         training = split.training_interactions
         self.seen = torch.unique(self._key(log.users[training], log.items[training]))  # sorted (user, item) pairs
-        most = torch.bincount(self.seen // target_num).max().item()
-        if most >= target_num - 1:
-            raise DataError("training data", "a user has interacted with every item: no negative can be drawn")
+        drawable = torch.zeros(target_num, dtype=torch.bool)
+        drawable[1:] = True if self.popularity is None else torch.bincount(self.popularity, minlength=target_num)[1:] > 0
+        known = torch.bincount((self.seen // target_num)[drawable[self.seen % target_num]])
+        if len(known) and known.max() >= drawable.sum():
+            raise DataError("training data", f"a user knows every item that a {distribution} negative could be")
 
     def draw(self, users: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """``[B, count]`` negatives for ``users [B]``, int64; within a row they may repeat."""

@@ -1,0 +1,158 @@
+"""What every converter shares: rows counted as they are read, files that appear together, and a manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+from recbole_ser.convert.rows import BadRow, RowCounts, read_lines
+from recbole_ser.errors import DataError
+from recbole_ser.files import atomic_write, sha256, write_json
+
+MANIFEST = "manifest.json"
+STAGING_PREFIX = ".partial-"
+
+INTER_COLUMNS = ("user_id:token", "item_id:token", "timestamp:float")
+SEARCH_COLUMNS = ("user_id:token", "query_id:token", "timestamp:float", "clicked_items:token_seq")
+QUERY_COLUMNS = ("query_id:token", "terms:token_seq")
+
+OnError = Literal["stop", "skip"]
+Row = TypeVar("Row")
+
+
+class Conversion:
+    """One conversion of raw files into the atomic files of a data set, which is named after its folder.
+
+    Files are written into a hidden folder and moved into place together by `publish`: ``X.inter`` last but for the
+    manifest, and after an older one was taken away.  So wherever ``X.inter`` is, every file of its conversion is
+    whole; and leaving the block without `publish` changes nothing.
+
+    Args:
+        out: folder of the data set.
+        on_error: what a malformed row does: ``stop`` the conversion, or ``skip`` it and count it.
+    """
+
+    def __init__(self, out: str | Path, on_error: OnError = "stop") -> None:
+        self.folder = Path(out).resolve()
+        self.name = self.folder.name
+        self.on_error = on_error
+        self._counts: list[RowCounts] = []
+        self._inputs: list[Path] = []
+
+    def __enter__(self) -> Conversion:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.folder))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.staging, ignore_errors=True)
+
+    def count(self, source: str) -> RowCounts:
+        """New counts for the rows of ``source``; they are checked, and written into the manifest, at the end."""
+        self._counts.append(RowCounts(source))
+        return self._counts[-1]
+
+    def read(self, path: Path, parse: Callable[[bytes], Row], counts: RowCounts) -> Iterator[tuple[int, Row]]:
+        """Yield (1-based line number, ``parse(line)``) of each well-formed line of a raw file.
+
+        ``parse`` raises `BadRow` at a malformed line.  Lines are counted in ``counts.rows_in``.
+
+        Raises:
+            DataError: the first malformed line if ``on_error`` is ``stop``, or a damaged file.
+            UserError: the file cannot be read.
+        """
+        self._inputs.append(path)
+        for number, line in read_lines(path):
+            counts.rows_in += 1
+            try:
+                row = parse(line)
+            except BadRow as error:
+                if self.on_error == "stop":
+                    hint = "correct the file, or leave such rows out: recbole-ser convert ... --on-error skip"
+                    raise DataError(path, str(error), line=number, hint=hint) from error
+                counts.reject_malformed(path, number, error)
+                continue
+            yield number, row
+
+    def write(self, suffix: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Write ``X.<suffix>``: the header ``columns`` (``name:type``) and ``rows`` of as many texts each."""
+        with atomic_write(self.staging / f"{self.name}.{suffix}") as handle:
+            handle.write("\t".join(columns) + "\n")
+            handle.writelines("\t".join(row) + "\n" for row in rows)
+
+    def publish(self, converter: str, options: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+        """Write the manifest and move all files into place.
+
+        Args:
+            converter: name of the converter.
+            options: what besides the raw files decides the output.
+            sizes: how many users, items and so on the data set has.
+
+        Returns:
+            The manifest.  It holds no time and no folder: equal conversions have equal manifests.
+        """
+        outputs = sorted(self.staging.iterdir(), key=lambda path: (path.suffix == ".inter", path.name))
+        manifest = {
+            "dataset": self.name,
+            "converter": converter,
+            "package_version": _package_version(),
+            "options": dict(options),
+            "sizes": dict(sizes),
+            "rows": {counts.source: counts.as_dict() for counts in self._counts},
+            "inputs": [_describe(path) for path in self._inputs],
+            "outputs": [_describe(path) for path in outputs],
+        }
+        write_json(self.staging / MANIFEST, manifest)
+        self._withdraw()
+        for path in [*outputs, self.staging / MANIFEST]:
+            path.replace(self.folder / path.name)
+        return manifest
+
+    def _withdraw(self) -> None:
+        """Remove what an earlier conversion wrote, ``X.inter`` first and the manifest last."""
+        earlier = read_manifest(self.folder) or {}
+        names = [f"{self.name}.inter", *(Path(output["file"]).name for output in earlier.get("outputs", [])), MANIFEST]
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest in ``folder``; ``None`` if there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if isinstance(manifest, dict):
+            return manifest
+    return None
+
+
+def format_manifest(manifest: Mapping[str, Any]) -> str:
+    """Rows in, rows out and rejections by reason of each source, and the sizes of the data set, as a table."""
+    lines = [f"{'source':<52}{'rows in':>12}{'rows out':>12}{'rejected':>12}"]
+    for source, counts in manifest["rows"].items():
+        rejected = sum(counts["rejected"].values())
+        lines.append(f"{source:<52}{counts['in']:>12,}{counts['out']:>12,}{rejected:>12,}")
+        for reason, number in counts["rejected"].items():
+            lines.append(f"    {reason:<72}{number:>12,}")
+            lines += [f"        {example}" for example in counts.get("examples", {}).get(reason, [])]
+    sizes = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in manifest["sizes"].items())
+    return "\n".join([*lines, f"{manifest['dataset']}: {sizes}"])
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _package_version() -> str:
+    try:
+        return version("recbole_ser")
+    except PackageNotFoundError:
+        return "not installed"

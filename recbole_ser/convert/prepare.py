@@ -1,0 +1,108 @@
+"""From the name of a data set to its atomic files: fetch what is missing, convert it once."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recbole_ser.convert import amazon
+from recbole_ser.convert.conversion import STAGING_PREFIX, format_manifest, read_manifest
+from recbole_ser.convert.fetch import SAMPLE_COMMAND, ensure_raw
+from recbole_ser.errors import ConfigError, UserError
+
+RAW_FOLDER = "raw"
+
+Converter = Callable[[dict[str, list[Path]], Path, dict[str, Any]], dict[str, Any]]
+
+# What `raw.convert.converter` may name: (files by role, folder of the data set, options) -> manifest.
+CONVERTERS: dict[str, Converter] = {"amazon": amazon.from_raw}
+
+_log = logging.getLogger(__name__)
+
+
+def ensure_dataset(name: str, config: Mapping[str, Any], data_path: str | Path) -> Path:
+    """Have the atomic files of data set ``name`` in ``data_path/name``.
+
+    If they are not there, the raw files that ``config["raw"]`` names are fetched into ``raw/`` within that folder
+    (files already there are used as they are) and converted.  Other processes that want the same data set wait.
+
+    Args:
+        config: the data set's configuration; ``raw`` has ``sources`` (see `ensure_raw`) and ``convert``, which is
+            the name of the ``converter`` and its options.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: it is not known where the data set comes from, or its files cannot be fetched.
+        ConfigError: the block ``raw`` is wrong, or the folder holds a conversion with other options.
+        DataError: a raw file is wrong.
+    """
+    folder = Path(data_path) / name
+    raw = config.get("raw")
+    if _is_ready(folder, raw):
+        return folder
+    if not raw:
+        raise UserError(
+            f"there is no data set '{name}': {folder / f'{name}.inter'} does not exist, and it is not known where to "
+            f"get it; put atomic files there, or convert your logs with 'recbole-ser convert'.  To see the package at "
+            f"work without any: {SAMPLE_COMMAND}"
+        )
+    converter, options = _convert_block(raw)
+    (folder / RAW_FOLDER).mkdir(parents=True, exist_ok=True)
+    with _alone(folder / ".lock"):
+        if not _is_ready(folder, raw):
+            for leftover in folder.glob(f"{STAGING_PREFIX}*"):
+                shutil.rmtree(leftover)
+            files = ensure_raw(raw, folder / RAW_FOLDER)
+            _log.info("%s", format_manifest(converter(files, folder, options)))
+    return folder
+
+
+def _is_ready(folder: Path, raw: Mapping[str, Any] | None) -> bool:
+    """Whether the atomic files are there: converted as ``raw`` says, or put there by someone else."""
+    if not (folder / f"{folder.name}.inter").is_file():
+        return False
+    manifest = read_manifest(folder)
+    if raw and manifest:
+        _, options = _convert_block(raw)
+        made = {"converter": manifest.get("converter"), **manifest.get("options", {})}
+        wanted = {"converter": raw["convert"]["converter"], **options}
+        differing = [
+            f"{key} {made.get(key)!r}, not {value!r}" for key, value in wanted.items() if made.get(key) != value
+        ]
+        if differing:
+            raise ConfigError(
+                f"{folder} was converted with {', '.join(differing)}: use another name for the data set, or remove "
+                f"{folder / f'{folder.name}.inter'} to convert it anew"
+            )
+    return True
+
+
+def _convert_block(raw: Mapping[str, Any]) -> tuple[Converter, dict[str, Any]]:
+    """The converter that ``raw`` names, and its options."""
+    block = raw.get("convert") if isinstance(raw, Mapping) else None
+    if not isinstance(block, Mapping) or block.get("converter") not in CONVERTERS:
+        raise ConfigError(f"raw.convert.converter must be one of {', '.join(sorted(CONVERTERS))}")
+    return CONVERTERS[block["converter"]], {key: value for key, value in block.items() if key != "converter"}
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock ``path``, which the system lets go of whenever this process ends."""
+    with path.open("w") as handle:
+        try:
+            import fcntl
+
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.warning("%s: waiting for another process that prepares this data set", path.parent)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        except (ImportError, OSError) as error:  # Windows; file systems without locks
+            _log.warning("%s cannot be locked (%s): do not prepare a data set in two processes at once", path, error)
+        yield

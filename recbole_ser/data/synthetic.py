@@ -1,0 +1,222 @@
+"""``recbole-ser synthesize``: search and recommendation logs of any size, as the atomic files of a data set.
+
+:mod:`recbole_ser.data.planted` says what is in them.  The preset ``ser-sample`` is the data set that comes with the
+package; ``kindle`` and ``kuaishou`` have the sizes of those in the SESRec paper (Table 1), for benchmarks.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from recbole_ser.data.atomic import Ragged
+from recbole_ser.data.planted import (
+    SEARCH_LEVELS,
+    SyntheticLogs,
+    SyntheticSpec,
+    generate,
+    shuffle_searches_between_users,
+)
+from recbole_ser.errors import ConfigError
+from recbole_ser.files import atomic_write
+
+__all__ = [
+    "PRESETS",
+    "SyntheticLogs",
+    "SyntheticSpec",
+    "add_arguments",
+    "generate",
+    "run",
+    "shuffle_searches_between_users",
+    "write",
+]
+
+DAY = 24 * 60 * 60  # seconds
+SYLLABLES = [consonant + vowel for consonant in "bcdfghjklmnprstvwxyz" for vowel in "aeiou"]
+ROWS_AT_A_TIME = 1 << 20  # the text of all rows at once would take gigabytes
+
+PRESETS: Mapping[str, SyntheticSpec] = {
+    "ser-sample": SyntheticSpec(
+        users=1_000,
+        items=384,
+        queries=160,
+        interactions=13_000,
+        searches=8_500,
+        terms=120,
+        topics=32,
+        sources=3,
+        max_clicks=3,
+        max_terms=4,
+        start=1_640_995_200,  # 2022-01-01 in seconds
+        span=60 * DAY,
+    ),
+    "kindle": SyntheticSpec(
+        users=68_223,
+        items=61_934,
+        queries=4_298,
+        interactions=982_619,
+        searches=934_664,
+        terms=1_846,
+        topics=100,
+        sources=1,
+        max_clicks=1,
+        max_terms=15,
+        start=1_293_840_000,  # 2011-01-01 in seconds, and days only
+        span=1_200 * DAY,
+        granularity=DAY,
+        length_skew=0.03,
+        popularity_skew=1.0,
+        rich_users=1.0,
+        sparse_users=0.0,
+        tied=0.35,
+        mirrored=True,
+    ),
+    "kuaishou": SyntheticSpec(
+        users=35_721,
+        items=822_832,
+        queries=398_924,
+        interactions=11_381_172,
+        searches=922_531,
+        terms=116_569,
+        topics=500,
+        sources=4,
+        max_clicks=5,
+        max_terms=6,
+        start=1_654_041_600_000,  # 2022-06-01 in milliseconds
+        span=30 * DAY * 1000,
+        length_skew=0.05,
+        popularity_skew=1.0,
+        sparse_users=0.3,
+        tied=0.01,
+    ),
+}
+
+
+Column = Callable[[slice], pa.Array]  # the entries of some rows
+
+
+class _File(NamedTuple):
+    rows: int
+    columns: dict[str, Column]
+
+
+def write(logs: SyntheticLogs, folder: str | Path) -> list[Path]:
+    """Write ``logs`` as the atomic files of a data set that has the name of its ``folder``.
+
+    Returns:
+        The files: interactions, searches, queries, items and users.
+    """
+    folder = Path(folder)
+    paths = []
+    for suffix, file in _files(logs).items():
+        paths.append(folder / f"{folder.resolve().name}.{suffix}")
+        _write_file(paths[-1], file)
+    return paths
+
+
+def _files(logs: SyntheticLogs) -> dict[str, _File]:
+    users = _names("u", len(logs.user_level))
+    items = _names("i", len(logs.item_category))
+    queries = _names("q", len(logs.query_terms.starts) - 1)
+    sources = _names("s", int(logs.search_source.max()) + 1)
+    categories = _names("c", int(logs.item_category.max()) + 1)
+    words = pa.array([_word(number) for number in range(int(logs.query_terms.values.max()) + 1)])
+    interactions = {
+        "user_id:token": _tokens(users, logs.user),
+        "item_id:token": _tokens(items, logs.item),
+        "timestamp:float": _numbers(logs.time),
+    }
+    searches = {
+        "user_id:token": _tokens(users, logs.search_user),
+        "query_id:token": _tokens(queries, logs.search_query),
+        "timestamp:float": _numbers(logs.search_time),
+        "clicked_items:token_seq": _sequences(items, logs.search_clicks),
+        "source:token": _tokens(sources, logs.search_source),
+    }
+    levels = _tokens(pa.array(SEARCH_LEVELS), logs.user_level)
+    return {
+        "inter": _File(len(logs.user), interactions),
+        "search": _File(len(logs.search_user), searches),
+        "query": _File(
+            len(queries),
+            {"query_id:token": queries.__getitem__, "terms:token_seq": _sequences(words, logs.query_terms)},
+        ),
+        "item": _File(
+            len(items), {"item_id:token": items.__getitem__, "category:token": _tokens(categories, logs.item_category)}
+        ),
+        "user": _File(len(users), {"user_id:token": users.__getitem__, "search_level:token": levels}),
+    }
+
+
+def _names(letter: str, count: int) -> pa.Array:
+    return pc.binary_join_element_wise(letter, pc.cast(pa.array(np.arange(count)), pa.string()), "")
+
+
+def _word(number: int) -> str:
+    """A word to pronounce, another one for each number below a million."""
+    code = (number * 7_919 + 271_828) % 1_000_000
+    return "".join(SYLLABLES[code // unit % 100] for unit in (10_000, 100, 1))
+
+
+def _numbers(values: np.ndarray) -> Column:
+    return lambda rows: pa.array(values[rows])
+
+
+def _tokens(names: pa.Array, values: np.ndarray) -> Column:
+    return lambda rows: names.take(pa.array(values[rows]))
+
+
+def _sequences(names: pa.Array, lists: Ragged) -> Column:
+    def column(rows: slice) -> pa.Array:
+        starts = lists.starts[rows.start : rows.stop + 1]
+        tokens = names.take(pa.array(lists.values[starts[0] : starts[-1]]))
+        offsets = pa.array(starts - starts[0], type=pa.int32())
+        return pc.binary_join(pa.ListArray.from_arrays(offsets, tokens), " ")
+
+    return column
+
+
+def _write_file(path: Path, file: _File) -> None:
+    options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    with atomic_write(path, "wb") as handle:
+        handle.write(("\t".join(file.columns) + "\n").encode())
+        for begin in range(0, file.rows, ROWS_AT_A_TIME):
+            rows = slice(begin, min(begin + ROWS_AT_A_TIME, file.rows))
+            table = pa.table({label: column(rows) for label, column in file.columns.items()})
+            csv.write_csv(table, handle, options)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``recbole-ser synthesize``."""
+    parser.add_argument("--preset", choices=list(PRESETS), required=True, help="which kind of logs")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to; names the data set too")
+    parser.add_argument("--seed", type=int, help="another draw of the same kind")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, metavar="F", help="times as many of everything (default: 1)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Generate and write what the ``arguments`` of :func:`add_arguments` ask for, and print the files and their sizes.
+
+    Raises:
+        ConfigError: there are no such logs.
+    """
+    if not 0 < arguments.scale < float("inf"):
+        raise ConfigError(f"--scale {arguments.scale} is not a positive number")
+    spec = PRESETS[arguments.preset].scaled(arguments.scale)
+    if arguments.seed is not None:
+        if arguments.seed < 0:
+            raise ConfigError(f"--seed {arguments.seed} is negative")
+        spec = replace(spec, seed=arguments.seed)
+    for path in write(generate(spec), arguments.out):
+        print(f"{path}  {path.stat().st_size:,} bytes")
+    return 0

@@ -1,0 +1,72 @@
+"""Metrics of ranks, computed by RecBole's own metric classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.evaluator import Evaluator
+from recbole.evaluator.base_metric import TopkMetric
+from recbole.evaluator.collector import DataStruct
+from recbole.evaluator.register import metrics_dict
+from torch import Tensor
+
+from recbole_ser.errors import ConfigError
+
+_SUPPORTED = {name: metric for name, metric in metrics_dict.items() if metric.metric_need == ["rec.topk"]}
+
+
+class RankEvaluator(Evaluator):
+    """RecBole's ``Evaluator`` on ranks instead of scores.
+
+    Results are Python floats in full precision (RecBole rounds them to ``metric_decimal_place``).  Besides the
+    configured ``metrics`` at the configured ``topk`` there is always ``mrr``, the mean reciprocal rank over the whole
+    list, which RecBole's ``mrr@k`` cuts off at k.
+
+    Raises:
+        ConfigError: a metric that needs more than the positive's rank, or a ``valid_metric`` that is not computed.
+    """
+
+    def __init__(self, config: Any) -> None:
+        _check(config)
+        super().__init__(config)
+        self.metric_class = {name: _unrounded(metrics_dict[name])(config) for name in self.metrics}
+        self.cutoff = max(config["topk"])
+
+    def evaluate(self, ranks: Tensor) -> dict[str, float]:
+        """Metrics of ``ranks [n]`` (from 1): ``hit@1``, ``ndcg@10``, ... and ``mrr``."""
+        hits = DataStruct()
+        hits.set("rec.topk", _hit_matrix(ranks, self.cutoff))
+        result = super().evaluate(hits)
+        return {**result, "mrr": ranks.double().reciprocal().mean().item()}
+
+
+def _hit_matrix(ranks: Tensor, cutoff: int) -> Tensor:
+    """RecBole's ``rec.topk`` ``[n, cutoff + 1]``: 1 where the positive stands, then the number of positives (1)."""
+    hit = ranks.unsqueeze(1) == torch.arange(1, cutoff + 1)
+    return torch.cat([hit.int(), torch.ones(len(ranks), 1, dtype=torch.int)], dim=1)
+
+
+class _Unrounded(TopkMetric):
+    def topk_result(self, metric: str, value: np.ndarray) -> dict[str, float]:
+        means = value.mean(axis=0)
+        return {f"{metric}@{k}": float(means[k - 1]) for k in self.topk}
+
+
+def _unrounded(metric: type[TopkMetric]) -> type[TopkMetric]:
+    return type(metric.__name__, (_Unrounded, metric), {})
+
+
+def _check(config: Any) -> None:
+    names = [metric.lower() for metric in config["metrics"]]
+    for metric, name in zip(config["metrics"], names):
+        if name not in _SUPPORTED:
+            known = ", ".join(cls.__name__ for cls in _SUPPORTED.values())
+            raise ConfigError(f"metrics: '{metric}' is not computed from the rank of one target: use any of {known}")
+    available = [f"{name}@{k}" for name in names for k in config["topk"]] + ["mrr"]
+    if config["valid_metric"].lower() not in available:
+        raise ConfigError(
+            f"valid_metric: '{config['valid_metric']}' is not computed with these metrics and topk: "
+            f"use any of {', '.join(available)}"
+        )

@@ -1,0 +1,119 @@
+"""The rank of every target among its candidates, or in the whole catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from recbole.data.interaction import Interaction
+from torch import Tensor
+from tqdm import tqdm
+
+from recbole_ser.errors import UserError
+
+SCORES_AT_ONCE = 1 << 26  # scores that are held together: 256 MiB in single precision
+PAIRS_AT_ONCE = 1 << 17  # (row, item) pairs per call of ``score`` when a catalogue is ranked
+
+
+class Scorer(Protocol):
+    """What is ranked: a model of this package, or ``model.foreign.candidate_scorer`` of another one.
+
+    Two more attributes are used where a scorer has them: ``score_catalogue(state, items [n]) -> [B, n]``, faster
+    scores of the same items for every row, and ``scores_per_row``, how many scores ``encode`` holds for each row.
+    """
+
+    def encode(self, interaction: Interaction) -> Any: ...
+
+    def score(self, state: Any, items: Tensor) -> Tensor: ...
+
+
+@torch.no_grad()
+def rank_targets(
+    scorer: Scorer, loader: Any, device: torch.device | str, model_name: str, show_progress: bool = False
+) -> Tensor:
+    """Rank, from 1, of the positive of every row of ``loader``, int64 ``[rows]`` on the CPU, in the loader's order.
+
+    Each row's history is encoded once.  A tie is decided by the column of the candidates, in the whole catalogue by
+    the item id; the padding item is never ranked; a user's own history is ranked like any other item.
+
+    Raises:
+        UserError: a score is NaN or infinite, or a target is not in the catalogue, or there are no rows.
+    """
+    if not loader.rows:
+        raise UserError("there is nothing to evaluate: no user has a target in this split")
+    catalogue = None if loader.candidates is not None else _ranked_items(loader.catalogue.to(device))
+    ranks, done = torch.empty(loader.rows, dtype=torch.int64), 0
+    for batch in tqdm(loader, desc="Evaluate", leave=False, dynamic_ncols=True, disable=not show_progress):
+        for interaction, items, positive in _blocks(scorer, catalogue, *_on_device(batch, device)):
+            if catalogue is None:
+                scores, column = scorer.score(scorer.encode(interaction), items), positive
+            else:
+                scores = _catalogue_scores(scorer, interaction, catalogue)  # [b, n]
+                column = _column_of(positive, catalogue, done)
+            _refuse_non_finite(scores, loader, done, model_name)
+            ranks[done : done + len(positive)] = rank_of_column(scores, column).cpu()
+            done += len(positive)
+    return ranks
+
+
+def rank_of_column(scores: Tensor, column: Tensor) -> Tensor:
+    """1 + how many of ``scores [B, C]`` are higher than the one in ``column [B]``, or equal in an earlier column."""
+    target = scores.gather(1, column.unsqueeze(1))  # [B, 1]
+    earlier = torch.arange(scores.shape[1], device=scores.device) < column.unsqueeze(1)  # [B, C]
+    return 1 + ((scores > target) | ((scores == target) & earlier)).sum(dim=1)
+
+
+def _on_device(batch: tuple[Interaction, Tensor | None, Tensor], device: torch.device | str) -> tuple[Any, Any, Tensor]:
+    interaction, items, positive = batch
+    return interaction.to(device), None if items is None else items.to(device), positive.to(device)
+
+
+def _blocks(
+    scorer: Scorer, catalogue: Tensor | None, interaction: Interaction, items: Tensor | None, positive: Tensor
+) -> Iterator[tuple[Interaction, Any, Tensor]]:
+    """The batch in blocks of rows that need at most ``SCORES_AT_ONCE`` scores together."""
+    per_row = len(catalogue) if catalogue is not None else getattr(scorer, "scores_per_row", 1)
+    rows = max(1, SCORES_AT_ONCE // per_row)
+    for start in range(0, len(positive), rows):
+        block = slice(start, start + rows)
+        yield interaction[block], None if items is None else items[block], positive[block]
+
+
+def _ranked_items(catalogue: Tensor) -> Tensor:
+    items = catalogue.unique()  # ascending, so that the earlier column of a tie is the lower item id
+    return items[items != 0]
+
+
+def _catalogue_scores(scorer: Scorer, interaction: Interaction, catalogue: Tensor) -> Tensor:
+    """Scores ``[b, n]`` of the whole catalogue; the positive's is one of them, so that equal scores compare equal."""
+    rows = len(interaction)
+    state = scorer.encode(interaction)
+    score_catalogue = getattr(scorer, "score_catalogue", None)
+    chunks = catalogue.split(max(1, PAIRS_AT_ONCE // rows))
+    if score_catalogue is not None:
+        return torch.cat([score_catalogue(state, chunk) for chunk in chunks], dim=1)
+    return torch.cat([scorer.score(state, chunk.expand(rows, -1)) for chunk in chunks], dim=1)
+
+
+def _column_of(positive: Tensor, catalogue: Tensor, first_row: int) -> Tensor:
+    column = torch.searchsorted(catalogue, positive).clamp(max=len(catalogue) - 1)
+    missing = (catalogue[column] != positive).nonzero()
+    if len(missing):
+        row = int(missing[0])
+        raise UserError(
+            f"row {first_row + row}: the target (item id {int(positive[row])}) is not in the catalogue that is ranked"
+        )
+    return column
+
+
+def _refuse_non_finite(scores: Tensor, loader: Any, first_row: int, model_name: str) -> None:
+    finite = torch.isfinite(scores)
+    if finite.all():
+        return
+    row, column = (~finite).nonzero()[0].tolist()
+    user = loader.user_tokens()[first_row + row]
+    raise UserError(
+        f"{model_name} gives the score {scores[row, column].item()} in row {first_row + row} (user '{user}'): "
+        "scores must be finite; if training diverged, lower learning_rate or set clip_grad_norm"
+    )

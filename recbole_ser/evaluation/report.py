@@ -1,0 +1,77 @@
+"""What a run found, and how it is printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_SHORT = 12  # characters of a hash
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run found (``result.json``).
+
+    Args:
+        model, dataset, seed, protocol: what was run; ``protocol`` names the candidates (``uni99``, ``full``).
+        best_epoch, epochs: the epoch (from 0) whose weights were tested, and how many were trained.
+        valid, test: metrics by name, in full precision.
+        candidates: hash of the candidate table by split; empty when the whole catalogue was ranked.
+        data: hash of the data set.
+        parameters: how many numbers the model learns.
+        seconds, cpu_seconds: of all evaluated epochs, also over interruptions.
+        peak_memory_mib: largest resident memory of the process.
+    """
+
+    model: str
+    dataset: str
+    seed: int
+    protocol: str
+    best_epoch: int
+    epochs: int
+    valid: dict[str, float]
+    test: dict[str, float]
+    candidates: dict[str, str]
+    data: str
+    parameters: int
+    seconds: float
+    cpu_seconds: float
+    peak_memory_mib: float
+
+
+def final_table(result: RunResult, folder: str | Path) -> str:
+    """Metrics of validation and test to four decimals, what produced them, and the run's folder on the last line."""
+    candidates = [f"{value[:_SHORT]} ({split})" for split, value in result.candidates.items()]
+    cpu, memory = duration(result.cpu_seconds), f"{result.peak_memory_mib:,.0f} MiB"
+    facts = {
+        "epochs": f"{result.epochs}, the best was number {result.best_epoch + 1}",
+        "time": f"{duration(result.seconds)} ({cpu} of CPU time), at most {memory}",
+        "parameters": f"{result.parameters:,}",
+        "data": result.data[:_SHORT],
+        "candidates": ", ".join(candidates) or "the whole catalogue",
+    }
+    lines = [
+        f"{result.model} on {result.dataset}, {result.protocol}, seed {result.seed}",
+        f"{'':<12}{'valid':>10}{'test':>10}",
+        *(f"{name:<12}{result.valid[name]:>10.4f}{value:>10.4f}" for name, value in result.test.items()),
+        *(f"{name:<12}{value}" for name, value in facts.items()),
+        f"{'run':<12}{folder}",
+    ]
+    return "\n".join(lines)
+
+
+def epoch_line(line: dict[str, Any]) -> str:
+    """One line of ``metrics.jsonl`` for the console: losses, validation metrics, time."""
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in line["losses"].items())
+    valid = ", ".join(f"{name} {value:.4f}" for name, value in line["valid"].items())
+    return f"epoch {line['epoch'] + 1}: loss {losses}; valid {valid}; {duration(line['seconds'])}"
+
+
+def duration(seconds: float) -> str:
+    """``75.2`` as ``1 min 15 s``."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{seconds:.1f} s"

@@ -1,0 +1,120 @@
+"""RecBole's own models on the histories and the candidate lists of this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender, SequentialRecommender
+from torch import Tensor
+
+from recbole_ser.model.base import SearchRecommender
+
+_RECBOLE = "recbole.model.sequential_recommender"
+_HISTORY = ("ITEM_SEQ", "ITEM_SEQ_LEN")
+
+# Models whose score is forward(...) . item_embedding(item), by the path of their class (importing RecBole's package of
+# models costs seconds), and the fields that their forward takes, in order.
+DOT_PRODUCT: dict[str, tuple[str, ...]] = {
+    f"{_RECBOLE}.sasrec.SASRec": _HISTORY,
+    f"{_RECBOLE}.gru4rec.GRU4Rec": _HISTORY,
+    f"{_RECBOLE}.stamp.STAMP": _HISTORY,
+    f"{_RECBOLE}.narm.NARM": _HISTORY,
+    f"{_RECBOLE}.lightsans.LightSANs": _HISTORY,
+    f"{_RECBOLE}.srgnn.SRGNN": _HISTORY,
+    f"{_RECBOLE}.gcsan.GCSAN": _HISTORY,
+    f"{_RECBOLE}.sine.SINE": _HISTORY,
+    f"{_RECBOLE}.caser.Caser": ("USER_ID", "ITEM_SEQ"),
+    f"{_RECBOLE}.nextitnet.NextItNet": ("ITEM_SEQ",),
+    f"{_RECBOLE}.fossil.FOSSIL": (*_HISTORY, "USER_ID"),
+    f"{_RECBOLE}.hrm.HRM": ("ITEM_SEQ", "USER_ID", "ITEM_SEQ_LEN"),
+}
+
+# Models whose predict is a sigmoid, which rounds to 1 from a logit of 17 on; their forward gives the logits.
+LOGITS: dict[str, tuple[str, ...]] = {f"{_RECBOLE}.din.DIN": ("USER_ID", *_HISTORY, "ITEM_ID")}
+
+PAIRS_AT_ONCE = 4096  # (row, item) pairs per call of ``predict``
+
+
+def candidate_scorer(model: AbstractRecommender) -> Any:
+    """A scorer (``evaluation.ranking.Scorer``) for any model, which scores as the model itself does.
+
+    Models of this package are their own.  Of RecBole's, the dot products listed in ``DOT_PRODUCT`` encode a history
+    once and multiply; others with ``full_sort_predict`` score the catalogue once per row; the rest (DIN) score pairs.
+    Where RecBole's ``predict`` and ``full_sort_predict`` disagree (CORE normalises items in the second only) the
+    second counts.
+    """
+    if isinstance(model, SearchRecommender):
+        return model
+    path = f"{type(model).__module__}.{type(model).__qualname__}"
+    if path in DOT_PRODUCT:
+        return _DotProduct(model, DOT_PRODUCT[path])
+    if type(model).full_sort_predict is not AbstractRecommender.full_sort_predict:
+        return _FullSort(model)
+    return _Pairs(model, LOGITS.get(path))
+
+
+def with_history(model: AbstractRecommender, interaction: Interaction) -> Interaction:
+    """``interaction`` as ``model`` can read it, in training and evaluation.
+
+    RecBole's sequential models gather their state at position ``item_length`` - 1, so an empty history becomes one
+    padding item; our own models take it as it is.
+    """
+    if isinstance(model, SearchRecommender) or not isinstance(model, SequentialRecommender):
+        return interaction
+    length = interaction[model.ITEM_SEQ_LEN].clamp(min=1)
+    return Interaction({**interaction.interaction, model.ITEM_SEQ_LEN: length})
+
+
+def _forward(model: Any, interaction: Interaction, fields: tuple[str, ...]) -> Tensor:
+    return model(*(interaction[getattr(model, field)] for field in fields))
+
+
+class _DotProduct:
+    def __init__(self, model: Any, fields: tuple[str, ...]) -> None:
+        self.model, self.fields = model, fields
+
+    def encode(self, interaction: Interaction) -> Tensor:
+        return _forward(self.model, with_history(self.model, interaction), self.fields)  # [B, d]
+
+    def score(self, state: Tensor, items: Tensor) -> Tensor:
+        return torch.bmm(self.model.item_embedding(items), state.unsqueeze(2)).squeeze(2)  # [B, C]
+
+    def score_catalogue(self, state: Tensor, items: Tensor) -> Tensor:
+        return state @ self.model.item_embedding(items).t()  # [B, n]
+
+
+class _FullSort:
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.scores_per_row = model.n_items
+
+    def encode(self, interaction: Interaction) -> Tensor:
+        scores = self.model.full_sort_predict(with_history(self.model, interaction))
+        return scores.view(len(interaction), -1)  # [B, n_items]
+
+    def score(self, state: Tensor, items: Tensor) -> Tensor:
+        return state.gather(1, items)
+
+    def score_catalogue(self, state: Tensor, items: Tensor) -> Tensor:
+        return state[:, items]
+
+
+class _Pairs:
+    def __init__(self, model: Any, logit_fields: tuple[str, ...] | None) -> None:
+        self.model, self.logit_fields = model, logit_fields
+
+    def encode(self, interaction: Interaction) -> Interaction:
+        return with_history(self.model, interaction)
+
+    def score(self, state: Interaction, items: Tensor) -> Tensor:
+        rows = torch.arange(len(items), device=items.device).repeat_interleave(items.shape[1])  # [B C]
+        pairs = zip(rows.split(PAIRS_AT_ONCE), items.flatten().split(PAIRS_AT_ONCE))
+        return torch.cat([self._score_pairs(state, row, item) for row, item in pairs]).view(items.shape)
+
+    def _score_pairs(self, state: Interaction, rows: Tensor, items: Tensor) -> Tensor:
+        columns = {name: column[rows] for name, column in state.interaction.items()}
+        pairs = Interaction({**columns, self.model.ITEM_ID: items})
+        scores = _forward(self.model, pairs, self.logit_fields) if self.logit_fields else self.model.predict(pairs)
+        return scores.view(-1)

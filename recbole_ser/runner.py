@@ -1,0 +1,93 @@
+"""One run, from a configuration to a result."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.utils import init_seed
+
+from recbole_ser.config import SERConfig, package_folder
+from recbole_ser.convert.prepare import ensure_dataset
+from recbole_ser.data.dataset import SERDataset
+from recbole_ser.data.loader import EvalLoader, TrainLoader
+from recbole_ser.evaluation.report import RunResult, final_table
+from recbole_ser.train.log import log_to
+from recbole_ser.train.run_folder import RunFolder
+from recbole_ser.train.trainer import SERTrainer
+
+
+def run(
+    model: str | type[AbstractRecommender],
+    dataset: str,
+    *,
+    config_files: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    callback: Callable[[int, dict[str, float]], None] | None = None,
+) -> RunResult:
+    """Train ``model`` on ``dataset``, choose the best epoch by validation, score the test split once.
+
+    Args:
+        model: a registered name, ``package.module:Class``, or a model class.
+        dataset: name of the data set; one that is not there is fetched and converted, if it is known how.
+        config_files, config_dict: values that differ from the defaults; see ``SERConfig``.
+        callback: called with (epoch, validation metrics) after every evaluated epoch.
+
+    Returns:
+        The result, as in ``result.json`` of the run's folder.
+
+    Raises:
+        UserError: what the user gave is wrong; the message says what to do.
+    """
+    config = SERConfig(model, dataset, config_files, config_dict)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    default = Path("saved") / dataset / f"{config['model']}-{stamp}-{config['seed']}"
+    folder = RunFolder.start(Path(config["run_dir"] or default))
+    return _run(config, folder, callback)
+
+
+def resume(path: str | Path, *, callback: Callable[[int, dict[str, float]], None] | None = None) -> RunResult:
+    """Go on with the run in folder ``path`` from its last finished epoch; a finished run is only scored again.
+
+    Raises:
+        UserError: there is no run, or it was started on other data.
+    """
+    config = SERConfig(**RunFolder.load(path).arguments())
+    return _run(config, RunFolder.start(path, resume=True), callback)
+
+
+def _run(config: SERConfig, folder: RunFolder, callback: Callable[[int, dict[str, float]], None] | None) -> RunResult:
+    config["run_dir"] = config["checkpoint_dir"] = str(folder.path)
+    with log_to(folder.log, config["state"]):
+        log = logging.getLogger()
+        _locate(config)
+        folder.write_config(config.resolved(), config.arguments())
+        folder.write_environment(config["device"])
+
+        init_seed(config["seed"], config["reproducibility"])
+        dataset = SERDataset(config)
+        log.info(f"{config['dataset']}: " + ", ".join(f"{count:,} {name}" for name, count in dataset.summary().items()))
+        train, valid, test = TrainLoader(config, dataset), *(EvalLoader(config, dataset, p) for p in ("valid", "test"))
+        candidates = {part.phase: part.candidates.hash for part in (valid, test) if part.candidates is not None}
+        folder.write_data(dataset.data_hash, config["eval_args"]["mode"]["test"], candidates, dataset.summary())
+
+        trainer = SERTrainer(config, config.model_class(config, train.dataset).to(config["device"]))
+        trainer.resume_checkpoint()
+        trainer.fit(train, valid, show_progress=config["show_progress"], callback_fn=callback)
+        result = trainer.test(test, show_progress=config["show_progress"])
+    print(final_table(result, folder.path))
+    return result
+
+
+def _locate(config: SERConfig) -> None:
+    """Point ``data_path`` at the data set: where it is, else at the bundled sample, else at where it is made."""
+    folder, name = Path(config["data_path"]), config["dataset"]
+    bundled = package_folder("dataset_atomic") / name
+    if not (folder / f"{name}.inter").is_file() and (bundled / f"{name}.inter").is_file():
+        config["data_path"] = str(bundled)
+    else:
+        config["data_path"] = str(ensure_dataset(name, config.final_config_dict, folder.parent))

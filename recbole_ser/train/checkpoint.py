@@ -1,0 +1,84 @@
+"""Checkpoints that hold tensors and plain values, are written whole or not at all, and run no code when read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recbole_ser.errors import UserError
+from recbole_ser.files import atomic_write
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
+    """Write ``state`` so that a crash at any moment leaves either the old file or the new one.
+
+    Raises:
+        UserError: ``state`` holds something else than tensors, numbers, strings and containers of them.
+    """
+    state = plain_state(state, "checkpoint")
+    with atomic_write(path, "wb") as handle:
+        torch.save(state, handle)
+
+
+def load_checkpoint(
+    path: str | Path, device: torch.device | str, keys: tuple[str, ...] = ("state_dict", "other_parameter")
+) -> dict[str, Any]:
+    """What ``save_checkpoint`` wrote, its tensors on ``device``.  Never runs code from the file.
+
+    Raises:
+        UserError: no such file, a damaged one, one that holds more than tensors and plain values, or one that lacks
+            any of ``keys``.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: there is no such checkpoint")
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # on damaged bytes the restricted unpickler raises nearly anything
+        raise UserError(
+            f"{path}: not a checkpoint of this package, or a damaged one; it was not loaded "
+            f"({type(error).__name__}: {_first_sentence(error)})"
+        ) from error
+    missing = [key for key in keys if not isinstance(state, dict) or key not in state]
+    if missing:
+        raise UserError(f"{path}: not the checkpoint that is needed here: it holds no {', '.join(missing)}")
+    return state
+
+
+def other_parameters(model: Any) -> dict[str, Any]:
+    """What a RecBole model keeps beside its ``state_dict`` (Pop: counts), but for modules, which are in it already.
+
+    Raises:
+        UserError: something that a checkpoint of tensors and plain values cannot hold.
+    """
+    kept = {name: value for name, value in model.other_parameter().items() if not isinstance(value, nn.Module)}
+    return plain_state(kept, type(model).__name__)
+
+
+def plain_state(value: Any, where: str) -> Any:
+    """``value`` with tensors detached and NumPy numbers as Python's; ``where`` names it in the error.
+
+    Raises:
+        UserError: a value of any other type.
+    """
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, dict):
+        return {plain_state(key, where): plain_state(item, f"{where}.{key}") for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain_state(item, f"{where}[{index}]") for index, item in enumerate(value))
+    raise UserError(f"{where} is a {type(value).__name__}, which a checkpoint of tensors and plain values cannot hold")
+
+
+def _first_sentence(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].split(". ")[0][:200] if lines else "no details"

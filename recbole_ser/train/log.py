@@ -1,0 +1,41 @@
+"""Where messages go: the console, and the run's ``log.txt`` without colours."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class _PlainFormatter(logging.Formatter):
+    """RecBole puts terminal colours into its messages; a file has no use for them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _COLOUR.sub("", super().format(record))
+
+
+@contextmanager
+def log_to(file: str | Path, level: str = "INFO") -> Iterator[None]:
+    """Inside this block the root logger, which is RecBole's, writes to the console and appends to ``file``.
+
+    Handlers that were there before are silent inside the block and come back after it.
+    """
+    logger = logging.getLogger()
+    handlers, before_level = logger.handlers[:], logger.level
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter((logging.Formatter if sys.stderr.isatty() else _PlainFormatter)("%(message)s"))
+    to_file = logging.FileHandler(file, mode="a", encoding="utf-8")
+    to_file.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.handlers = [console, to_file]
+    logger.setLevel(level.upper())
+    try:
+        yield
+    finally:
+        logger.handlers = handlers
+        logger.setLevel(before_level)
+        to_file.close()

@@ -1,0 +1,58 @@
+"""Running means of the named losses of one epoch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recbole_ser.errors import UserError
+
+
+class LossMeans:
+    """Means over the batches so far.  The device is read once per ``read_every`` batches, not at every step.
+
+    Args:
+        epoch: named in the error.
+        read_every: batches between two readings; each one waits for a GPU to catch up.
+    """
+
+    def __init__(self, epoch: int, read_every: int) -> None:
+        self.epoch = epoch
+        self.read_every = read_every
+        self._unread: list[dict[str, Tensor]] = []
+        self._sums: dict[str, float] = {}
+        self._batches = 0
+
+    def add(self, losses: dict[str, Tensor]) -> bool:
+        """Add the scalar losses of one batch; whether the means were brought up to date by it.
+
+        Raises:
+            UserError: a loss is NaN or infinite (in this batch or an unread one before it).
+        """
+        self._unread.append(losses)
+        if len(self._unread) < self.read_every:
+            return False
+        self.read()
+        return True
+
+    def read(self) -> dict[str, float]:
+        """Means by name over all batches added."""
+        rows = [torch.stack(list(losses.values())).float() for losses in self._unread]
+        values = torch.stack(rows).tolist() if rows else []
+        for losses, row in zip(self._unread, values):
+            for name, value in zip(losses, row):
+                if value - value != 0:
+                    raise self._diverged(name, value)
+                self._sums[name] = self._sums.get(name, 0.0) + value
+            self._batches += 1
+        self._unread.clear()
+        return {name: total / self._batches for name, total in self._sums.items()}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}: {total / self._batches:.4f}" for name, total in self._sums.items())
+
+    def _diverged(self, name: str, value: float) -> UserError:
+        return UserError(
+            f"loss '{name}' is {value} in epoch {self.epoch}, batch {self._batches}: "
+            "training diverged; lower learning_rate, set clip_grad_norm, or turn enable_amp off"
+        )

@@ -1,0 +1,61 @@
+"""The optimiser's parameters and kernels, and the learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn, optim
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from recbole_ser.errors import ConfigError
+
+LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
+FUSED = {"adam": optim.Adam, "adamw": optim.AdamW}
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """The model's parameters; those that ``model.no_weight_decay()`` names, if it has that, are spared weight decay.
+
+    Raises:
+        ValueError: it names something that is no parameter.
+    """
+    parameters = dict(model.named_parameters())
+    spared = set(getattr(model, "no_weight_decay", set)())
+    if unknown := spared - set(parameters):
+        raise ValueError(f"{type(model).__name__}.no_weight_decay names no parameter: {sorted(unknown)}")
+    decayed = {"params": [value for name, value in parameters.items() if name not in spared]}
+    kept = {"params": [value for name, value in parameters.items() if name in spared], "weight_decay": 0.0}
+    return [group for group in (decayed, kept) if group["params"]]
+
+
+def build_adam(model: nn.Module, learner: str, rate: float, weight_decay: float) -> optim.Optimizer:
+    """Adam or AdamW over ``parameter_groups``, as one fused kernel where the device has it."""
+    try:
+        return FUSED[learner](parameter_groups(model), lr=rate, weight_decay=weight_decay, fused=True)
+    except RuntimeError:  # no fused kernel for this device in this version of PyTorch
+        return FUSED[learner](parameter_groups(model), lr=rate, weight_decay=weight_decay)
+
+
+class Plateau(ReduceLROnPlateau):
+    """Multiplies the learning rate by ``factor`` after more than ``patience`` evaluations without a better score.
+
+    Args:
+        settings: ``lr_plateau`` of the configuration: ``{factor, patience, min_lr}``.
+        bigger: whether a bigger score is a better one.
+
+    Raises:
+        ConfigError: other settings than these, or a factor that does not lower the rate.
+    """
+
+    def __init__(self, optimizer: optim.Optimizer, settings: Any, bigger: bool) -> None:
+        if not isinstance(settings, dict) or set(settings) != {"factor", "patience", "min_lr"}:
+            raise ConfigError(f"lr_plateau: write {{factor: 0.1, patience: 5, min_lr: 0.00001}}, not {settings}")
+        if not 0 < settings["factor"] < 1:
+            raise ConfigError(f"lr_plateau: factor must be between 0 and 1, not {settings['factor']}")
+        super().__init__(optimizer, "max" if bigger else "min", **settings)
+
+    @property
+    def can_fall(self) -> bool:
+        """Whether the rate is above ``min_lr`` by more than what the scheduler ignores."""
+        rate = self.optimizer.param_groups[0]["lr"]
+        return rate - max(rate * self.factor, self.min_lrs[0]) > self.eps

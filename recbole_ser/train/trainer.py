@@ -1,0 +1,317 @@
+"""RecBole's ``Trainer`` with what has to differ: resumable epochs, safe checkpoints, ranking on fixed candidates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.model.abstract_recommender import AbstractRecommender
+from recbole.trainer import Trainer
+from recbole.utils import ModelType, init_seed
+from torch import Tensor, optim
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+
+from recbole_ser.compat import tensorboard_in
+from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.evaluation.evaluator import RankEvaluator
+from recbole_ser.evaluation.ranking import rank_targets
+from recbole_ser.evaluation.report import RunResult, epoch_line
+from recbole_ser.model.base import SearchRecommender
+from recbole_ser.model.foreign import candidate_scorer, with_history
+from recbole_ser.train.checkpoint import load_checkpoint, other_parameters, save_checkpoint
+from recbole_ser.train.losses import LossMeans
+from recbole_ser.train.optimization import FUSED, LEARNERS, Plateau, build_adam, parameter_groups
+from recbole_ser.train.resources import Stopwatch, peak_memory_mib
+from recbole_ser.train.run_folder import RunFolder
+
+# What of the trainer itself goes into last.pt, besides weights, optimiser, scaler and scheduler.
+_PROGRESS = ("cur_step", "stopping_step", "best_epoch", "best_valid_score", "best_valid_result")
+
+# Settings that may differ when a run is resumed: they do not change what an epoch computes.
+_FREE = frozenset(
+    {
+        "epochs",
+        "run_dir",
+        "checkpoint_dir",
+        "data_path",
+        "config_files",
+        "resume",
+        "show_progress",
+        "state",
+        "log_wandb",
+        "wandb_project",
+    }
+)
+
+
+class SERTrainer(Trainer):
+    """Trains one model in the run folder ``config["run_dir"]``.
+
+    Every epoch starts from random states made of (``seed``, epoch), so an epoch that was interrupted is simply
+    trained again, with the same result.  Each evaluated epoch adds a line to ``metrics.jsonl`` and replaces
+    ``last.pt``; the best one so far is in ``best.pt``.
+
+    With ``lr_plateau: {factor, patience, min_lr}`` the learning rate is multiplied by ``factor`` after more than
+    ``patience`` evaluations without a better validation score; early stopping then counts only from the evaluation
+    on after which the rate can fall no further (the schedule that SESRec was published with).
+
+    Raises:
+        ConfigError: settings that cannot be trained with.
+    """
+
+    device: torch.device
+    stopping_step: float
+
+    def __init__(self, config: Any, model: AbstractRecommender) -> None:
+        evaluator = RankEvaluator(config)
+        self.run_folder = RunFolder(config["run_dir"])
+        with tensorboard_in(self.run_folder.path / "tensorboard"):
+            super().__init__(config, model)
+        self.evaluator = evaluator
+        self.scorer = candidate_scorer(model)
+        self.saved_model_file = str(self.run_folder.best)
+        self.device = torch.device(self.device)
+        if model.type == ModelType.TRADITIONAL:
+            self.epochs = self.eval_step = 1
+        if self.eval_step < 1:
+            raise ConfigError("epochs and eval_step must be at least 1: validation chooses the checkpoint")
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self.enable_amp and self.device.type == "cuda")
+        self.scheduler = None
+        if config["lr_plateau"]:
+            self.scheduler = Plateau(self.optimizer, config["lr_plateau"], self.valid_metric_bigger)
+            self._count_only_at_the_lowest_rate(self.scheduler)
+        self.best_epoch = -1
+        self.epoch_losses: dict[str, float] = {}
+        self.valid_result: dict[str, float] = {}
+        self._on_evaluation: Callable[[int, dict[str, float]], None] | None = None
+        self._verbose = True
+        self._stopwatch = Stopwatch()
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or early stopping has ended them."""
+        return self.start_epoch >= self.epochs or self.cur_step > self.stopping_step
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any,
+        verbose: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, dict[str, float]], None] | None = None,
+    ) -> tuple[float, dict[str, float]]:
+        """RecBole's ``fit``; a run that was resumed after its last epoch trains no more.
+
+        Args:
+            callback_fn: called after each evaluated epoch with the epoch (from 0) and its validation metrics.
+
+        Returns:
+            The best validation score and all metrics of that epoch.
+        """
+        for name, data in (("training", train_data), ("validation", valid_data)):
+            if not data.rows:
+                raise UserError(f"the {name} split has no targets: too few events per user, or too strict filters")
+        self._on_evaluation, self._verbose = callback_fn, verbose
+        self._stopwatch.lap()
+        if not self.finished:
+            super().fit(
+                train_data,
+                valid_data,
+                verbose=False,  # its lines have losses without names; ours come from _after_evaluation
+                show_progress=show_progress,
+                callback_fn=self._after_evaluation,
+            )
+        self.tensorboard.close()
+        return self.best_valid_score, self.best_valid_result
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, show_progress: bool = False) -> float | tuple[float, ...]:
+        self._seed_epoch(epoch_idx)
+        train_data.set_epoch(epoch_idx)
+        self.model.train()
+        means = LossMeans(epoch_idx, read_every=1 if self.device.type == "cpu" else 32)
+        with tqdm(
+            train_data, f"Train {epoch_idx}", leave=False, dynamic_ncols=True, disable=not show_progress
+        ) as batches:
+            for interaction in batches:
+                losses = self._losses(interaction.to(self.device))
+                if means.add({name: loss.detach() for name, loss in losses.items()}):
+                    batches.set_postfix_str(str(means), refresh=False)
+                self._step(losses)
+        self.epoch_losses = means.read()
+        values = tuple(self.epoch_losses.values())
+        return values[0] if len(values) == 1 else values
+
+    def _seed_epoch(self, epoch: int) -> None:
+        """The global random states as a function of (seed, epoch), so that no checkpoint has to hold them."""
+        state = np.random.SeedSequence([self.config["seed"], epoch]).generate_state(1)
+        init_seed(int(state[0]), self.config["reproducibility"])
+
+    def _losses(self, interaction: Any) -> dict[str, Tensor]:
+        """The named losses of one batch; what is minimised is their sum."""
+        half = torch.bfloat16 if self.device.type == "cpu" else torch.float16
+        with torch.autocast(self.device.type, dtype=half, enabled=self.enable_amp):
+            if isinstance(self.model, SearchRecommender):
+                return self.model.losses(interaction)
+            loss = self.model.calculate_loss(with_history(self.model, interaction))
+        parts = {f"loss_{n}": part for n, part in enumerate(loss, 1)} if isinstance(loss, tuple) else {"loss": loss}
+        return {name: part.sum() for name, part in parts.items()}  # RecBole's regularisers have shape [1]
+
+    def _step(self, losses: dict[str, Tensor]) -> None:
+        self.optimizer.zero_grad()
+        self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
+        if self.clip_grad_norm:
+            self.scaler.unscale_(self.optimizer)
+            clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _build_optimizer(self, **kwargs: Any) -> optim.Optimizer:
+        """RecBole's choice of optimisers.
+
+        Adam's weight decay is coupled, as in the published models: an L2 term of the gradient.
+        """
+        learner = self.learner.lower()
+        if learner not in LEARNERS:
+            raise ConfigError(f"learner: '{self.learner}' is not known: use any of {', '.join(LEARNERS)}")
+        if learner in FUSED:
+            return build_adam(self.model, learner, self.learning_rate, self.weight_decay)
+        return super()._build_optimizer(params=parameter_groups(self.model), **kwargs)
+
+    def _count_only_at_the_lowest_rate(self, scheduler: Plateau) -> None:
+        """Early stopping's limit: none while the rate can fall, then ``stopping_step`` on top of the count so far."""
+        if scheduler.can_fall:
+            self.stopping_step = math.inf
+        elif self.stopping_step == math.inf or self.cur_step == 0:
+            self.stopping_step = self.cur_step + self.config["stopping_step"]
+
+    # --- evaluation -------------------------------------------------------------------------------------------------
+
+    def rank(self, eval_data: Any, load_best_model: bool = True, show_progress: bool = False) -> Tensor:
+        """The rank of every target of ``eval_data``, int64 ``[rows]``, with the best weights or the present ones."""
+        if load_best_model:
+            self._load_weights(self.run_folder.best, load_checkpoint(self.run_folder.best, self.device))
+        self.model.eval()
+        return rank_targets(self.scorer, eval_data, self.device, type(self.model).__name__, show_progress)
+
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: str | Path | None = None,
+        show_progress: bool = False,
+    ) -> dict[str, float]:
+        """Metrics of ``eval_data``; the weights are those of ``model_file``, the best ones, or the present ones."""
+        if model_file is not None:
+            self._load_weights(model_file, load_checkpoint(model_file, self.device))
+        ranks = self.rank(eval_data, load_best_model and model_file is None, show_progress)
+        return self.evaluator.evaluate(ranks)
+
+    def test(self, test_data: Any, show_progress: bool = False) -> RunResult:
+        """Score the test targets with the best weights, and write ``ranks.csv`` and ``result.json``."""
+        ranks = self.rank(test_data, show_progress=show_progress)
+        self.run_folder.write_ranks(test_data.user_tokens(), ranks)
+        data, totals = self.run_folder.data(), self.run_folder.totals()
+        result = RunResult(
+            model=self.config["model"],
+            dataset=self.config["dataset"],
+            seed=self.config["seed"],
+            protocol=data["protocol"],
+            best_epoch=self.best_epoch,
+            valid=self.best_valid_result,
+            test=self.evaluator.evaluate(ranks),
+            candidates=data["candidates"],
+            data=data["hash"],
+            parameters=sum(value.numel() for value in self.model.parameters() if value.requires_grad),
+            **totals,
+        )
+        self.run_folder.write_result(result)
+        return result
+
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
+        score, self.valid_result = super()._valid_epoch(valid_data, show_progress)
+        return score, self.valid_result
+
+    def _after_evaluation(self, epoch: int, score: float) -> None:
+        """What RecBole's ``fit`` calls once an epoch is evaluated and early stopping has counted it."""
+        line = {
+            "epoch": epoch,
+            "losses": self.epoch_losses,
+            "valid": self.valid_result,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **self._stopwatch.lap(),
+            **peak_memory_mib(),
+        }
+        if self.scheduler is not None:
+            self.scheduler.step(score)
+            self._count_only_at_the_lowest_rate(self.scheduler)
+        self.run_folder.append_metrics(line)  # first: a line too many can be dropped, one too few is lost
+        self._save_last(epoch)
+        if self._verbose:
+            self.logger.info(f"{epoch_line(line)}{', the best so far' if self.cur_step == 0 else ''}")
+        if self._on_evaluation is not None:
+            self._on_evaluation(epoch, self.valid_result)
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _weights(self, epoch: int) -> dict[str, Any]:
+        return {
+            "settings": self.config.resolved(),
+            "epoch": epoch,
+            "state_dict": self.model.state_dict(),
+            "other_parameter": other_parameters(self.model),
+        }
+
+    def _load_weights(self, path: str | Path, checkpoint: dict[str, Any]) -> None:
+        try:
+            self.model.load_state_dict(checkpoint["state_dict"])
+        except RuntimeError as error:  # other names or shapes
+            raise UserError(f"{path}: holds the weights of another model or data set: {error}") from error
+        self.model.load_other_parameter(checkpoint["other_parameter"])
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        """RecBole's ``fit`` calls this when an epoch is the best so far."""
+        self.best_epoch = epoch
+        save_checkpoint(self.run_folder.best, self._weights(epoch))
+
+    def _save_last(self, epoch: int) -> None:
+        progress = {name: getattr(self, name) for name in _PROGRESS}
+        stateful = {name: getattr(self, name).state_dict() for name in self._stateful()}
+        save_checkpoint(self.run_folder.last, {**self._weights(epoch), "progress": progress, **stateful})
+
+    def _stateful(self) -> list[str]:
+        return ["optimizer", "scaler"] + ([] if self.scheduler is None else ["scheduler"])
+
+    def resume_checkpoint(self, resume_file: str | Path | None = None) -> None:
+        """Go on from ``resume_file``, by default ``last.pt``; from the start if that was not written yet.
+
+        Raises:
+            UserError: the file is damaged, or was written with other settings (but for ``epochs``).
+        """
+        if resume_file is None and not self.run_folder.last.exists():
+            self.run_folder.drop_metrics_after(-1)
+            return
+        path = resume_file or self.run_folder.last
+        checkpoint = load_checkpoint(path, self.device, (*self._weights(0), "progress", *self._stateful()))
+        self._refuse_other_settings(path, checkpoint["settings"])
+        self._load_weights(path, checkpoint)
+        for name in self._stateful():
+            getattr(self, name).load_state_dict(checkpoint[name])
+        for name in _PROGRESS:
+            setattr(self, name, checkpoint["progress"][name])
+        self.start_epoch = checkpoint["epoch"] + 1
+        self.run_folder.drop_metrics_after(checkpoint["epoch"])
+        self.logger.info(f"Resuming after epoch {checkpoint['epoch']}")
+
+    def _refuse_other_settings(self, path: str | Path, before: dict[str, Any]) -> None:
+        now = self.config.resolved()
+        differing = sorted(key for key in {*before, *now} - _FREE if before.get(key) != now.get(key))
+        if differing:
+            changes = ", ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in differing)
+            raise UserError(f"{path}: this run was started with other settings ({changes}): start a new run for these")

@@ -1,0 +1,270 @@
+"""Instances, histories and batch fields, by hand, against a slow reference, and under planted future events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SIZES, load_dataset, write_lines, write_toy
+
+from recbole_ser.data.dataset import SERDataset
+from recbole_ser.data.loader import EvalLoader, TrainLoader, instances
+from recbole_ser.errors import ConfigError, DataError
+
+
+def tokens(dataset: SERDataset, field: str, ids: torch.Tensor) -> list[str]:
+    return [str(token) for token in dataset.id2token(field, ids.numpy()) if token != "[PAD]"]
+
+
+def target_rows(dataset: SERDataset, positions: torch.Tensor) -> dict[tuple[str, str], dict[str, object]]:
+    """(user, target item) to what a model would see, in raw tokens."""
+    batch = instances(dataset, positions, dataset.history_reader())
+    seen = {}
+    for row in range(len(positions)):
+        user, item = (tokens(dataset, f, batch[f][row : row + 1])[0] for f in ("user_id", "item_id"))
+        seen[user, item] = {
+            "items": tokens(dataset, "item_id", batch["item_id_list"][row]),
+            "queries": tokens(dataset, "query_id", batch["search_query_list"][row]),
+            "clicks": [tokens(dataset, "item_id", clicks) for clicks in batch["search_click_list"][row]],
+            "lengths": (int(batch["item_length"][row]), int(batch["search_length"][row])),
+        }
+    return seen
+
+
+def test_histories_and_split_by_hand(toy: Callable[..., SERDataset]) -> None:
+    dataset = toy()
+    test, valid, train = (target_rows(dataset, getattr(dataset.split, name)) for name in ("test", "valid", "train"))
+    assert set(test) == {("a", "i7")}
+    assert set(valid) == {("a", "i6")}
+    # i2 and i3 of a are tied with a's search q1: that search is not before them.
+    assert set(train) == {("a", "i2"), ("a", "i3"), ("a", "i4"), ("a", "i5"), ("b", "i1"), ("b", "i3")}
+    assert train["a", "i2"]["queries"] == ["q2"]
+    assert train["a", "i2"]["clicks"][0] == ["i3", "x"], "only the first two clicks are kept"
+    assert train["a", "i3"]["items"] == ["i1", "i2"], "a tie is ordered by the file"
+    assert train["a", "i5"]["queries"] == ["q2", "q1"], "the search at the target's own time is not seen"
+    assert test["a", "i7"] == {
+        "items": ["i3", "i4", "i5", "i6"],
+        "queries": ["q1", "q1", "q3"],
+        "clicks": [["i2"], [], ["i6"]],
+        "lengths": (4, 3),
+    }
+
+
+def test_without_the_protocol_every_interaction_is_a_target(toy: Callable[..., SERDataset]) -> None:
+    dataset = toy(require_both_histories=False)
+    assert dataset.summary() == {
+        "users": 3, "items": 8, "queries": 3, "interactions": 14, "searches": 5, "train": 8, "valid": 3, "test": 3,
+    }  # fmt: skip
+    rows = target_rows(dataset, dataset.split.train)
+    assert rows["c", "i4"]["lengths"] == (0, 0)
+    assert rows["c", "i5"]["queries"] == []
+
+
+def test_clicked_only_items_have_an_id_but_are_no_target(toy: Callable[..., SERDataset]) -> None:
+    dataset = toy()
+    assert dataset.token2id("item_id", "x") == dataset.target_num == dataset.item_num - 1
+    assert dataset.log.items.max() < dataset.target_num
+
+
+def test_query_terms_and_training_searches(toy: Callable[..., SERDataset]) -> None:
+    dataset = toy()
+    words = [tokens(dataset, "terms", dataset.query_terms[dataset.token2id("query_id", q)]) for q in ("q1", "q3")]
+    assert words == [["red", "shoe"], ["red", "hat", "big"]]
+    assert not dataset.query_terms[0].any()
+    queries = tokens(dataset, "query_id", dataset.training_search_queries)
+    assert sorted(queries) == ["q1", "q1", "q2", "q2", "q3"], "a's validation target is at 50, all searches are earlier"
+
+
+def test_general_models_train_on_what_precedes_the_validation_target(toy: Callable[..., SERDataset]) -> None:
+    dataset = toy()
+    pairs = {
+        (tokens(dataset, "user_id", u[None])[0], tokens(dataset, "item_id", i[None])[0])
+        for u, i in zip(dataset.inter_feat["user_id"], dataset.inter_feat["item_id"])
+    }
+    assert ("a", "i5") in pairs and ("c", "i7") in pairs and ("b", "i2") in pairs
+    assert not {("a", "i6"), ("a", "i7")} & pairs
+
+
+def reference_instances(inter: list[tuple], search: list[tuple]) -> dict[tuple[int, int], tuple[list, list]]:
+    """The rules of the protocol, row by row: (user, index in the user's order) to (item history, search history)."""
+    result = {}
+    for user in sorted({row[0] for row in inter}):
+        mine = sorted((row for row in inter if row[0] == user), key=lambda row: row[2])
+        searched = sorted((row for row in search if row[0] == user), key=lambda row: row[2])
+        for index, (_, item, time) in enumerate(mine):
+            result[user, index, item] = (
+                [row[1] for row in mine[:index]],
+                [row[1] for row in searched if row[2] < time],
+            )
+    return result
+
+
+@pytest.mark.parametrize("scale", [1, 1_000_000_007, 2**40])
+def test_histories_equal_a_slow_reference(tmp_path: Path, scale: int) -> None:
+    rng = np.random.default_rng(scale)
+    inter = [(f"u{rng.integers(9)}", f"i{rng.integers(40)}", int(rng.integers(30)) * scale) for _ in range(300)]
+    search = [(f"u{rng.integers(9)}", f"q{rng.integers(20)}", int(rng.integers(30)) * scale) for _ in range(150)]
+    write_toy(
+        tmp_path,
+        inter=[f"{u} {i} {t}" for u, i, t in inter],
+        search=[f"{u} {q} {t} " for u, q, t in search],
+    )
+    dataset = load_dataset(tmp_path, "toy", require_both_histories=False)
+    positions = torch.arange(len(inter), dtype=torch.int32)
+    batch = instances(dataset, positions, dataset.history_reader())
+    expected = reference_instances(inter, search)
+    start = dataset.log.user_start
+    for row in range(len(inter)):
+        user = tokens(dataset, "user_id", batch["user_id"][row : row + 1])[0]
+        item = tokens(dataset, "item_id", batch["item_id"][row : row + 1])[0]
+        items, queries = expected[user, row - int(start[batch["user_id"][row]]), item]
+        assert tokens(dataset, "item_id", batch["item_id_list"][row]) == items[-4:]
+        assert tokens(dataset, "query_id", batch["search_query_list"][row]) == queries[-3:]
+        assert int(batch["item_length"][row]) == min(len(items), 4)
+        assert int(batch["search_length"][row]) == min(len(queries), 3)
+
+
+def test_times_that_float32_cannot_tell_apart_keep_their_order(tmp_path: Path) -> None:
+    base = 1_690_000_000_000
+    shuffled = [f"a i{k} {base + k}" for k in (5, 3, 1, 4, 2, 6)]
+    write_toy(tmp_path, inter=shuffled, search=[f"a q1 {base} i1"])
+    dataset = load_dataset(tmp_path, "toy", require_both_histories=False)
+    assert tokens(dataset, "item_id", dataset.log.items) == ["i1", "i2", "i3", "i4", "i5", "i6"]
+
+
+def test_an_event_planted_in_the_future_changes_nothing(tmp_path: Path) -> None:
+    """Later events of every kind, and a search at the target's own timestamp, leave what a target sees as it was."""
+    inter = [f"a i{k} {10 * k}" for k in range(1, 8)]
+    search = ["a q1 15 i1", "a q2 35 i3"]
+    write_toy(tmp_path / "before", inter=inter, search=search)
+    write_toy(
+        tmp_path / "after",
+        inter=[*inter, "a secret 45", "a secret 80"],
+        search=[*search, "a q3 40 secret", "a q3 41 secret", "a q3 90 secret"],
+    )
+    before, after = (load_dataset(tmp_path / name, "toy", require_both_histories=False) for name in ("before", "after"))
+    everything = [target_rows(d, torch.arange(len(d.log.items), dtype=torch.int32)) for d in (before, after)]
+    for item in ("i1", "i2", "i3", "i4"):
+        assert everything[0]["a", item] == everything[1]["a", item]
+    assert everything[0]["a", "i5"] != everything[1]["a", "i5"], "a past event does change what is seen"
+
+
+def test_recboles_filters_apply_and_searches_follow(toy: Callable[..., SERDataset]) -> None:
+    dataset = toy(require_both_histories=False, user_inter_num_interval="[4,inf)")
+    assert set(dataset.field2token_id["user_id"]) == {"[PAD]", "a", "c"}
+    assert len(dataset.log.queries) == 4, "b's search goes with b"
+    dataset = toy(require_both_histories=False, val_interval={"timestamp": "[0,45)"})
+    assert int(dataset.log.items.shape[0]) == 12
+    assert len(dataset.log.queries) == 4, "times are filtered in both logs"
+
+
+def test_k_core_is_repeated_until_it_holds(tmp_path: Path) -> None:
+    # Dropping item r leaves user d with one interaction; dropping d then leaves item s with one.
+    inter = ["d r 1", "d s 2", "e s 3", "e t 4", "f t 5", "f t 6", "e t 7"]
+    write_toy(tmp_path, inter=inter, search=["e q1 1 t"])
+    dataset = load_dataset(
+        tmp_path, "toy", require_both_histories=False,
+        user_inter_num_interval="[2,inf)", item_inter_num_interval="[2,inf)",
+    )  # fmt: skip
+    assert set(dataset.field2token_id["item_id"]) == {"[PAD]", "t"}
+
+
+def test_item_and_user_attributes(tmp_path: Path) -> None:
+    base = write_toy(tmp_path)
+    write_lines(base / "toy.item", "item_id:token\tkind:token\ttags:token_seq\tprice:float", "i2\tB\tu v\t3", "i1\t\tv\t1.5")
+    write_lines(base / "toy.user", "user_id:token\tage:token", "b\told", "a\tyoung")
+    load = {
+        "inter": ["user_id", "item_id", "timestamp"], "search": "*", "query": "*",
+        "item": ["item_id", "kind", "tags", "price"], "user": "*",
+    }  # fmt: skip
+    dataset = load_dataset(tmp_path, "toy", load_col=load, filter_inter_by_user_or_item=False)
+    i1, i2, i3 = (dataset.token2id("item_id", item) for item in ("i1", "i2", "i3"))
+    kind, tags = dataset.item_attributes["kind"], dataset.item_attributes["tags"]
+    assert dataset.id2token("kind", int(kind[i2])) == "B"
+    assert kind[i1] == kind[i3] == kind[0] == 0, "missing and unlisted are padding"
+    assert tokens(dataset, "tags", tags[i2]) == ["u", "v"] and tokens(dataset, "tags", tags[i1]) == ["v"]
+    assert dataset.id2token("age", int(dataset.user_attributes["age"][dataset.token2id("user_id", "a")])) == "young"
+    item_feat = dataset.get_item_feature()
+    assert torch.isfinite(item_feat["price"]).all() and float(item_feat["price"][i2]) == 3.0
+
+
+def test_a_data_set_without_searches_runs_where_the_protocol_allows(tmp_path: Path) -> None:
+    base = write_toy(tmp_path)
+    (base / "toy.search").unlink()
+    (base / "toy.query").unlink()
+    with pytest.raises(DataError, match=r"toy\.search.*require_both_histories"):
+        load_dataset(tmp_path, "toy")
+    dataset = load_dataset(tmp_path, "toy", require_both_histories=False)
+    batch = instances(dataset, dataset.split.test, dataset.history_reader())
+    assert not batch["search_query_list"].any() and not batch["search_length"].any()
+    assert batch["search_click_list"].shape == (3, 3, 2)
+
+
+def test_time_cannot_be_normalised(toy: Callable[..., SERDataset]) -> None:
+    with pytest.raises(ConfigError, match="orders the events"):
+        toy(normalize_all=True)
+
+
+def test_nothing_to_train_on_is_said(toy: Callable[..., SERDataset]) -> None:
+    with pytest.raises(DataError, match="no training target"):
+        toy(search=["a q1 999 i1"])
+
+
+# --- loaders ----------------------------------------------------------------------------------------------------------
+
+
+def test_training_batches_depend_on_seed_and_epoch_alone(toy: Callable[..., SERDataset]) -> None:
+    dataset = toy("SASRec", loss_type="BPR", train_batch_size=4)
+
+    def epoch(number: int) -> list[torch.Tensor]:
+        loader = TrainLoader(dataset.config, dataset)
+        loader.set_epoch(number)
+        return [torch.cat([b["user_id"], b["item_id"], b["neg_item_id"]]) for b in loader]
+
+    first, again, other = epoch(0), epoch(0), epoch(1)
+    assert len(first) == 2
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other))
+    items = torch.cat([b[4:8] for b in first[:1]])
+    assert (items > 0).all()
+
+
+def test_pairwise_and_pointwise_batches_have_recboles_form(toy: Callable[..., SERDataset]) -> None:
+    dataset = toy("SASRec", loss_type="BPR", train_neg_sample_args={"sample_num": 2}, train_batch_size=6)
+    batch = next(iter(TrainLoader(dataset.config, dataset)))
+    assert len(batch) == 12 and batch["neg_item_id"].shape == (12,)
+    assert torch.equal(batch["item_id"][:6], batch["item_id"][6:])
+    config = dataset.config
+    config["MODEL_INPUT_TYPE"] = type(config["MODEL_INPUT_TYPE"]).POINTWISE
+    batch = next(iter(TrainLoader(config, dataset)))
+    assert batch["label"].tolist() == [1.0] * 6 + [0.0] * 12
+    assert torch.equal(batch["item_id_list"][:6], batch["item_id_list"][12:])
+
+
+def test_evaluation_batches_carry_the_positive_in_its_column(toy: Callable[..., SERDataset]) -> None:
+    inter = [f"{user} i{k} {k}" for k in range(1, 5) for user in "abc"] + ["b i8 9", "c i9 9"]
+    dataset = toy(inter=inter, require_both_histories=False, eval_args={"mode": "uni1"}, eval_batch_size=2)
+    loader = EvalLoader(dataset.config, dataset, "test")
+    assert list(loader.user_tokens()) == ["a", "b", "c"] and len(loader) == 2
+    for batch, items, positive in loader:
+        assert torch.equal(items[torch.arange(len(items)), positive], batch["item_id"])
+
+
+def test_full_mode_ranks_every_item_with_an_interaction(toy: Callable[..., SERDataset]) -> None:
+    dataset = toy(require_both_histories=False, eval_args={"mode": "full"})
+    loader = EvalLoader(dataset.config, dataset, "valid")
+    assert loader.candidates is None and loader.catalogue.tolist() == list(range(1, 8))
+    _, items, positive = next(iter(loader))
+    assert items is None and tokens(dataset, "item_id", positive) == ["i6", "i1", "i6"]
+
+
+def test_sizes_in_actions_not_in_actions_times_length(tmp_path: Path) -> None:
+    write_toy(tmp_path)
+    short, long = (
+        load_dataset(tmp_path, "toy", MAX_ITEM_LIST_LENGTH=length, max_search_length=length) for length in (2, 5000)
+    )
+    assert short.log.nbytes == long.log.nbytes
+    assert SIZES["MAX_ITEM_LIST_LENGTH"] == 4
