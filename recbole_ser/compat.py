@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +31,7 @@ _NUMPY_ALIASES = {
 
 
 def set_numpy_aliases() -> None:
-    """Symptom: ``AttributeError: np.float_ was removed`` in ``Config``, ``np.float`` in ``Interaction`` and the metrics.
+    """Symptom: ``AttributeError: np.float_ was removed`` in ``Config``, ``np.float`` in ``Interaction``.
 
     Cause: RecBole assigns and reads aliases that NumPy removed.  Versions: numpy >= 1.24 for ``np.float``, >= 2.0 for
     ``np.float_``.  Report: RUCAIBox/RecBole#2078, #2187.  Names that NumPy has are left as they are.
@@ -89,7 +88,7 @@ def keep_visible_devices() -> Iterator[None]:
 
 
 def recbole_properties() -> Path:
-    """The folder of RecBole's own YAML defaults (it is found from the package's path; RecBole has no function for it)."""
+    """The folder of RecBole's own YAML defaults, found from the package's path: RecBole has no function for it."""
     import recbole
 
     return Path(recbole.__file__).parent / "properties"

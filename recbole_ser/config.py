@@ -22,7 +22,7 @@ _PACKAGE = Path(__file__).parent
 
 
 def package_folder(name: str) -> Path:
-    """The folder ``name`` (``properties`` or ``dataset_atomic``): beside the package in a checkout, inside it in a wheel."""
+    """The folder ``properties`` or ``dataset_atomic``: beside the package in a checkout, inside it in a wheel."""
     checkout = _PACKAGE.parent / name
     return checkout if (_PACKAGE.parent / "pyproject.toml").is_file() and checkout.is_dir() else _PACKAGE / name
 
@@ -122,7 +122,7 @@ class SERConfig(Config):
             torch.set_num_threads(self["num_threads"])
 
     def candidate_mode(self, phase: str) -> tuple[str, int]:
-        """(distribution, negatives) of the candidates of ``valid`` or ``test``; ``("full", 0)``: the whole catalogue."""
+        """(distribution, negatives) of the candidates of a split; ``("full", 0)`` for the whole catalogue."""
         mode = self["eval_args"]["mode"][phase]
         match = re.fullmatch(r"(uni|pop)(\d+)", mode)
         return ("full", 0) if match is None else ({"uni": "uniform", "pop": "popularity"}[match[1]], int(match[2]))
@@ -170,6 +170,7 @@ class SERConfig(Config):
 
     def _load_internal_config_dict(self, model: str, model_class: type[AbstractRecommender], dataset: str) -> None:
         theirs, ours = compat.recbole_properties(), package_folder("properties")
+        by_the_user, self.origin = self.origin, {}
         self.internal_config_dict: dict[str, Any] = {"MODEL_TYPE": model_class.type}
         for folder, file in [
             (theirs, "overall.yaml"),
@@ -184,6 +185,7 @@ class SERConfig(Config):
                 self._overlay(self.internal_config_dict, read_yaml(folder / file), f"{owner}/{file}")
         defaults = getattr(model_class, "default_config", {})
         self._overlay(self.internal_config_dict, {k: v for k, v in defaults.items() if k not in self.origin}, model)
+        self.origin.update(by_the_user)
         self._refuse_unknown_keys(model)
 
     def _get_final_config_dict(self) -> dict[str, Any]:

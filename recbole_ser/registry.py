@@ -76,4 +76,6 @@ def find_model(name: str) -> type[AbstractRecommender]:
             raise ConfigError(f"model '{name}' cannot be imported: {error}") from error
     near = difflib.get_close_matches(name, models, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    raise ConfigError(f"there is no model '{name}': {hint}known are {', '.join(sorted(models))}; or package.module:Class")
+    raise ConfigError(
+        f"there is no model '{name}': {hint}known are {', '.join(sorted(models))}; or package.module:Class"
+    )

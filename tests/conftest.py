@@ -23,7 +23,9 @@ def write_lines(path: Path, *lines: str) -> None:
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def write_toy(folder: Path, name: str = "toy", *, inter: list[str] | None = None, search: list[str] | None = None) -> Path:
+def write_toy(
+    folder: Path, name: str = "toy", *, inter: list[str] | None = None, search: list[str] | None = None
+) -> Path:
     """Three users: ``a`` with ties in time, ``b`` with few targets, ``c`` who never searched; item ``x`` only clicked."""
     inter = inter if inter is not None else [
         "a i1 10", "a i2 20", "a i3 20", "a i4 30", "a i5 40", "a i6 50", "a i7 60",
@@ -46,7 +48,9 @@ def write_toy(folder: Path, name: str = "toy", *, inter: list[str] | None = None
         "user_id:token\tquery_id:token\ttimestamp:float\tclicked_items:token_seq",
         *("\t".join([user, query, time, clicks.replace(",", " ")]) for user, query, time, clicks in rows),
     )
-    write_lines(base / f"{name}.query", "query_id:token\tterms:token_seq", "q1\tred shoe", "q2\tblue", "q3\tred hat big wool")
+    write_lines(
+        base / f"{name}.query", "query_id:token\tterms:token_seq", "q1\tred shoe", "q2\tblue", "q3\tred hat big wool"
+    )
     return base
 
 

@@ -174,7 +174,9 @@ def test_k_core_is_repeated_until_it_holds(tmp_path: Path) -> None:
 
 def test_item_and_user_attributes(tmp_path: Path) -> None:
     base = write_toy(tmp_path)
-    write_lines(base / "toy.item", "item_id:token\tkind:token\ttags:token_seq\tprice:float", "i2\tB\tu v\t3", "i1\t\tv\t1.5")
+    write_lines(
+        base / "toy.item", "item_id:token\tkind:token\ttags:token_seq\tprice:float", "i2\tB\tu v\t3", "i1\t\tv\t1.5"
+    )
     write_lines(base / "toy.user", "user_id:token\tage:token", "b\told", "a\tyoung")
     load = {
         "inter": ["user_id", "item_id", "timestamp"], "search": "*", "query": "*",

@@ -38,7 +38,7 @@ from recbole_ser.convert.conversion import (
     OnError,
     format_manifest,
 )
-from recbole_ser.convert.rows import BadRow, decoded, token
+from recbole_ser.convert.rows import BadRow, RowCounts, decoded, token
 from recbole_ser.errors import ConfigError, DataError, UserError
 
 RECIPES = ("sesrec", "gserec")
@@ -109,9 +109,7 @@ def convert(
         drawn = draw_queries(owners, lines, log.owners, log.owner_name, seed)
         searches = _write_events(conversion, log, drawn)
         used = np.unique(drawn[drawn >= 0]).tolist()
-        conversion.write("query", QUERY_COLUMNS, ((str(line), texts[line]) for line in used))
-        query_rows.rows_out = len(used)
-        query_rows.reject("the query was not drawn", len(texts) - len(used))
+        _write_queries(conversion, texts, used, query_rows)
         if metadata is not None:
             write_items(conversion, Path(metadata), log.items)
         sizes = {"users": len(log.users), "items": len(log.items), "interactions": len(log.time)}
@@ -303,6 +301,13 @@ def _write_events(conversion: Conversion, log: Interactions, drawn: np.ndarray) 
     owner = "item" if log.recipe == "sesrec" else "pair of user and item"
     counts.reject(f"the {owner} has no query", len(drawn) - len(searches))
     return len(searches)
+
+
+def _write_queries(conversion: Conversion, texts: dict[int, str], used: list[int], counts: RowCounts) -> None:
+    """Write ``X.query`` with the queries that were drawn."""
+    conversion.write("query", QUERY_COLUMNS, ((str(line), texts[line]) for line in used))
+    counts.rows_out = len(used)
+    counts.reject("the query was not drawn", len(texts) - len(used))
 
 
 def _events(log: Interactions, drawn: np.ndarray, rows: np.ndarray) -> Iterator[tuple[str, str, str, str]]:

@@ -7,11 +7,11 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+from recbole_ser import __version__
 from recbole_ser.convert.rows import BadRow, RowCounts, read_lines
 from recbole_ser.errors import DataError
 from recbole_ser.files import atomic_write, sha256, write_json
@@ -104,7 +104,7 @@ class Conversion:
         manifest = {
             "dataset": self.name,
             "converter": converter,
-            "package_version": _package_version(),
+            "package_version": __version__,
             "options": dict(options),
             "sizes": dict(sizes),
             "rows": {counts.source: counts.as_dict() for counts in self._counts},
@@ -149,10 +149,3 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
 
 def _describe(path: Path) -> dict[str, Any]:
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
-
-
-def _package_version() -> str:
-    try:
-        return version("recbole_ser")
-    except PackageNotFoundError:
-        return "not installed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import logging
@@ -10,6 +11,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ from urllib.parse import urljoin, urlsplit
 
 from tqdm import tqdm
 
-from recbole_ser.convert.rows import GZIP_MAGIC
 from recbole_ser.errors import ConfigError, DataError, UserError
 from recbole_ser.files import sha256, write_json
 
@@ -50,7 +51,8 @@ def fetch(url: str, path: Path, *, checksum: str | None = None) -> None:
         checksum: SHA-256 that the file must have.
 
     Raises:
-        FetchError: the URL is not HTTP(S), the server refuses, every attempt broke off, or the checksum differs.
+        FetchError: the URL is not HTTP(S), the server refuses, every attempt broke off, the checksum differs, or a
+            file named ``.gz`` is no whole gzip file.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise FetchError(f"{url}: only http and https are fetched")
@@ -65,11 +67,12 @@ def fetch(url: str, path: Path, *, checksum: str | None = None) -> None:
                 raise FetchError(f"{url}: {error}") from error
             _log.warning("%s: %s; trying again", url, error)
             _wait(2.0**attempt)
-    if checksum is not None and sha256(part.path) != checksum:
-        part.discard()
-        raise FetchError(f"{url}: the file is not the one that was fetched before: its SHA-256 is not {checksum}")
-    part.path.replace(path)
+    problem = _fault(part.path, path.suffix == ".gz", checksum)
+    if problem is None:
+        part.path.replace(path)
     part.discard()
+    if problem is not None:
+        raise FetchError(f"{url}: {problem}")
 
 
 def ensure_raw(raw: Mapping[str, Any], folder: Path) -> dict[str, list[Path]]:
@@ -98,7 +101,6 @@ def ensure_raw(raw: Mapping[str, Any], folder: Path) -> dict[str, list[Path]]:
             path = folder / name
             try:
                 fetch(url, path, checksum=known.get(name))
-                _check_gzip(path, url)
             except FetchError as error:
                 raise UserError(_advice(error, sources, folder)) from error
         digest = sha256(path)
@@ -212,6 +214,25 @@ def _continued(content_range: str, held: int, size: int | None, part: _Part) -> 
     return total
 
 
+def _fault(path: Path, is_gzip: bool, checksum: str | None) -> str | None:
+    """What is wrong with a file that has arrived; ``None`` if nothing is."""
+    if is_gzip:
+        try:
+            if not path.stat().st_size:
+                raise EOFError("nothing arrived")
+            with gzip.open(path) as handle:
+                while handle.read(_BLOCK):
+                    pass
+        except (EOFError, zlib.error, OSError) as error:
+            return f"what arrived is not a whole gzip file but perhaps an error page: {error}"
+    if checksum is not None and sha256(path) != checksum:
+        return (
+            f"the file is not the one that was used before: its SHA-256 is not {checksum}; "
+            f"if it was replaced on purpose, remove its entry in {CHECKSUMS}"
+        )
+    return None
+
+
 def _validator(headers: Any) -> str | None:
     """What identifies this version of the file: a strong ETag, else its time of change."""
     etag = headers.get("ETag")
@@ -251,16 +272,6 @@ def _read_checksums(folder: Path) -> dict[str, str]:
     if not isinstance(known, dict):
         raise DataError(path, "not a mapping of names to SHA-256", hint="remove it to record the checksums anew")
     return known
-
-
-def _check_gzip(path: Path, url: str) -> None:
-    """Refuse the page that a proxy or a login sends instead of the file."""
-    if path.suffix == ".gz":
-        with path.open("rb") as handle:
-            magic = handle.read(2)
-        if magic != GZIP_MAGIC:
-            path.unlink()
-            raise FetchError(f"{url}: what arrived is not a gzip file; a login or error page perhaps")
 
 
 def _advice(error: FetchError, sources: list[tuple[str, str, str]], folder: Path) -> str:

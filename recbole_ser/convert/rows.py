@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from recbole_ser.errors import DataError, UserError
 
-GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_MAGIC = b"\x1f\x8b"
 _LINE_LIMIT = 1 << 24
 _LINES_PER_UPDATE = 4096
 _EXAMPLES = 3
@@ -85,7 +85,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
         with path.open("rb") as raw:
-            is_gzip = raw.peek(2)[:2] == GZIP_MAGIC
+            is_gzip = raw.peek(2)[:2] == _GZIP_MAGIC
             if path.suffix == ".gz" and not is_gzip:
                 raise DataError(path, "not a gzip file", line=1, hint="get it again, or take .gz off its name")
             lines = cast(BinaryIO, gzip.GzipFile(fileobj=raw) if is_gzip else raw)

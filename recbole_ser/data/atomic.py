@@ -75,7 +75,7 @@ def read_header(path: str | Path, separator: str = "\t") -> list[Column]:
         raise DataError(path, f"not UTF-8: {error.reason}", line=1, hint="save the file as UTF-8") from error
     if not line:
         raise DataError(path, "the header is missing", line=1, hint="the first line names the columns as name:type")
-    columns = []
+    columns: list[Column] = []
     for label in line.split(separator):
         name, colon, kind = label.partition(":")
         if not colon or not name or kind not in TYPES:

@@ -36,7 +36,7 @@ class CandidateTable:
 
 
 def build_candidates(
-    log: EventLog, targets: Tensor, target_num: int, negatives: int, distribution: str, seed: int
+    log: EventLog, targets: Tensor, target_num: int, negatives: int, distribution: str, seed: int | list[int]
 ) -> CandidateTable:
     """Draw ``negatives`` distinct candidates per target, and hide the positive among them.
 
@@ -106,7 +106,12 @@ def _contains(known: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 def _draw_exactly(
-    table: np.ndarray, rows: np.ndarray, users: np.ndarray, known: np.ndarray, target_num: int, generator: np.random.Generator
+    table: np.ndarray,
+    rows: np.ndarray,
+    users: np.ndarray,
+    known: np.ndarray,
+    target_num: int,
+    generator: np.random.Generator,
 ) -> None:
     """Fill ``rows`` by shuffling, for each, the items that its user does not know (few rows ever come here)."""
     for row in rows:

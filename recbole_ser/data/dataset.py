@@ -40,7 +40,7 @@ class SERDataset(Dataset):
         log: all events in order, see ``EventLog``.
         split: the instances, as positions in ``log``, see ``Split``.
         target_num: ids ``1 .. target_num - 1`` are the items with at least one interaction.
-        query_terms: int32 ``[query_num, W]``, the words of each query, right-padded with 0.
+        query_terms: int32 ``[query_num, W]``, the words of each query, right-padded with 0; W is that of the longest.
         item_attributes, user_attributes: by name, int32 ``[n]`` or ``[n, width]``; row 0 is padding.
 
     Raises:
@@ -51,6 +51,9 @@ class SERDataset(Dataset):
     split: Split
     target_num: int
     query_terms: Tensor
+    search_feat: pd.DataFrame | None
+    query_feat: pd.DataFrame | None
+    _rest_fields: np.ndarray
     item_attributes: dict[str, Tensor]
     user_attributes: dict[str, Tensor]
 
@@ -175,8 +178,7 @@ class SERDataset(Dataset):
     def _normalize(self) -> None:
         if self.config["normalize_all"] or self.time_field in (self.config["normalize_field"] or []):
             raise ConfigError(
-                f"'{self.time_field}' orders the events and cannot be normalised: "
-                "name other columns in normalize_field"
+                f"'{self.time_field}' orders the events and cannot be normalised: name other columns in normalize_field"
             )
         super()._normalize()
 
@@ -206,12 +208,12 @@ class SERDataset(Dataset):
         id_token = np.concatenate([["[PAD]"], tokens]).astype(object)
         token_id = dict(zip(id_token.tolist(), range(len(id_token))))
         ends = np.cumsum([len(tokens) for tokens, _ in columns])[:-1]
-        for (feat, field, kind), (_, assign), ids in zip(remap_list, columns, np.split(numbers + 1, ends)):
+        for (feat, field, _), (_, assign), ids in zip(remap_list, columns, np.split(numbers + 1, ends)):
             self.field2id_token[field], self.field2token_id[field] = id_token, token_id
             values = assign(ids.astype(np.int32))
             if isinstance(values, Ragged):
                 self.sequences[self._feat_name(feat), field] = values
-                feat.drop(columns=field, inplace=True)
+                del feat[field]
             else:
                 feat[field] = values
 
@@ -258,7 +260,7 @@ class SERDataset(Dataset):
     def _as_interaction(self, feat: pd.DataFrame, tables: dict[str, Tensor]) -> Interaction:
         """A feature frame as RecBole's models read it: int64 tokens and token sequences, float32 floats."""
         columns = {
-            field: torch.from_numpy(feat[field].to_numpy(np.float32 if self._is_float(field) else np.int64))
+            field: torch.tensor(feat[field].to_numpy(np.float32 if self._is_float(field) else np.int64))
             for field in feat
         }
         return Interaction({**columns, **{field: table.long() for field, table in tables.items()}})
@@ -293,15 +295,16 @@ class SERDataset(Dataset):
                 if clicks is not None
                 else Ragged(np.zeros(0, dtype=np.int32), np.zeros(count + 1, dtype=np.int64)),
             )
-        columns = [inter[field].to_numpy() for field in (self.uid_field, self.time_field, self.iid_field)]
-        return build_event_log(*columns, searches, self.user_num)
+        users, times, items = (inter[f].to_numpy() for f in (self.uid_field, self.time_field, self.iid_field))
+        return build_event_log(users, times, items, searches, self.user_num)
 
     def _query_terms(self) -> Tensor:
         terms = self.sequences.pop(("query_feat", self.terms_field), None)
-        width = self.config["max_terms_per_query"]
+        if terms is None or self.query_feat is None:
+            return torch.zeros((self.query_num, 1), dtype=torch.int32)
+        width = min(int(np.diff(terms.starts).max(initial=1)), self.config["max_terms_per_query"])
         table = np.zeros((self.query_num, width), dtype=np.int32)
-        if terms is not None:
-            table[self.query_feat[self.query_field].to_numpy()] = terms.padded(width)
+        table[self.query_feat[self.query_field].to_numpy()] = terms.padded(width)
         return torch.from_numpy(table)
 
     def _attributes(self, feat_name: str, key: str, size: int) -> dict[str, Tensor]:

@@ -30,7 +30,9 @@ class NegativeSampler:
         training = split.training_interactions
         self.seen = torch.unique(self._key(log.users[training], log.items[training]))  # sorted (user, item) pairs
         drawable = torch.zeros(target_num, dtype=torch.bool)
-        drawable[1:] = True if self.popularity is None else torch.bincount(self.popularity, minlength=target_num)[1:] > 0
+        drawable[1:] = (
+            True if self.popularity is None else torch.bincount(self.popularity, minlength=target_num)[1:] > 0
+        )
         known = torch.bincount((self.seen // target_num)[drawable[self.seen % target_num]])
         if len(known) and known.max() >= drawable.sum():
             raise DataError("training data", f"a user knows every item that a {distribution} negative could be")

@@ -43,7 +43,7 @@ def rank_targets(
     if not loader.rows:
         raise UserError("there is nothing to evaluate: no user has a target in this split")
     catalogue = None if loader.candidates is not None else _ranked_items(loader.catalogue.to(device))
-    ranks, done = torch.empty(loader.rows, dtype=torch.int64), 0
+    ranks, done = [], 0
     for batch in tqdm(loader, desc="Evaluate", leave=False, dynamic_ncols=True, disable=not show_progress):
         for interaction, items, positive in _blocks(scorer, catalogue, *_on_device(batch, device)):
             if catalogue is None:
@@ -52,9 +52,9 @@ def rank_targets(
                 scores = _catalogue_scores(scorer, interaction, catalogue)  # [b, n]
                 column = _column_of(positive, catalogue, done)
             _refuse_non_finite(scores, loader, done, model_name)
-            ranks[done : done + len(positive)] = rank_of_column(scores, column).cpu()
+            ranks.append(rank_of_column(scores, column).cpu())
             done += len(positive)
-    return ranks
+    return torch.cat(ranks)
 
 
 def rank_of_column(scores: Tensor, column: Tensor) -> Tensor:

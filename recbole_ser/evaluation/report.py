@@ -45,7 +45,7 @@ def final_table(result: RunResult, folder: str | Path) -> str:
     candidates = [f"{value[:_SHORT]} ({split})" for split, value in result.candidates.items()]
     cpu, memory = duration(result.cpu_seconds), f"{result.peak_memory_mib:,.0f} MiB"
     facts = {
-        "epochs": f"{result.epochs}, the best was number {result.best_epoch + 1}",
+        "epochs": f"{result.epochs}; tested is epoch {result.best_epoch} (the first is 0)",
         "time": f"{duration(result.seconds)} ({cpu} of CPU time), at most {memory}",
         "parameters": f"{result.parameters:,}",
         "data": result.data[:_SHORT],
@@ -65,7 +65,7 @@ def epoch_line(line: dict[str, Any]) -> str:
     """One line of ``metrics.jsonl`` for the console: losses, validation metrics, time."""
     losses = ", ".join(f"{name} {value:.4f}" for name, value in line["losses"].items())
     valid = ", ".join(f"{name} {value:.4f}" for name, value in line["valid"].items())
-    return f"epoch {line['epoch'] + 1}: loss {losses}; valid {valid}; {duration(line['seconds'])}"
+    return f"epoch {line['epoch']}: loss {losses}; valid {valid}; {duration(line['seconds'])}"
 
 
 def duration(seconds: float) -> str:

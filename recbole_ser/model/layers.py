@@ -151,7 +151,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean ``[..., d]`` of ``values [..., T, d]`` over the places where ``mask [..., T]`` is true; none: zeros."""
     weights = mask.to(values.dtype)
     weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
-    return (weights.unsqueeze(-2) @ values).squeeze(-2)
+    return (weights.unsqueeze(-1) * values).sum(-2)
 
 
 class SelfAttention(nn.Module):
@@ -220,17 +220,14 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """States ``[B, T, d]`` from states ``[B, T, d]`` that are valid where ``mask [B, T]`` is true."""
-        lengths, order = mask.sum(1).sort()
-        states, mask = states.index_select(0, order), mask.index_select(0, order)
         encoded = []
-        for rows in torch.arange(len(order)).chunk(self.GROUPS):
-            first, last = int(rows[0]), int(rows[-1])
-            longest = max(1, int(lengths[last]))
-            group, group_mask = states[first : last + 1, :longest], mask[first : last + 1, :longest]
+        for group, group_mask in zip(states.chunk(self.GROUPS), mask.chunk(self.GROUPS)):
+            longest = max(1, int(group_mask.sum(1).max()))
+            group, group_mask = group[:, :longest], group_mask[:, :longest]
             for layer in self.layers:
                 group = layer(group, group_mask)
             encoded.append(F.pad(group, (0, 0, 0, states.shape[1] - longest)))
-        return torch.cat(encoded).index_select(0, order.argsort())
+        return torch.cat(encoded)
 
 
 class CoAttention(nn.Module):
@@ -242,9 +239,7 @@ class CoAttention(nn.Module):
         self.left = nn.Linear(width, 1, bias=False)  # W_s
         self.right = nn.Linear(width, 1, bias=False)  # W_r
 
-    def forward(
-        self, left: Tensor, left_mask: Tensor, right: Tensor, right_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, left: Tensor, left_mask: Tensor, right: Tensor, right_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Weights ``[B, S]`` and ``[B, R]``, each summing to 1, of states ``[B, S, d]`` and ``[B, R, d]``.
 
         Against an empty history every position weighs the same.
@@ -269,8 +264,8 @@ class TargetAttention(nn.Module):
 
         ``views`` is true where a position belongs to the view.  A view with nothing in it gives zeros.
         """
-        scores = states @ self.weight @ targets.transpose(1, 2)  # [B, T, C]
-        weights = masked_softmax(scores.unsqueeze(2), views.transpose(1, 2).unsqueeze(3), dim=1)  # [B, T, V, C]
+        scores = targets @ (states @ self.weight).transpose(1, 2)  # [B, C, T]
+        weights = masked_softmax(scores.transpose(1, 2).unsqueeze(2), views.transpose(1, 2).unsqueeze(3), dim=1)  # [B, T, V, C]
         pooled = weights.flatten(2).transpose(1, 2) @ states  # [B, V C, d]
         return pooled.unflatten(1, weights.shape[2:]).unbind(1)
 

@@ -33,7 +33,7 @@ class _LogSumExpTanh(torch.autograd.Function):
     a tanh and exp2 a quarter of an exp.
     """
 
-    BLOCK = 128
+    BLOCK = 256
 
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor, temperature: Tensor) -> tuple[Tensor, ...]:
@@ -41,15 +41,16 @@ class _LogSumExpTanh(torch.autograd.Function):
         factor = left.new_empty(len(left), len(right))
         lowest, total, weighted = left.new_empty(3, len(left), 1)
         keys = right.t() * -2
+        rate = 2 / (tau * math.log(2))
         for start in range(0, len(left), _LogSumExpTanh.BLOCK):
             block = slice(start, start + _LogSumExpTanh.BLOCK)
             u = torch.mm(left[block], keys, out=factor[block]).sigmoid_()
             torch.amin(u, 1, keepdim=True, out=lowest[block])
-            share = (u - lowest[block]).mul_(-2 / (tau * math.log(2))).exp2_()  # exp((tanh - its maximum) / tau)
+            share = torch.sub(lowest[block] * rate, u, alpha=rate).exp2_()  # exp((tanh - its maximum) / tau)
             torch.sum(share, 1, keepdim=True, out=total[block])
             share.mul_(u)
             torch.sum(share, 1, keepdim=True, out=weighted[block])
-            u.neg_().add_(1).mul_(share)  # share * u * (1 - u)
+            torch.addcmul(share, share, u, value=-1, out=u)  # share * u * (1 - u)
         ctx.save_for_backward(left, right, temperature, factor, total, weighted)
         return ((1 - 2 * lowest) / tau + total.log()).squeeze(1)
 
@@ -61,7 +62,7 @@ class _LogSumExpTanh(torch.autograd.Function):
         mean_tanh = 1 - 2 * weighted / total
         return (
             (factor @ right) * scale,
-            factor.t() @ (left * scale),
+            ((left * scale).t() @ factor).t(),
             -(gradient * mean_tanh).sum() / temperature.square(),
         )
 

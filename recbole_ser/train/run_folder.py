@@ -25,8 +25,9 @@ _PACKAGES = ("recbole_ser", "recbole", "torch", "numpy", "scipy", "pandas", "pya
 class RunFolder:
     """Writes and reads the files of one run.  Every file but the log is either there whole or not at all.
 
-    ``config.yaml``, ``arguments.json``, ``environment.json``, ``data.json``, ``metrics.jsonl`` (one line per evaluated epoch),
-    ``result.json``, ``ranks.csv`` (of the test targets), ``best.pt``, ``last.pt``, ``log.txt``, ``tensorboard/``.
+    ``config.yaml``, ``arguments.json``, ``environment.json``, ``data.json``, ``metrics.jsonl`` (one line per evaluated
+    epoch), ``result.json``, ``ranks.csv`` (of the test targets), ``best.pt``, ``last.pt``, ``log.txt``,
+    ``tensorboard/``.
     """
 
     def __init__(self, path: str | Path) -> None:

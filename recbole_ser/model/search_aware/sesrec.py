@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_ser.errors import ConfigError
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.layers import (
     Attribute,
@@ -21,6 +20,7 @@ from recbole_ser.model.layers import (
 from recbole_ser.model.losses import Temperature, info_nce, log_sum_exp_tanh, triplet
 
 
+SORT = True
 class History(NamedTuple):
     """One side of the user: T is R on the recommendation side and S on the search side."""
 
@@ -75,14 +75,24 @@ class SESRec(SearchRecommender):
         self.apply(initialise)
 
     def losses(self, interaction: Any) -> dict[str, Tensor]:
+        if SORT:
+            order = (interaction["item_length"] + interaction["search_length"]).argsort()
+            interaction = {k: v[order] for k, v in interaction.items()}
         items = [interaction[name] for name in (self.ITEM_SEQ, "search_click_list", self.POS_ITEM_ID, self.NEG_ITEM_ID)]
         negatives = self.draw() if self.alpha else ()
-        with self.items.shared(*items, *negatives[:1]), self.queries.shared(interaction["search_query_list"], *negatives[1:]):
+        with (
+            self.items.shared(*items, *negatives[:1]),
+            self.queries.shared(interaction["search_query_list"], *negatives[1:]),
+        ):
             candidates = torch.cat([interaction[self.POS_ITEM_ID].unsqueeze(1), interaction[self.NEG_ITEM_ID]], 1)
             state = self.encode(interaction)
             logits = self.score(state, candidates)
-            labels = torch.zeros_like(logits); labels[:, 0] = 1
-            return {"rec": torch.nn.functional.binary_cross_entropy_with_logits(logits, labels), **self.auxiliary_losses(interaction, state, negatives)}
+            labels = torch.zeros_like(logits)
+            labels[:, 0] = 1
+            return {
+                "rec": torch.nn.functional.binary_cross_entropy_with_logits(logits, labels),
+                **self.auxiliary_losses(interaction, state, negatives),
+            }
 
     def draw(self):
         ni = torch.randint(1, self.n_items, (self.negatives,), device=self.alignment.device)
@@ -102,7 +112,9 @@ class SESRec(SearchRecommender):
         search = self.search_encoder(search, search_mask)
         user = self.users(interaction[self.USER_ID])
         if self.co_attention is None:
-            return UserState(user, History(rec, rec_mask.unsqueeze(1), None), History(search, search_mask.unsqueeze(1), None))
+            return UserState(
+                user, History(rec, rec_mask.unsqueeze(1), None), History(search, search_mask.unsqueeze(1), None)
+            )
         s, r = self.co_attention(search, search_mask, rec, rec_mask)
         return UserState(user, self.split(rec, rec_mask, r), self.split(search, search_mask, s))
 
@@ -134,7 +146,7 @@ class SESRec(SearchRecommender):
 
     def contrast(self, h: History, both: Tensor) -> Tensor:
         a = (h.similarity.unsqueeze(1) @ h.states).squeeze(1)
-        m = masked_mean(h.states.unsqueeze(1), h.views[:, 1:])
+        w = h.views[:, 1:].to(h.states.dtype); m = (w / w.sum(2, keepdim=True).clamp(min=1)) @ h.states
         return (triplet(a, m[:, 0], m[:, 1], self.margin) * both).mean()
 
     def align(self, interaction: Any, ni, nq) -> Tensor:
@@ -159,7 +171,12 @@ def initialise(module: nn.Module) -> None:
         if getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)
         if getattr(module, "padding_idx", None) is not None:
-            with torch.no_grad(): module.weight[0] = 0
+            with torch.no_grad():
+                module.weight[0] = 0
     for n, p in module.named_parameters(recurse=False):
-        if p.dim() == 2 and n in ("alignment", "affinity", "weight") and not isinstance(module, (nn.Linear, nn.Embedding, nn.EmbeddingBag)):
+        if (
+            p.dim() == 2
+            and n in ("alignment", "affinity", "weight")
+            and not isinstance(module, (nn.Linear, nn.Embedding, nn.EmbeddingBag))
+        ):
             nn.init.xavier_normal_(p)

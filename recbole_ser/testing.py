@@ -1,0 +1,298 @@
+"""The contract that every search-aware model keeps, ours and yours, as checks to run in your own tests.
+
+    import pytest
+    from recbole_ser.testing import CHECKS, ModelUnderTest
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    def test_contract(check, tmp_path):
+        check(ModelUnderTest(MyModel, tmp_path))
+
+Each check raises ``AssertionError`` with what is wrong.  The data are generated; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.interaction import Interaction
+from recbole.utils import init_seed
+from torch import Tensor
+
+from recbole_ser.config import SERConfig
+from recbole_ser.data.dataset import SERDataset
+from recbole_ser.data.loader import EvalLoader, TrainLoader
+from recbole_ser.data.planted import SyntheticLogs, SyntheticSpec, generate
+from recbole_ser.data.synthetic import write
+from recbole_ser.model.base import SearchRecommender
+
+SMALL = SyntheticSpec(
+    users=60, items=140, queries=30, interactions=600, searches=400, terms=60, topics=6, sources=3, max_clicks=3,
+    max_terms=4, start=1_600_000_000, span=1_000_000, rich_users=0.6, sparse_users=0.2, seed=7,
+)  # fmt: skip
+
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class ModelUnderTest:
+    """A model class (or registered name), a folder for its data, and configuration values to build it with."""
+
+    model: str | type[SearchRecommender]
+    folder: Path
+    config: dict[str, Any] | None = None
+
+    @cached_property
+    def logs(self) -> SyntheticLogs:
+        return generate(SMALL)
+
+    @cached_property
+    def dataset(self) -> SERDataset:
+        return self.load("contract", self.logs)
+
+    def load(self, name: str, logs: SyntheticLogs) -> SERDataset:
+        """Write ``logs`` as data set ``name`` and load it as this model would."""
+        write(logs, Path(self.folder) / name)
+        values = {
+            "data_path": str(self.folder), "MAX_ITEM_LIST_LENGTH": 8, "max_search_length": 6, "max_clicks_per_search": 3,
+            "max_terms_per_query": 4, "require_both_histories": False, "train_batch_size": 32, "seed": 11,
+            "load_col": {"inter": "*", "search": "*", "query": "*", "item": "*", "user": "*"},
+            "eval_args": {"mode": "uni19"}, **(self.config or {}),
+        }  # fmt: skip
+        return SERDataset(SERConfig(self.model, name, None, values))
+
+    def build(self, dataset: SERDataset | None = None) -> SearchRecommender:
+        """The model with the weights of its seed, in evaluation mode."""
+        dataset = dataset or self.dataset
+        init_seed(dataset.config["seed"], True)
+        return dataset.config.model_class(dataset.config, dataset).eval()
+
+    def training_batch(self, dataset: SERDataset | None = None, epoch: int = 0) -> Interaction:
+        dataset = dataset or self.dataset
+        loader = TrainLoader(dataset.config, dataset)
+        loader.set_epoch(epoch)
+        return next(iter(loader))
+
+    def evaluation_batch(self) -> tuple[Interaction, Tensor]:
+        """All test targets and their candidates; users without searches and without any history are among them."""
+        dataset = self.dataset
+        loader = EvalLoader(dataset.config, dataset, "test")
+        batch, items, _ = next(iter(loader))
+        assert items is not None
+        first = copy.copy(batch.interaction)
+        for field in ("item_id_list", "item_length", *(f for f in first if f.startswith("search_"))):
+            first[field] = first[field].clone()
+            first[field][:2] = 0  # two users without any history
+        return Interaction(first), items
+
+
+def losses_and_gradients_are_finite(under_test: ModelUnderTest) -> None:
+    """Also for users with no search history or no history at all; and every parameter is trained."""
+    model = under_test.build().train()
+    lengths = under_test.training_batch()
+    assert (lengths["search_length"] == 0).any() and (lengths["item_length"] == 0).any()
+    touched: set[str] = set()
+    for epoch in range(3):
+        model.zero_grad()
+        losses = model.losses(under_test.training_batch(epoch=epoch))
+        for name, loss in losses.items():
+            assert loss.ndim == 0 and torch.isfinite(loss), f"loss '{name}' is {loss}"
+        torch.stack(list(losses.values())).sum().backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                assert torch.isfinite(parameter.grad).all(), f"the gradient of {name} is not finite"
+                if parameter.grad.abs().sum() > 0:
+                    touched.add(name)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    missed = {name for name, _ in model.named_parameters()} - touched - frozen
+    assert not missed, f"no gradient ever reaches {sorted(missed)}"
+
+
+def scores_are_finite_logits(under_test: ModelUnderTest) -> None:
+    """For every user; a sigmoid on top would round confident scores to the same 1.0."""
+    model = under_test.build()
+    scores = score(model, *under_test.evaluation_batch())
+    assert torch.isfinite(scores).all(), "a score is not finite"
+    assert (scores < 0).any() or (scores > 1).any(), "scores look like probabilities: return logits"
+
+
+def scores_do_not_depend_on_padding(under_test: ModelUnderTest) -> None:
+    model = under_test.build()
+    batch, items = under_test.evaluation_batch()
+    short = (batch["item_length"] <= 4) & (batch["search_length"] <= 3)
+    assert short.any(), "no short history among the generated ones"
+    rows = Interaction({name: values[short] for name, values in batch.interaction.items()})
+    cut = dict(rows.interaction)
+    cut["item_id_list"] = cut["item_id_list"][:, :4]
+    for name in ("search_query_list", "search_source_list", "search_click_list"):
+        cut[name] = cut[name][:, :3]
+    same(score(model, rows, items[short]), score(model, Interaction(cut), items[short]), "padding")
+
+
+def scores_do_not_depend_on_the_batch(under_test: ModelUnderTest) -> None:
+    """Neither on its order, nor its size, nor on which other candidates there are."""
+    model = under_test.build()
+    batch, items = under_test.evaluation_batch()
+    scores = score(model, batch, items)
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(1))
+    shuffled = Interaction({name: values[order] for name, values in batch.interaction.items()})
+    same(score(model, shuffled, items[order]), scores[order], "the order of the batch")
+    single = [
+        score(model, Interaction({n: v[row : row + 1] for n, v in batch.interaction.items()}), items[row : row + 1])
+        for row in range(0, len(items), 7)
+    ]
+    same(torch.cat(single), scores[::7], "the size of the batch")
+    same(score(model, batch, items[:, 3:9]), scores[:, 3:9], "the other candidates")
+
+
+def all_ways_of_scoring_agree(under_test: ModelUnderTest) -> None:
+    """``score``, ``predict`` and ``full_sort_predict`` give the same numbers."""
+    model = under_test.build()
+    batch, items = under_test.evaluation_batch()
+    scores = score(model, batch, items)
+    with torch.no_grad():
+        full = model.full_sort_predict(batch)
+        batch.update(Interaction({"item_id": items[:, 5]}))
+        same(model.predict(batch), scores[:, 5], "predict instead of score")
+    same(full.view(len(items), -1).gather(1, items), scores, "full_sort_predict instead of score")
+
+
+def nothing_is_remembered_when_training_goes_on(under_test: ModelUnderTest) -> None:
+    """Scores after a training step equal those of a model that never scored before it."""
+    batch, items = under_test.evaluation_batch()
+    results = []
+    for scores_before in (True, False):
+        model = under_test.build()
+        if scores_before:
+            score(model, batch, items)
+        train_step(model, under_test.training_batch())
+        results.append(score(model, batch, items))
+    assert torch.equal(*results), "something computed before the step was still in use after it"
+
+
+def weights_carry_everything(under_test: ModelUnderTest) -> None:
+    """A model loaded from ``state_dict`` scores as the one it was taken from."""
+    trained, fresh = under_test.build(), under_test.build()
+    train_step(trained, under_test.training_batch())
+    batch, items = under_test.evaluation_batch()
+    assert not torch.equal(score(trained, batch, items), score(fresh, batch, items)), "a training step changed nothing"
+    fresh.load_state_dict(trained.state_dict())
+    same(score(fresh.eval(), batch, items), score(trained, batch, items), "loading")
+
+
+def the_same_seed_gives_the_same_weights(under_test: ModelUnderTest) -> None:
+    """Bit for bit, after three training steps."""
+    states = []
+    for _ in range(2):
+        model = under_test.build()
+        for epoch in range(3):
+            train_step(model, under_test.training_batch(epoch=epoch))
+        states.append(model.state_dict())
+    different = [name for name, value in states[0].items() if not torch.equal(value, states[1][name])]
+    assert not different, f"{different} differ between two runs with one seed"
+
+
+def held_out_events_do_not_reach_training(under_test: ModelUnderTest) -> None:
+    """Other items from the validation target on, and searches dealt out anew there, change neither loss nor gradient."""
+    first, second = under_test.dataset, under_test.load("altered", with_other_held_out_events(under_test))
+    assert torch.equal(first.split.train, second.split.train), "the altered events must not change the instances"
+    assert not torch.equal(first.log.items, second.log.items) and not torch.equal(first.log.queries, second.log.queries)
+    results = []
+    for dataset in (first, second):
+        model = under_test.build(dataset).train()
+        batch = under_test.training_batch(dataset)
+        torch.manual_seed(0)
+        loss = model.calculate_loss(batch)
+        loss.backward()
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        results.append((loss.detach(), gradients))
+    same(results[0][0], results[1][0], "held-out events")
+    for name, gradient in results[0][1].items():
+        if gradient is not None:
+            same(gradient, results[1][1][name], f"held-out events (gradient of {name})")
+
+
+def a_few_users_can_be_overfitted(under_test: ModelUnderTest) -> None:
+    """Eight training targets are ranked first among 19 fixed others after at most 300 steps."""
+    model = under_test.build()
+    batch = under_test.training_batch()
+    rows = torch.nonzero((batch["item_length"] > 0) & (batch["search_length"] > 0)).squeeze(1)[:8]
+    few = {name: values[rows] for name, values in batch.interaction.items()}
+    generator = torch.Generator().manual_seed(2)
+    items = torch.randint(1, under_test.dataset.target_num, (len(rows), 20), generator=generator)
+    items[items == few["item_id"].unsqueeze(1)] = 0
+    items[:, 0] = few["item_id"]
+    few["neg_item_id"] = items[:, 1:].clamp(min=1)
+    few["neg_item_id"][few["neg_item_id"] == few["item_id"].unsqueeze(1)] = under_test.dataset.target_num - 1
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(300):
+        train_step(model, Interaction(few), optimizer)
+        scores = score(model, Interaction(few), torch.cat([few["item_id"].unsqueeze(1), few["neg_item_id"]], dim=1))
+        if (scores[:, :1] > scores[:, 1:]).all():
+            return
+    raise AssertionError("eight targets could not be learnt by heart")
+
+
+CHECKS: tuple[Callable[[ModelUnderTest], None], ...] = (
+    losses_and_gradients_are_finite,
+    scores_are_finite_logits,
+    scores_do_not_depend_on_padding,
+    scores_do_not_depend_on_the_batch,
+    all_ways_of_scoring_agree,
+    nothing_is_remembered_when_training_goes_on,
+    weights_carry_everything,
+    the_same_seed_gives_the_same_weights,
+    held_out_events_do_not_reach_training,
+    a_few_users_can_be_overfitted,
+)
+
+
+def score(model: SearchRecommender, batch: Interaction, items: Tensor) -> Tensor:
+    """Logits ``[B, C]`` in evaluation mode."""
+    model.eval()
+    with torch.no_grad():
+        return model.score(model.encode(batch), items)
+
+
+def train_step(model: SearchRecommender, batch: Interaction, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """One step of Adam."""
+    optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=0.01)
+    torch.manual_seed(3)
+    model.train()
+    optimizer.zero_grad()
+    model.calculate_loss(batch).backward()
+    optimizer.step()
+
+
+def same(first: Tensor, second: Tensor, cause: str) -> None:
+    """Equal up to rounding, relative to the larger of 1 and the values' size."""
+    worst = (first - second).abs().max().item()
+    assert worst <= TOLERANCE * max(1.0, second.abs().max().item()), f"{cause} changes the result by {worst:.2g}"
+
+
+def with_other_held_out_events(under_test: ModelUnderTest) -> SyntheticLogs:
+    """The same logs with other items at the validation and test targets, and other queries from then on."""
+    logs, dataset = under_test.logs, under_test.dataset
+    ids = dataset.field2token_id[dataset.uid_field]
+    users = np.array([ids[f"u{number}"] for number in logs.user])
+    order = np.lexsort((logs.time, users))  # the rows of the file in the order of the event log
+    rows = order[torch.cat([dataset.split.valid, dataset.split.test]).numpy()]
+    cut = np.full(len(logs.user_level), np.iinfo(np.int64).max)
+    np.minimum.at(cut, logs.user[rows], logs.time[rows])
+    late = np.flatnonzero(logs.search_time >= cut[logs.search_user])
+    return replace(logs, item=_altered(logs.item, rows), search_query=_altered(logs.search_query, late))
+
+
+def _altered(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """``values`` with the entry before in each of ``rows``; first occurrences stay, for ids follow their order."""
+    _, first = np.unique(values, return_index=True)
+    rows = np.setdiff1d(rows, first)
+    altered = values.copy()
+    altered[rows] = values[rows - 1]
+    return altered

@@ -1,0 +1,150 @@
+"""Every model of this package keeps the contract, and the contract notices models that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from recbole_ser import testing
+from recbole_ser.model.base import SearchRecommender
+from recbole_ser.registry import MODELS
+from recbole_ser.testing import CHECKS, ModelUnderTest
+
+OURS = sorted(name for name, spec in MODELS.items() if issubclass(spec.load(), SearchRecommender))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("model", OURS)
+def test_contract(model: str, check: Callable[[ModelUnderTest], None], tmp_path: Path) -> None:
+    check(ModelUnderTest(model, tmp_path))
+
+
+class Mean(SearchRecommender):
+    """The mean of the items in both histories, dotted with the candidate: a model that keeps the contract."""
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.items = nn.Embedding(self.n_items, 16, padding_idx=0)
+        self.bias = nn.Embedding(self.n_items, 1)
+
+    def encode(self, interaction: Any) -> Tensor:
+        seen = torch.cat([interaction["item_id_list"], interaction["search_click_list"].flatten(1)], dim=1)
+        return self.items(seen).sum(1) / (seen != 0).sum(1, keepdim=True).clamp(min=1)
+
+    def score(self, state: Tensor, items: Tensor) -> Tensor:
+        return (self.items(items) @ state.unsqueeze(2)).squeeze(2) + self.bias(items).squeeze(2)
+
+
+class UnusedParameter(Mean):
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.forgotten = nn.Linear(2, 2)
+
+
+class MeanOverPadding(Mean):
+    def encode(self, interaction: Any) -> Tensor:
+        seen = interaction["item_id_list"]
+        return self.items(seen).mean(1)
+
+
+class DividesByZero(Mean):
+    def encode(self, interaction: Any) -> Tensor:
+        seen = interaction["item_id_list"]
+        return self.items(seen).sum(1) / (seen != 0).sum(1, keepdim=True)
+
+
+class ComparesRows(Mean):
+    def encode(self, interaction: Any) -> Tensor:
+        state = super().encode(interaction)
+        return state - state.mean(0)
+
+
+class Probabilities(Mean):
+    def score(self, state: Tensor, items: Tensor) -> Tensor:
+        return super().score(state, items).sigmoid()
+
+
+class RanksCandidates(Mean):
+    def score(self, state: Tensor, items: Tensor) -> Tensor:
+        return super().score(state, items).softmax(1) * 10
+
+
+class RemembersTooLong(Mean):
+    table: Tensor | None = None
+
+    def score(self, state: Tensor, items: Tensor) -> Tensor:
+        if self.training:
+            return super().score(state, items)
+        if self.table is None:
+            self.table = self.items.weight.detach().clone()
+        return (self.table[items] @ state.unsqueeze(2)).squeeze(2)
+
+
+class KeepsWeightsOutside(Mean):
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.seen = torch.zeros(self.n_items)
+
+    def encode(self, interaction: Any) -> Tensor:
+        if self.training:
+            self.seen[interaction["item_id"]] += 1
+        return super().encode(interaction)
+
+    def score(self, state: Tensor, items: Tensor) -> Tensor:
+        return super().score(state, items) + self.seen[items]
+
+
+class ReadsTheFuture(Mean):
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.register_buffer("popularity", torch.bincount(dataset.log.items, minlength=self.n_items).float())
+
+    def score(self, state: Tensor, items: Tensor) -> Tensor:
+        return super().score(state, items) + self.popularity[items]
+
+
+class CannotLearn(Mean):
+    def score(self, state: Tensor, items: Tensor) -> Tensor:
+        return super().score(state, items) * 1e-6
+
+
+class Unseeded(Mean):
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        torch.seed()
+        nn.init.normal_(self.items.weight)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_simple_model_of_ones_own_passes(check: Callable[[ModelUnderTest], None], tmp_path: Path) -> None:
+    check(ModelUnderTest(Mean, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("model", "check"),
+    [
+        (UnusedParameter, testing.losses_and_gradients_are_finite),
+        (DividesByZero, testing.losses_and_gradients_are_finite),
+        (DividesByZero, testing.scores_are_finite_logits),
+        (Probabilities, testing.scores_are_finite_logits),
+        (MeanOverPadding, testing.scores_do_not_depend_on_padding),
+        (ComparesRows, testing.scores_do_not_depend_on_the_batch),
+        (RanksCandidates, testing.scores_do_not_depend_on_the_batch),
+        (RemembersTooLong, testing.nothing_is_remembered_when_training_goes_on),
+        (KeepsWeightsOutside, testing.weights_carry_everything),
+        (Unseeded, testing.the_same_seed_gives_the_same_weights),
+        (ReadsTheFuture, testing.held_out_events_do_not_reach_training),
+        (CannotLearn, testing.a_few_users_can_be_overfitted),
+    ],
+    ids=lambda value: value.__name__,
+)
+def test_a_model_that_breaks_the_contract_is_noticed(
+    model: type[SearchRecommender], check: Callable[[ModelUnderTest], None], tmp_path: Path
+) -> None:
+    with pytest.raises(AssertionError):
+        check(ModelUnderTest(model, tmp_path))
