@@ -55,7 +55,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not_run_it(tmp_pat
     if writer == "torch":
         torch.save(state, path)
     else:
-        path.write_bytes(pickle.dumps(state))
+        path.write_bytes(pickle.dumps(state, protocol=2))
     with pytest.raises(UserError, match=r"best\.pt: not a checkpoint"):
         load_checkpoint(path, "cpu")
     assert not marker.exists()

@@ -55,6 +55,14 @@ def test_bundled_sample_is_what_the_generator_writes(tmp_path: Path) -> None:
         assert path.read_bytes() == (SAMPLE / path.name).read_bytes(), path.name
 
 
+def test_files_do_not_depend_on_how_many_rows_are_written_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recbole_ser.data.synthetic.ROWS_AT_A_TIME", 999)
+    for path in write(LOGS, tmp_path / "ser-sample"):
+        assert path.read_bytes() == (SAMPLE / path.name).read_bytes(), path.name
+
+
 def test_bundled_sample_is_small_and_leaves_99_candidates() -> None:
     assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 1_000_000
     assert SPEC.items - np.bincount(LOGS.user).max() >= 99

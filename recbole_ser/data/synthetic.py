@@ -99,7 +99,6 @@ PRESETS: Mapping[str, SyntheticSpec] = {
     ),
 }
 
-
 Column = Callable[[slice], pa.Array]  # the entries of some rows
 
 

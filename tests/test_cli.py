@@ -1,0 +1,77 @@
+"""The commands as a user meets them: what they print, what they return, and one clear line where input is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import write_toy
+
+from recbole_ser.cli import main
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_run_without_arguments_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run"]) == 0
+    text = capsys.readouterr().out
+    assert "--model=SESRec --dataset=ser-sample" in text and "SIGIR'23" in text and "--resume=" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--model=SASRec"], "--dataset is missing"),
+        (["--dataset=toy"], "--model is missing"),
+        (["--model=SASRek", "--dataset=toy"], "did you mean 'SASRec'"),
+        (["--model=SASRec", "--dataset=toy", "--epoch=3"], "did you mean 'epochs'"),
+        (["--model=SASRec", "--dataset=toy", "--config_files=none.yaml"], "none.yaml: cannot be read"),
+        (["--model=SASRec", "--dataset=nowhere"], "there is no data set 'nowhere'"),
+        (["--resume=nowhere"], "not the folder of a run"),
+        (["--resume=x", "--epochs=3"], "leave out --epochs"),
+        (["model=SASRec"], "write --key=value"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_status_2(
+    arguments: list[str],
+    complaint: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", *arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and complaint in error
+
+
+def test_a_malformed_file_is_named_with_its_line(tmp_path: Path) -> None:
+    base = write_toy(tmp_path)
+    with (base / "toy.search").open("a") as handle:
+        handle.write("a\tq1\tyesterday\ti1\n")
+    command = [sys.executable, ROOT / "run_recbole_ser.py", "--model=SASRec", "--dataset=toy", f"--data_path={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "toy.search:7: column 'timestamp': 'yesterday' is not a number" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_prints_versions_and_devices(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["doctor"])
+    text = capsys.readouterr().out
+    assert "recbole       1.2.1" in text and "cpu: " in text
+    assert status == (1 if "problem:" in text else 0)
+
+
+@pytest.mark.parametrize("command", [["--help"], ["convert", "amazon", "--help"], ["synthesize", "--help"]])
+def test_help_of_every_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    assert stop.value.code == 0 and "usage: recbole-ser" in capsys.readouterr().out
+
+
+def test_ray_is_not_imported_by_a_run() -> None:
+    code = "import sys, recbole_ser.runner, recbole_ser.cli; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
