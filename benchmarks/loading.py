@@ -131,7 +131,9 @@ def _in_own_process(part: tuple[str, str, dict[str, int]], data: Path, quick: bo
 def _print(results: dict[str, dict[str, float]]) -> None:
     print(f"{'':<24}{'ready (CPU s)':>14}{'peak (MiB)':>12}{'batches/CPU s':>15}{'training rows':>15}")
     for name, figures in results.items():
-        print(f"{name:<24}{figures['ready']:>14.1f}{figures['peak']:>12,.0f}{figures['batches']:>15,.0f}{figures['rows']:>15,.0f}")
+        print(
+            f"{name:<24}{figures['ready']:>14.1f}{figures['peak']:>12,.0f}{figures['batches']:>15,.0f}{figures['rows']:>15,.0f}"
+        )
     theirs, ours, large = results.values()
     print(f"\nratios at Kindle's size: ready {theirs['ready'] / ours['ready']:.1f} times as fast, "
           f"peak memory {theirs['peak'] / ours['peak']:.1f} times smaller, "

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 # RecBole reads these names; NumPy dropped them in 1.24 (the first group) and 2.0 (the second).
 _NUMPY_ALIASES = {
@@ -85,6 +86,21 @@ def keep_visible_devices() -> Iterator[None]:
     finally:
         if before is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+@contextmanager
+def keep_anomaly_mode() -> Iterator[None]:
+    """Symptom: every training step of the process takes twice as long once a sequential model was imported.
+
+    Cause: ``recbole/model/sequential_recommender/sine.py`` calls ``torch.autograd.set_detect_anomaly(True)`` when it is
+    imported, which the package's ``__init__`` does.  Versions: RecBole 1.2.1.  Report: none known.  Inside this block
+    models can be imported; the mode is as it was at the end.
+    """
+    before = torch.is_anomaly_enabled()
+    try:
+        yield
+    finally:
+        torch.autograd.set_detect_anomaly(before)
 
 
 def recbole_properties() -> Path:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from recbole.model.abstract_recommender import AbstractRecommender
 
+from recbole_ser.compat import keep_anomaly_mode
 from recbole_ser.errors import ConfigError
 
 ENTRY_POINT_GROUP = "recbole_ser.models"
@@ -32,7 +35,8 @@ class ModelSpec:
 
     def load(self) -> type[AbstractRecommender]:
         module, _, class_name = self.path.partition(":")
-        return getattr(importlib.import_module(module), class_name)
+        with keep_anomaly_mode():
+            return getattr(importlib.import_module(module), class_name)
 
 
 _SEQUENTIAL = "recbole.model.sequential_recommender"
@@ -70,6 +74,8 @@ def find_model(name: str) -> type[AbstractRecommender]:
     if name in models:
         return models[name].load()
     if ":" in name:
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.insert(0, here)  # an installed command does not look for modules where it was called
         try:
             return ModelSpec(name, name).load()
         except (ImportError, AttributeError) as error:

@@ -51,7 +51,13 @@ def test_a_malformed_file_is_named_with_its_line(tmp_path: Path) -> None:
     base = write_toy(tmp_path)
     with (base / "toy.search").open("a") as handle:
         handle.write("a\tq1\tyesterday\ti1\n")
-    command = [sys.executable, ROOT / "run_recbole_ser.py", "--model=SASRec", "--dataset=toy", f"--data_path={tmp_path}"]
+    command = [
+        sys.executable,
+        ROOT / "run_recbole_ser.py",
+        "--model=SASRec",
+        "--dataset=toy",
+        f"--data_path={tmp_path}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert "toy.search:7: column 'timestamp': 'yesterday' is not a number" in done.stderr

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +38,19 @@ def test_tensorboard_writes_into_the_folder(tmp_path: Path, monkeypatch: pytest.
         recbole_trainer.get_tensorboard(None).close()
     assert list((tmp_path / "here").iterdir()) and not (tmp_path / "log_tensorboard").exists()
     assert recbole_trainer.get_tensorboard is original
+
+
+def test_importing_recboles_models_leaves_anomaly_detection_off() -> None:
+    code = """
+        import torch
+        from recbole_ser.registry import find_model
+        find_model("SASRec")
+        assert not torch.is_anomaly_enabled()
+        torch.autograd.set_detect_anomaly(True)
+        find_model("GRU4Rec")
+        assert torch.is_anomaly_enabled()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 
 
 def test_visible_devices_come_back(monkeypatch: pytest.MonkeyPatch) -> None:

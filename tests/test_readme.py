@@ -46,7 +46,9 @@ def test_a_model_of_ones_own_trains_from_the_command_line(tmp_path: Path) -> Non
 def test_a_model_of_ones_own_passes_the_contract(tmp_path: Path) -> None:
     (tmp_path / "my_model.py").write_text(example("my_model.py"))
     (tmp_path / "test_my_model.py").write_text(example("test_my_model.py"))
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", str(tmp_path)], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
     assert "10 passed" in done.stdout
 

@@ -18,7 +18,7 @@ from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.model.general.pop import Pop
 from recbole_ser.train.log import log_to
 from recbole_ser.train.losses import LossMeans
-from recbole_ser.train.optimization import build_adam
+from recbole_ser.train.optimization import Plateau, build_adam
 from recbole_ser.train.trainer import SERTrainer
 
 
@@ -183,6 +183,19 @@ def test_without_a_plateau_the_rate_stays(tmp_path: Path) -> None:
     assert {line["learning_rate"] for line in lines} == {0.01}
 
 
+@pytest.mark.parametrize(
+    ("rate", "lowest", "falls"),
+    [(1e-3, 1e-5, True), (1e-3 * 0.1 * 0.1, 1e-5, False), (1e-5, 0.0, True), (1e-8, 0.0, False)],
+)
+def test_a_rate_that_the_scheduler_no_longer_lowers_is_the_lowest(rate: float, lowest: float, falls: bool) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
+    plateau = Plateau(optimizer, {"factor": 0.1, "patience": 0, "min_lr": lowest}, bigger=True)
+    assert plateau.can_fall == falls
+    for _ in range(3):
+        plateau.step(0.0)
+    assert (optimizer.param_groups[0]["lr"] < rate) == falls
+
+
 @pytest.mark.parametrize("plateau", [{"factor": 0.1}, {**PLATEAU, "mode": "max"}, {**PLATEAU, "factor": 1.0}, "yes"])
 def test_a_wrong_plateau_is_a_config_error(tmp_path: Path, plateau: Any) -> None:
     with pytest.raises(ConfigError, match="lr_plateau"):
@@ -317,9 +330,9 @@ def test_the_log_names_losses_and_holds_no_colours(tmp_path: Path, capsys: pytes
         logging.getLogger().info("\x1b[1;34mblue\x1b[0m")
     text = (tmp_path / "log.txt").read_text()
     assert logging.getLogger().handlers == before
-    assert "epoch 2: loss rec 0." in text and "size 0." in text and "mrr 0." in text and "the best so far" in text
+    assert "epoch 2: rec 0." in text and "size 0." in text and "valid mrr 0." in text and "the best so far" in text
     assert "blue" in text and "\x1b" not in text
-    assert "epoch 2: loss rec" in capsys.readouterr().err
+    assert "epoch 2: rec" in capsys.readouterr().err
     assert not Path("log_tensorboard").exists()
 
 

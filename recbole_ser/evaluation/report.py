@@ -61,11 +61,10 @@ def final_table(result: RunResult, folder: str | Path) -> str:
     return "\n".join(lines)
 
 
-def epoch_line(line: dict[str, Any]) -> str:
-    """One line of ``metrics.jsonl`` for the console: losses, validation metrics, time."""
+def epoch_line(line: dict[str, Any], metric: str) -> str:
+    """One line of ``metrics.jsonl`` for the console: losses, one validation metric, time."""
     losses = ", ".join(f"{name} {value:.4f}" for name, value in line["losses"].items())
-    valid = ", ".join(f"{name} {value:.4f}" for name, value in line["valid"].items())
-    return f"epoch {line['epoch']}: loss {losses}; valid {valid}; {duration(line['seconds'])}"
+    return f"epoch {line['epoch']}: {losses}; valid {metric} {line['valid'][metric]:.4f}; {duration(line['seconds'])}"
 
 
 def duration(seconds: float) -> str:

@@ -50,6 +50,29 @@ class Attribute(NamedTuple):
     width: int
 
 
+def lookup(table: Tensor, ids: Tensor) -> Tensor:
+    """``table[ids]``: ``[..., d]`` from ``table [n, d]`` and ``ids [...]``.
+
+    On the CPU ``index_select`` has a much cheaper backward pass than ``F.embedding``; on a GPU it is not repeatable.
+    """
+    if table.device.type != "cpu":
+        return F.embedding(ids, table)
+    return table.index_select(0, ids.reshape(-1)).view(*ids.shape, table.shape[1])
+
+
+def distinct(ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The distinct values ``[U]`` among ``ids``, ascending, and the place of each in them.
+
+    The places are ``[count]``, indexed by id; -1 for an id that does not occur.  All ids are below ``count``.
+    """
+    present = torch.zeros(count, dtype=torch.bool, device=ids.device)
+    present[ids.reshape(-1)] = True
+    values = present.nonzero().squeeze(1)
+    places = torch.full((count,), -1, device=ids.device)
+    places[values] = torch.arange(len(values), device=ids.device)
+    return values, places
+
+
 class FeatureEmbedding(PassCache):
     """An entity's vector: its id's embedding beside those of its attributes, projected if ``width`` is given.
 
@@ -69,24 +92,23 @@ class FeatureEmbedding(PassCache):
         self.count = count
         self.ids = nn.Embedding(count, id_width, padding_idx=0)
         self.attributes = nn.ModuleDict()
-        self.values: dict[str, Tensor] = {}
-        self.width = id_width
+        total = id_width
         for name, (values, vocabulary, attribute_width) in (attributes or {}).items():
-            self.attributes[name] = nn.EmbeddingBag(vocabulary, attribute_width, mode="mean", padding_idx=0)
+            self.attributes[name] = nn.Embedding(vocabulary, attribute_width, padding_idx=0)
             self.register_buffer(f"{name}_values", values.reshape(count, -1), persistent=False)
-            self.width += attribute_width
-        self.projection = nn.Identity() if width is None else nn.Linear(self.width, width)
-        self.width = width or self.width
+            total += attribute_width
+        self.projection = nn.Identity() if width is None else nn.Linear(total, width)
+        self.width = width or total
         self._shared: tuple[Tensor, Tensor] | None = None
 
     def forward(self, ids: Tensor) -> Tensor:
         """Vectors ``[..., width]`` of ``ids [...]``."""
         if self._shared is not None:
-            row_of, vectors = self._shared
-            return F.embedding(row_of[ids], vectors)
+            vectors, places = self._shared
+            return lookup(vectors, places[ids])
         if self.training or torch.is_grad_enabled():
             return self._embed(ids.reshape(-1)).view(*ids.shape, self.width)
-        return F.embedding(ids, self.cached("table", self._table))
+        return lookup(self.cached("table", self._table), ids)
 
     @contextmanager
     def shared(self, *ids: Tensor) -> Iterator[None]:
@@ -94,13 +116,8 @@ class FeatureEmbedding(PassCache):
 
         One lookup means one dense gradient of the table instead of one for every call.
         """
-        present = torch.zeros(self.count, dtype=torch.bool, device=ids[0].device)
-        for some in ids:
-            present[some.reshape(-1)] = True
-        distinct = present.nonzero().squeeze(1)  # [U]
-        row_of = torch.full((self.count,), -1, device=distinct.device)  # an id that was not announced is an error
-        row_of[distinct] = torch.arange(len(distinct), device=distinct.device)
-        self._shared = row_of, self._embed(distinct)
+        values, places = distinct(torch.cat([some.reshape(-1) for some in ids]), self.count)
+        self._shared = self._embed(values), places
         try:
             yield
         finally:
@@ -110,9 +127,10 @@ class FeatureEmbedding(PassCache):
         return self._embed(torch.arange(self.count, device=self.ids.weight.device))
 
     def _embed(self, ids: Tensor) -> Tensor:
-        parts = [self.ids(ids)]  # [U, id_width]
-        for name, bag in self.attributes.items():
-            parts.append(bag(getattr(self, f"{name}_values")[ids]))  # [U, attribute width]
+        parts = [lookup(self.ids.weight, ids) * (ids != 0).unsqueeze(1)]  # [U, id_width]
+        for name, table in self.attributes.items():
+            values = getattr(self, f"{name}_values")[ids].long()  # [U, W]
+            parts.append(masked_mean(lookup(table.weight, values), values != 0))  # [U, attribute width]
         return self.projection(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -41,7 +43,7 @@ class LossMeans:
         values = torch.stack(rows).tolist() if rows else []
         for losses, row in zip(self._unread, values):
             for name, value in zip(losses, row):
-                if value - value != 0:
+                if not math.isfinite(value):
                     raise self._diverged(name, value)
                 self._sums[name] = self._sums.get(name, 0.0) + value
             self._batches += 1

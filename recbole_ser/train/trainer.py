@@ -243,7 +243,8 @@ class SERTrainer(Trainer):
         self.run_folder.append_metrics(line)  # first: a line too many can be dropped, one too few is lost
         self._save_last(epoch)
         if self._verbose:
-            self.logger.info(f"{epoch_line(line)}{', the best so far' if self.cur_step == 0 else ''}")
+            best = "; the best so far" if self.cur_step == 0 else ""
+            self.logger.info(epoch_line(line, self.valid_metric) + best)
         if self._on_evaluation is not None:
             self._on_evaluation(epoch, self.valid_result)
 

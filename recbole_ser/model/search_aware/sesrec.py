@@ -15,7 +15,7 @@ from recbole_ser.model.layers import (
     PairMLP,
     TargetAttention,
     TransformerEncoder,
-    masked_mean,
+    masked_mean, distinct, lookup
 )
 from recbole_ser.model.losses import Temperature, info_nce, log_sum_exp_tanh, triplet
 
@@ -154,14 +154,14 @@ class SESRec(SearchRecommender):
         valid = clicks != 0
         pq = interaction["search_query_list"].unsqueeze(2).expand_as(clicks)[valid]
         pi = clicks[valid]
-        q, qrow = pq.unique(return_inverse=True)
-        i, irow = pi.unique(return_inverse=True)
+        q, qp = distinct(pq, self.queries.count); qrow = qp[pq]
+        i, ip = distinct(pi, self.n_items); irow = ip[pi]
         ni, nq = self.items(ni), self.queries(nq)
         q, i = self.queries(q) @ self.alignment, self.items(i)
         tau = self.temperature()
-        pos = torch.tanh((q[qrow] * i[irow]).sum(1)) / tau
-        q2i = log_sum_exp_tanh(q, ni, tau)[qrow]
-        i2q = log_sum_exp_tanh(i, nq @ self.alignment, tau)[irow]
+        pos = torch.tanh((lookup(q, qrow) * lookup(i, irow)).sum(1)) / tau
+        q2i = log_sum_exp_tanh(q, ni, tau).index_select(0, qrow)
+        i2q = log_sum_exp_tanh(i, nq @ self.alignment, tau).index_select(0, irow)
         return 0.5 * (info_nce(pos, q2i) + info_nce(pos, i2q)).sum() / max(len(pi), 1)
 
 
