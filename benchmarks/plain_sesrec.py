@@ -195,7 +195,13 @@ class PlainSESRec(nn.Module):
         )
 
     def predict(
-        self, rec: Tensor, search: Tensor, rec_views: list[Tensor], search_views: list[Tensor], user: Tensor, item: Tensor
+        self,
+        rec: Tensor,
+        search: Tensor,
+        rec_views: list[Tensor],
+        search_views: list[Tensor],
+        user: Tensor,
+        item: Tensor,
     ) -> Tensor:
         target = self.embed_items(item)  # [n, d]
         parts = [self.attend(rec, view, target, self.rec_target) for view in rec_views]

@@ -220,7 +220,7 @@ class SERConfig(Config):
 
     def _refuse_unknown_keys(self, model: str) -> None:
         known = set(self.internal_config_dict) | {key for keys in self.parameters.values() for key in keys}
-        known |= {"model", "dataset", "encoding"}
+        known |= {"encoding", "embedding_size", "hidden_size"}  # models differ in what they call their width
         for key, value in self.external_config_dict.items():
             self._refuse_unknown(key, known, f"{self.origin[key]}: {model} has no key '{key}'")
             if key in {"eval_args", "train_neg_sample_args"} and isinstance(value, dict):

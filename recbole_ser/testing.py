@@ -60,8 +60,8 @@ class ModelUnderTest:
         """Write ``logs`` as data set ``name`` and load it as this model would."""
         write(logs, Path(self.folder) / name)
         values = {
-            "data_path": str(self.folder), "MAX_ITEM_LIST_LENGTH": 8, "max_search_length": 6, "max_clicks_per_search": 3,
-            "max_terms_per_query": 4, "require_both_histories": False, "train_batch_size": 32, "seed": 11,
+            "data_path": str(self.folder), "MAX_ITEM_LIST_LENGTH": 8, "max_search_length": 6,
+            "max_clicks_per_search": 3, "max_terms_per_query": 4, "require_both_histories": False, "train_batch_size": 32, "seed": 11,
             "load_col": {"inter": "*", "search": "*", "query": "*", "item": "*", "user": "*"},
             "eval_args": {"mode": "uni19"}, **(self.config or {}),
         }  # fmt: skip
@@ -171,6 +171,7 @@ def nothing_is_remembered_when_training_goes_on(under_test: ModelUnderTest) -> N
         model = under_test.build()
         if scores_before:
             score(model, batch, items)
+        torch.manual_seed(3)
         train_step(model, under_test.training_batch())
         results.append(score(model, batch, items))
     assert torch.equal(*results), "something computed before the step was still in use after it"
@@ -199,7 +200,7 @@ def the_same_seed_gives_the_same_weights(under_test: ModelUnderTest) -> None:
 
 
 def held_out_events_do_not_reach_training(under_test: ModelUnderTest) -> None:
-    """Other items from the validation target on, and searches dealt out anew there, change neither loss nor gradient."""
+    """Other items at held-out targets, and other queries from there on, change neither loss nor gradient."""
     first, second = under_test.dataset, under_test.load("altered", with_other_held_out_events(under_test))
     assert torch.equal(first.split.train, second.split.train), "the altered events must not change the instances"
     assert not torch.equal(first.log.items, second.log.items) and not torch.equal(first.log.queries, second.log.queries)
@@ -263,7 +264,6 @@ def score(model: SearchRecommender, batch: Interaction, items: Tensor) -> Tensor
 def train_step(model: SearchRecommender, batch: Interaction, optimizer: torch.optim.Optimizer | None = None) -> None:
     """One step of Adam."""
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=0.01)
-    torch.manual_seed(3)
     model.train()
     optimizer.zero_grad()
     model.calculate_loss(batch).backward()

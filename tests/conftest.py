@@ -26,7 +26,7 @@ def write_lines(path: Path, *lines: str) -> None:
 def write_toy(
     folder: Path, name: str = "toy", *, inter: list[str] | None = None, search: list[str] | None = None
 ) -> Path:
-    """Three users: ``a`` with ties in time, ``b`` with few targets, ``c`` who never searched; item ``x`` only clicked."""
+    """Users ``a`` with ties in time, ``b`` with few targets, ``c`` who never searched; item ``x`` was only clicked."""
     inter = inter if inter is not None else [
         "a i1 10", "a i2 20", "a i3 20", "a i4 30", "a i5 40", "a i6 50", "a i7 60",
         "b i2 15", "b i1 25", "b i3 35",

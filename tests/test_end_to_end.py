@@ -114,7 +114,8 @@ def test_recboles_models_run_on_the_same_candidates(model: str, reference: Path,
 
 
 def test_full_ranking_and_mixed_precision_run(tmp_path: Path) -> None:
-    result = run_in(tmp_path / "full", eval_args={"mode": "full"}, enable_amp=True, lr_plateau={"factor": 0.5, "patience": 0, "min_lr": 1e-4})
+    plateau = {"factor": 0.5, "patience": 0, "min_lr": 1e-4}
+    result = run_in(tmp_path / "full", eval_args={"mode": "full"}, enable_amp=True, lr_plateau=plateau)
     assert result.candidates == {} and result.protocol == "full"
     assert 0 < result.test["mrr"] < 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,12 +10,18 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor
 
+from recbole_ser.model.layers import PassCache
+from recbole_ser.model.losses import Temperature
 
-class SearchRecommender(SequentialRecommender):
+PAIRS_AT_ONCE = 1 << 14  # (row, item) pairs per call of ``score`` when the catalogue is scored: what fits in a cache
+
+
+class SearchRecommender(PassCache, SequentialRecommender):
     """Base class of the search-aware models.
 
     A model implements ``encode`` and ``score``, and ``auxiliary_losses`` if it has any.  From these come
-    RecBole's ``calculate_loss``, ``predict`` and ``full_sort_predict``.
+    RecBole's ``calculate_loss``, ``predict`` and ``full_sort_predict``.  Tables that depend on the parameters alone
+    (a propagated graph, projected items) it may keep with ``cached`` while it is evaluated.
 
     The interaction holds, right-padded with 0 and oldest first (L: ``MAX_ITEM_LIST_LENGTH``, S:
     ``max_search_length``, C: ``max_clicks_per_search``, N: ``train_neg_sample_args.sample_num``):
@@ -25,12 +30,8 @@ class SearchRecommender(SequentialRecommender):
     ``neg_item_id [B, N]``.
     """
 
+    n_items: int  # padding id included
     input_type = InputType.LISTWISE  # one positive beside a list of negatives
-
-    def __init__(self, config: Any, dataset: Any) -> None:
-        super().__init__(config, dataset)
-        self.USER_ID = config["USER_ID_FIELD"]
-        self._pass_cache: dict[str, Any] = {}
 
     def encode(self, interaction: Any) -> Any:
         """The user side, once per row of ``interaction``; what it returns goes to ``score`` as it is."""
@@ -44,20 +45,22 @@ class SearchRecommender(SequentialRecommender):
         """Named scalar losses that are added to the main one, already weighted."""
         return {}
 
-    def losses(self, interaction: Any) -> dict[str, Tensor]:
-        """The main loss, ``rec``, and the auxiliary ones, by name; their sum is what is minimised.
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that the optimiser's weight decay must leave alone: temperatures."""
+        return {f"{name}.raw" for name, module in self.named_modules() if isinstance(module, Temperature)}
 
-        ``rec`` is the binary cross entropy of one positive and N negatives, averaged over all B(N+1) pairs.
-        """
-        positive, negatives = interaction[self.POS_ITEM_ID], interaction[self.NEG_ITEM_ID]
+    def losses(self, interaction: Any) -> dict[str, Tensor]:
+        """The main loss, ``rec``, and the auxiliary ones, by name; their sum is what is minimised."""
         state = self.encode(interaction)
+        return {"rec": self.main_loss(interaction, state), **self.auxiliary_losses(interaction, state)}
+
+    def main_loss(self, interaction: Any, state: Any) -> Tensor:
+        """Binary cross entropy of one positive and N negatives, averaged over all B(N+1) pairs."""
+        positive, negatives = interaction[self.POS_ITEM_ID], interaction[self.NEG_ITEM_ID]
         logits = self.score(state, torch.cat([positive.unsqueeze(1), negatives], dim=1))  # [B, 1 + N]
         labels = torch.zeros_like(logits)
         labels[:, 0] = 1.0
-        return {
-            "rec": F.binary_cross_entropy_with_logits(logits, labels),
-            **self.auxiliary_losses(interaction, state),
-        }
+        return F.binary_cross_entropy_with_logits(logits, labels)
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         return torch.stack(list(self.losses(interaction).values())).sum()
@@ -69,22 +72,6 @@ class SearchRecommender(SequentialRecommender):
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Logits ``[B, n_items]`` of the whole catalogue, the padding item included (RecBole masks it)."""
         items = torch.arange(self.n_items, device=interaction[self.ITEM_SEQ].device)
-        state = self.encode(interaction)
-        batch_size = len(interaction[self.ITEM_SEQ])
-        chunks = [self.score(state, chunk.expand(batch_size, -1)) for chunk in items.split(4096)]
-        return torch.cat(chunks, dim=1)
-
-    def cached(self, name: str, compute: Callable[[], Any]) -> Any:
-        """``compute()``, remembered for the rest of one evaluation pass; while training it is computed each time.
-
-        For what does not depend on the batch: a table of projected items, a propagated graph.
-        """
-        if self.training:
-            return compute()
-        if name not in self._pass_cache:
-            self._pass_cache[name] = compute()
-        return self._pass_cache[name]
-
-    def train(self, mode: bool = True) -> SearchRecommender:
-        self._pass_cache.clear()
-        return super().train(mode)
+        state, rows = self.encode(interaction), len(interaction[self.ITEM_SEQ])
+        chunks = items.split(max(1, PAIRS_AT_ONCE // rows))
+        return torch.cat([self.score(state, chunk.expand(rows, -1)) for chunk in chunks], dim=1)

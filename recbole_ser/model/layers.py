@@ -19,16 +19,16 @@ Value = TypeVar("Value")
 
 
 class PassCache(nn.Module):
-    """Remembers, for one evaluation pass, what depends on the parameters alone."""
+    """Keeps, for one evaluation pass, what depends on the parameters alone."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._pass_cache: dict[str, tuple[int, Any]] = {}
 
     def cached(self, name: str, compute: Callable[[], Value]) -> Value:
-        """``compute()``, remembered until the parameters change or ``train()``/``eval()`` is called.
+        """``compute()``, kept until a parameter changes or ``train()`` or ``eval()`` is called.
 
-        While training, or where gradients are recorded, it is computed each time.
+        In training, and where gradients are recorded, it is computed each time.
         """
         if self.training or torch.is_grad_enabled():
             return compute()
@@ -43,62 +43,55 @@ class PassCache(nn.Module):
 
 
 class Attribute(NamedTuple):
-    """One attribute of every entity: ``values`` [count] or [count, W] right-padded with 0, of ``size`` values."""
+    """One attribute of every entity."""
 
-    values: Tensor
-    vocabulary: int
+    values: Tensor  # [count] or [count, W], right-padded with 0
+    vocabulary: int  # number of values, the padding value 0 included
     width: int
 
 
-def lookup(table: Tensor, ids: Tensor) -> Tensor:
-    """``table[ids]``: ``[..., d]`` from ``table [n, d]`` and ``ids [...]``.
-
-    On the CPU ``index_select`` has a much cheaper backward pass than ``F.embedding``; on a GPU it is not repeatable.
-    """
-    if table.device.type != "cpu":
-        return F.embedding(ids, table)
-    return table.index_select(0, ids.reshape(-1)).view(*ids.shape, table.shape[1])
+def attributes_of(dataset: Any, tables: Mapping[str, Tensor], width: int) -> list[Attribute]:
+    """Attributes for ``FeatureEmbedding`` from ``dataset.item_attributes`` or ``dataset.user_attributes``."""
+    return [Attribute(values, dataset.num(name), width) for name, values in tables.items()]
 
 
-def distinct(ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The distinct values ``[U]`` among ``ids``, ascending, and the place of each in them.
+class AttributeEmbedding(nn.Module):
+    """The mean of the embeddings of an entity's values of one attribute; none: zeros."""
 
-    The places are ``[count]``, indexed by id; -1 for an id that does not occur.  All ids are below ``count``.
-    """
-    present = torch.zeros(count, dtype=torch.bool, device=ids.device)
-    present[ids.reshape(-1)] = True
-    values = present.nonzero().squeeze(1)
-    places = torch.full((count,), -1, device=ids.device)
-    places[values] = torch.arange(len(values), device=ids.device)
-    return values, places
+    values: Tensor  # [count, W]
+
+    def __init__(self, attribute: Attribute) -> None:
+        super().__init__()
+        self.table = nn.Embedding(attribute.vocabulary, attribute.width, padding_idx=0)
+        values = attribute.values.reshape(len(attribute.values), -1)
+        self.register_buffer("values", values, persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """``[U, width]`` for the entities ``ids [U]``."""
+        values = self.values[ids].long()  # [U, W]
+        return masked_mean(lookup(self.table.weight, values), values != 0)
 
 
 class FeatureEmbedding(PassCache):
     """An entity's vector: its id's embedding beside those of its attributes, projected if ``width`` is given.
 
-    Several values of one attribute are averaged (none: zeros).  Id 0 is padding: its embedding is zero.
+    Id 0 is padding: the embedding of the id is zero there.
 
     Args:
         count: number of ids, the padding id included.
         id_width: width of the id embedding.
-        attributes: attributes by name.
+        attributes: what else is known of each entity.
         width: width of the projection (with bias), or None for the concatenation as it is.
     """
 
-    def __init__(
-        self, count: int, id_width: int, attributes: Mapping[str, Attribute] | None = None, width: int | None = None
-    ) -> None:
+    def __init__(self, count: int, id_width: int, attributes: list[Attribute], width: int | None = None) -> None:
         super().__init__()
         self.count = count
         self.ids = nn.Embedding(count, id_width, padding_idx=0)
-        self.attributes = nn.ModuleDict()
-        total = id_width
-        for name, (values, vocabulary, attribute_width) in (attributes or {}).items():
-            self.attributes[name] = nn.Embedding(vocabulary, attribute_width, padding_idx=0)
-            self.register_buffer(f"{name}_values", values.reshape(count, -1), persistent=False)
-            total += attribute_width
-        self.projection = nn.Identity() if width is None else nn.Linear(total, width)
-        self.width = width or total
+        self.attributes = nn.ModuleList(AttributeEmbedding(attribute) for attribute in attributes)
+        concatenated = id_width + sum(attribute.width for attribute in attributes)
+        self.projection = nn.Identity() if width is None else nn.Linear(concatenated, width)
+        self.width = width or concatenated
         self._shared: tuple[Tensor, Tensor] | None = None
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -108,7 +101,8 @@ class FeatureEmbedding(PassCache):
             return lookup(vectors, places[ids])
         if self.training or torch.is_grad_enabled():
             return self._embed(ids.reshape(-1)).view(*ids.shape, self.width)
-        return lookup(self.cached("table", self._table), ids)
+        everything = torch.arange(self.count, device=ids.device)
+        return lookup(self.cached("table", lambda: self._embed(everything)), ids)
 
     @contextmanager
     def shared(self, *ids: Tensor) -> Iterator[None]:
@@ -123,15 +117,30 @@ class FeatureEmbedding(PassCache):
         finally:
             self._shared = None
 
-    def _table(self) -> Tensor:
-        return self._embed(torch.arange(self.count, device=self.ids.weight.device))
-
     def _embed(self, ids: Tensor) -> Tensor:
-        parts = [lookup(self.ids.weight, ids) * (ids != 0).unsqueeze(1)]  # [U, id_width]
-        for name, table in self.attributes.items():
-            values = getattr(self, f"{name}_values")[ids].long()  # [U, W]
-            parts.append(masked_mean(lookup(table.weight, values), values != 0))  # [U, attribute width]
-        return self.projection(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+        own = lookup(self.ids.weight, ids) * (ids != 0).unsqueeze(1)  # [U, id_width]
+        parts = [own, *(attribute(ids) for attribute in self.attributes)]
+        return self.projection(torch.cat(parts, dim=1))  # [U, width]
+
+
+def lookup(table: Tensor, ids: Tensor) -> Tensor:
+    """``table[ids]``: ``[..., d]`` from ``table [n, d]`` and ``ids [...]``.
+
+    On the CPU ``index_select`` has a much cheaper backward pass than ``F.embedding``; on a GPU it is not repeatable.
+    """
+    if table.device.type != "cpu":
+        return F.embedding(ids, table)
+    return table.index_select(0, ids.reshape(-1)).view(*ids.shape, table.shape[1])
+
+
+def distinct(ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The distinct ones ``[U]`` of ``ids``, ascending, and for each of ``count`` ids its place among them, or -1."""
+    present = torch.zeros(count, dtype=torch.bool, device=ids.device)
+    present[ids] = True
+    values = present.nonzero().squeeze(1)  # [U]
+    places = torch.full((count,), -1, device=ids.device)
+    places[values] = torch.arange(len(values), device=ids.device)
+    return values, places
 
 
 class _MaskedSoftmax(torch.autograd.Function):
@@ -140,25 +149,26 @@ class _MaskedSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, mask: Tensor, dim: int) -> Tensor:
         mask = mask.to(scores.dtype)
-        weights = scores + (mask - 1) * (-torch.finfo(scores.dtype).min / 2)
+        weights = scores + (1 - mask) * (torch.finfo(scores.dtype).min / 2)
         weights -= weights.amax(dim, keepdim=True)
-        weights.mul_(1 / math.log(2)).exp2_()
-        # With nothing valid the sum is divided by 0, and x / inf gives weights of zero.
+        weights.mul_(1 / math.log(2)).exp2_()  # exp is slow where it underflows
+        # Where nothing is valid the sum is divided by 0, and x / inf gives weights of 0.
         weights /= weights.sum(dim, keepdim=True) / mask.amax(dim, keepdim=True)
         ctx.save_for_backward(weights)
         ctx.dim, ctx.shape = dim, scores.shape
         return weights
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (weights,) = ctx.saved_tensors
-        weighted = gradient * weights
-        weighted = weighted - weights * weighted.sum(ctx.dim, keepdim=True)
-        return weighted.sum_to_size(ctx.shape), None, None
+        gradient = gradient * weights
+        gradient.addcmul_(weights, gradient.sum(ctx.dim, keepdim=True), value=-1)
+        return gradient.sum_to_size(ctx.shape), None, None
 
 
 def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
-    """Softmax over the places where ``mask`` is true, exactly 0 elsewhere and everywhere where none is.
+    """Softmax over the places where ``mask`` is true, exactly 0 elsewhere, and 0 everywhere where none is.
 
     ``scores`` and ``mask`` are broadcast against each other; both have their full size along ``dim``.
     """
@@ -167,9 +177,32 @@ def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean ``[..., d]`` of ``values [..., T, d]`` over the places where ``mask [..., T]`` is true; none: zeros."""
-    weights = mask.to(values.dtype)
-    weights = weights / weights.sum(-1, keepdim=True).clamp(min=1)
-    return (weights.unsqueeze(-1) * values).sum(-2)
+    return (mean_weights(mask, values.dtype).unsqueeze(-1) * values).sum(dim=-2)
+
+
+def mean_weights(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Weights ``[..., T]`` that average over the places where ``mask [..., T]`` is true; none: zeros."""
+    weights = mask.to(dtype)
+    return weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)
+
+
+class Dropout(nn.Module):
+    """Dropout with the probability rounded to a multiple of 2**-16.
+
+    Sixteen random bits decide about each element.  PyTorch's own draws a whole random number for it, which on the CPU
+    takes several times as long.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.cut = round(probability * 2**16)
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.training or not self.cut:
+            return values
+        words = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: values.numel()].view(values.shape)
+        return values * (bits >= self.cut - 2**15).to(values.dtype).mul_(2**16 / (2**16 - self.cut))
 
 
 class SelfAttention(nn.Module):
@@ -190,26 +223,6 @@ class SelfAttention(nn.Module):
         return self.output(mixed.transpose(1, 2).reshape(rows, length, width))
 
 
-class Dropout(nn.Module):
-    """Dropout with a probability rounded to a multiple of 2**-16.
-
-    Sixteen random bits decide about one element; PyTorch's own draws a whole random number for each, which on the CPU
-    takes several times as long.
-    """
-
-    def __init__(self, probability: float) -> None:
-        super().__init__()
-        self.cut = round(probability * 2**16)
-
-    def forward(self, values: Tensor) -> Tensor:
-        if not self.training or not self.cut:
-            return values
-        words = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device)
-        bits = words.random_(-(2**63), None).view(torch.int16)[: values.numel()].view(values.shape)
-        kept = (bits >= self.cut - 2**15).to(values.dtype)
-        return values * kept.mul_(2**16 / (2**16 - self.cut))
-
-
 class TransformerLayer(nn.Module):
     """Self-attention and a position-wise network of width d, each with residual, dropout and LayerNorm after it."""
 
@@ -222,29 +235,26 @@ class TransformerLayer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """States ``[B, T, d]`` from states ``[B, T, d]`` that are valid where ``mask [B, T]`` is true."""
         states = self.attention_norm(states + self.dropout(self.attention(states, mask)))
         return self.network_norm(states + self.dropout(self.network(states)))
 
 
 class TransformerEncoder(nn.Module):
-    """Transformer layers over right-padded histories, short rows apart from long ones so that less is padding."""
-
-    GROUPS = 2
+    """Transformer layers.  Either half of the rows is cut to its longest history: sorted rows save work on padding."""
 
     def __init__(self, width: int, layers: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(TransformerLayer(width, heads, dropout) for _ in range(layers))
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """States ``[B, T, d]`` from states ``[B, T, d]`` that are valid where ``mask [B, T]`` is true."""
+        """States ``[B, T, d]`` from states ``[B, T, d]``, right-padded, valid where ``mask [B, T]`` is true."""
         encoded = []
-        for group, group_mask in zip(states.chunk(self.GROUPS), mask.chunk(self.GROUPS)):
-            longest = max(1, int(group_mask.sum(1).max()))
-            group, group_mask = group[:, :longest], group_mask[:, :longest]
+        for half, half_mask in zip(states.chunk(2), mask.chunk(2)):
+            longest = max(1, int(half_mask.sum(dim=1).max()))
+            half, half_mask = half[:, :longest], half_mask[:, :longest]  # [B / 2, longest, d]
             for layer in self.layers:
-                group = layer(group, group_mask)
-            encoded.append(F.pad(group, (0, 0, 0, states.shape[1] - longest)))
+                half = layer(half, half_mask)
+            encoded.append(F.pad(half, (0, 0, 0, states.shape[1] - longest)))  # [B / 2, T, d]
         return torch.cat(encoded)
 
 
@@ -253,9 +263,9 @@ class CoAttention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.affinity = nn.Parameter(torch.empty(width, width))  # W_l
-        self.left = nn.Linear(width, 1, bias=False)  # W_s
-        self.right = nn.Linear(width, 1, bias=False)  # W_r
+        self.affinity = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, width)))
+        self.left = nn.Linear(width, 1, bias=False)
+        self.right = nn.Linear(width, 1, bias=False)
 
     def forward(self, left: Tensor, left_mask: Tensor, right: Tensor, right_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Weights ``[B, S]`` and ``[B, R]``, each summing to 1, of states ``[B, S, d]`` and ``[B, R, d]``.
@@ -263,10 +273,10 @@ class CoAttention(nn.Module):
         Against an empty history every position weighs the same.
         """
         affinity = torch.tanh(left @ self.affinity @ right.transpose(1, 2))  # [B, S, R]
-        left_votes = self.left(left).squeeze(2) * left_mask  # [B, S]
-        right_votes = self.right(right).squeeze(2) * right_mask  # [B, R]
-        left_scores = (affinity @ right_votes.unsqueeze(2)).squeeze(2)  # [B, S]
-        right_scores = (left_votes.unsqueeze(1) @ affinity).squeeze(1)  # [B, R]
+        left_votes = self.left(left) * left_mask.unsqueeze(2)  # [B, S, 1]
+        right_votes = self.right(right) * right_mask.unsqueeze(2)  # [B, R, 1]
+        left_scores = (affinity @ right_votes).squeeze(2)  # [B, S]
+        right_scores = (affinity.transpose(1, 2) @ left_votes).squeeze(2)  # [B, R]
         return masked_softmax(left_scores, left_mask), masked_softmax(right_scores, right_mask)
 
 
@@ -275,37 +285,50 @@ class TargetAttention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width, width))
+        # The spread of a Xavier-initialised (1, d, d) tensor, which is what the published code draws.
+        self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, width, width))[0])
 
     def forward(self, states: Tensor, views: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         """One ``[B, C, d]`` per view, from ``states [B, T, d]``, ``views [B, V, T]`` and ``targets [B, C, d]``.
 
-        ``views`` is true where a position belongs to the view.  A view with nothing in it gives zeros.
+        ``views`` is true where a position belongs to the view.  An empty view gives zeros.
         """
         scores = targets @ (states @ self.weight).transpose(1, 2)  # [B, C, T]
-        weights = masked_softmax(scores.transpose(1, 2).unsqueeze(2), views.transpose(1, 2).unsqueeze(3), dim=1)  # [B, T, V, C]
+        scores = scores.transpose(1, 2).unsqueeze(2)  # [B, T, 1, C]
+        weights = masked_softmax(scores, views.transpose(1, 2).unsqueeze(3), dim=1)  # [B, T, V, C]
         pooled = weights.flatten(2).transpose(1, 2) @ states  # [B, V C, d]
-        return pooled.unflatten(1, weights.shape[2:]).unbind(1)
+        return pooled.unflatten(1, weights.shape[2:]).unbind(dim=1)
 
 
 class PairMLP(nn.Module):
-    """Scores of (row, candidate) pairs: linear layers with ReLU and dropout between them, one number at the end.
+    """A score of each (row, candidate) pair: linear layers with ReLU and dropout between them.
 
     The first layer's product with what belongs to the row is computed once per row.
     """
 
     def __init__(self, row_width: int, pair_width: int, hidden: list[int], dropout: float) -> None:
         super().__init__()
-        widths = [row_width + pair_width, *hidden, 1]
         self.row_width = row_width
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+        self.first = nn.Linear(row_width + pair_width, hidden[0])
+        self.others = nn.ModuleList(nn.Linear(a, b) for a, b in zip(hidden, [*hidden[1:], 1]))
         self.dropout = Dropout(dropout)
 
     def forward(self, row: Tensor, pair: Tensor) -> Tensor:
         """``[B, C]`` from ``row [B, r]`` and ``pair [B, C, p]``."""
-        first = self.layers[0]
-        row_weight, pair_weight = first.weight.split([self.row_width, pair.shape[-1]], dim=1)
-        hidden = F.linear(row, row_weight, first.bias).unsqueeze(1) + F.linear(pair, pair_weight)  # [B, C, h]
-        for layer in self.layers[1:]:
-            hidden = layer(self.dropout(F.relu(hidden)))
+        row_weight, pair_weight = self.first.weight.split([self.row_width, pair.shape[2]], dim=1)
+        hidden = F.linear(row, row_weight, self.first.bias).unsqueeze(1) + F.linear(pair, pair_weight)  # [B, C, h]
+        for layer in self.others:
+            hidden = layer(self.dropout(F.relu(hidden)))  # [B, C, next width]
         return hidden.squeeze(2)
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier-normal weights, zero biases and zero padding rows; for ``module.apply``."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.xavier_normal_(module.weight)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        nn.init.zeros_(module.weight[module.padding_idx])
+    if isinstance(module, SelfAttention):
+        nn.init.xavier_uniform_(module.input.weight)

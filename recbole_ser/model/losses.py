@@ -1,4 +1,4 @@
-"""Losses the models share."""
+"""Losses the models share.  B rows, P pairs, d width."""
 
 from __future__ import annotations
 
@@ -9,71 +9,84 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_ser.errors import ConfigError
+
 
 class Temperature(nn.Module):
-    """A learnable temperature that stays above ``minimum``.
+    """A learnable temperature that stays above ``minimum``: ``minimum + softplus(raw)``.
 
-    ``minimum + softplus(raw)``, with a softplus so sharp that well above the minimum the temperature moves like a
-    plain parameter.  It must not be part of the weight decay, which would pull it somewhere on its own.
+    The softplus is so sharp that well above the minimum the temperature moves like a plain parameter.  Weight decay
+    must leave ``raw`` alone: it would pull the temperature somewhere on its own.
+
+    Raises:
+        ConfigError: ``initial`` is not above ``minimum``.
     """
 
-    def __init__(self, initial: float = 0.1, minimum: float = 0.01) -> None:
+    def __init__(self, initial: float, minimum: float = 0.01) -> None:
         super().__init__()
+        if not initial > minimum:
+            raise ConfigError(f"temperature must be above {minimum}, not {initial}")
         self.minimum = minimum
-        self.raw = nn.Parameter(torch.tensor(minimum * math.log(math.expm1((initial - minimum) / minimum))))
+        excess = initial / minimum - 1
+        self.raw = nn.Parameter(torch.tensor(minimum * (excess + math.log(-math.expm1(-excess)))))
 
     def forward(self) -> Tensor:
         return self.minimum + F.softplus(self.raw, beta=1 / self.minimum)
 
 
 class _LogSumExpTanh(torch.autograd.Function):
-    """The gradient's factor is worked out in the forward pass, in the buffer of the scores.
+    """The factor that the backward pass needs is worked out in the forward pass, in the buffer of the scores.
 
     With u = sigmoid(-2 x), tanh(x) = 1 - 2u and its derivative is 4 u (1 - u); on the CPU a sigmoid costs a tenth of
-    a tanh and exp2 a quarter of an exp.
+    a tanh, and exp2 a quarter of an exp.
     """
 
     @staticmethod
     def forward(ctx: Any, left: Tensor, right: Tensor, temperature: Tensor) -> Tensor:
         rate = 2 / (float(temperature) * math.log(2))
         u = (left @ (right.t() * -2)).sigmoid_()  # [J, K]
-        lowest = u.amin(1, keepdim=True)  # [J, 1]
+        lowest = u.amin(dim=1, keepdim=True)  # [J, 1]
         share = torch.sub(lowest * rate, u, alpha=rate).exp2_()  # exp((tanh - its maximum) / temperature)
-        total = share.sum(1, keepdim=True)
+        total = share.sum(dim=1, keepdim=True)
         share.mul_(u)
-        weighted = share.sum(1, keepdim=True)
-        factor = torch.addcmul(share, share, u, value=-1, out=u)  # share u (1 - u)
-        ctx.save_for_backward(left, right, temperature, factor, total, weighted)
+        mean_tanh = 1 - 2 * share.sum(dim=1, keepdim=True) / total
+        factor = torch.addcmul(share, share, u, value=-1, out=u)  # exp(...) u (1 - u)
+        ctx.save_for_backward(left, right, temperature, factor, total, mean_tanh)
         return ((1 - 2 * lowest) / temperature + total.log()).squeeze(1)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        left, right, temperature, factor, total, weighted = ctx.saved_tensors
-        gradient = gradient.unsqueeze(1)
-        scale = gradient * 4 / (temperature * total)
-        mean_tanh = 1 - 2 * weighted / total
+        left, right, temperature, factor, total, mean_tanh = ctx.saved_tensors
+        gradient = gradient.unsqueeze(1)  # [J, 1]
+        scale = 4 * gradient / (temperature * total)
         return (
             (factor @ right) * scale,
-            ((left * scale).t() @ factor).t(),
+            ((left * scale).t() @ factor).t(),  # several times as fast as factor.t() @ (left * scale)
             -(gradient * mean_tanh).sum() / temperature.square(),
         )
 
 
 def log_sum_exp_tanh(left: Tensor, right: Tensor, temperature: Tensor) -> Tensor:
-    """``log sum_k exp(tanh(left_j . right_k) / temperature)``: ``[J]`` from ``left [J, d]`` and ``right [K, d]``."""
-    return _LogSumExpTanh.apply(left, right, temperature)
+    """``log sum_k exp(tanh(left_j . right_k) / temperature)``: ``[J]`` from ``left [J, d]`` and ``right [K, d]``.
+
+    Computed in single precision at least, also where autocast is on.
+    """
+    left, right = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (left, right))
+    with torch.autocast(left.device.type, enabled=False):
+        return _LogSumExpTanh.apply(left, right, temperature)
 
 
 def info_nce(positives: Tensor, negatives: Tensor) -> Tensor:
-    """``[P]``: minus the log-probability of the positive among itself and the negatives.
+    """``[P]`` minus the log-probability of each positive among itself and its negatives.
 
     Args:
         positives: ``[P]`` logits of the positives.
-        negatives: ``[P]`` log-sum-exp of the logits of the negatives.
+        negatives: ``[P]`` log-sum-exp of the logits of each positive's negatives.
     """
     return -F.logsigmoid(positives - negatives)
 
 
 def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
-    """``max(|anchor - positive| - |anchor - negative| + margin, 0)`` with Euclidean distances: ``[B]`` from ``[B, d]``."""
+    """``max(|anchor - positive| - |anchor - negative| + margin, 0)``, Euclidean: ``[B]`` from three ``[B, d]``."""
     return F.relu(F.pairwise_distance(anchor, positive) - F.pairwise_distance(anchor, negative) + margin)

@@ -1,12 +1,17 @@
-"""SESRec (Si et al., SIGIR 2023, https://doi.org/10.1145/3539618.3591786)."""
+"""SESRec: search-enhanced sequential recommendation with similar and dissimilar interests told apart.
+
+Si et al., "When Search Meets Recommendation", SIGIR 2023, https://doi.org/10.1145/3539618.3591786.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import torch
+from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
+from recbole_ser.errors import ConfigError
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.layers import (
     Attribute,
@@ -15,168 +20,217 @@ from recbole_ser.model.layers import (
     PairMLP,
     TargetAttention,
     TransformerEncoder,
-    masked_mean, distinct, lookup
+    attributes_of,
+    distinct,
+    initialise,
+    lookup,
+    masked_mean,
+    mean_weights,
 )
 from recbole_ser.model.losses import Temperature, info_nce, log_sum_exp_tanh, triplet
 
 
-SORT = True
 class History(NamedTuple):
-    """One side of the user: T is R on the recommendation side and S on the search side."""
+    """One side of a user's behaviour; T is R for recommendation, S for search."""
 
-    states: Tensor  # [B, T, d]
-    views: Tensor  # [B, V, T]: all valid positions and, with co-attention, the similar and the dissimilar ones
-    similarity: Tensor | None  # [B, T]
+    states: Tensor  # H [B, T, d]
+    views: Tensor  # [B, V, T]: the valid positions and, with co-attention, P and N among them
+    similarity: Tensor  # a [B, T]; uniform without co-attention
 
 
 class UserState(NamedTuple):
-    user: Tensor  # [B, user width]
+    user: Tensor  # e_u [B, user width]
     rec: History
     search: History
 
 
+class AlignmentNegatives(NamedTuple):
+    items: Tensor  # [K]
+    queries: Tensor  # [K]
+
+
 class SESRec(SearchRecommender):
+    """SESRec, with the equation numbers of the paper in the comments.
+
+    The ablations of Table 3: base ``alpha: 0, beta: 0, multi_interest: false``; + alignment: ``alpha: 0.1``; +
+    contrast: ``beta: 0.001``; + multi-interest extraction: ``multi_interest: true``.  What is switched off has no
+    parameters; with ``multi_interest`` but ``beta: 0`` the co-attention is random and frozen, as only the contrast
+    could train it.  Without searches in the training period there is no alignment.  ``split_threshold`` is ``mean``,
+    ``median`` or a number (Table 4).
+
+    Where this differs from the paper:
+
+    - Eq. 1: the projections have a bias (published code).
+    - Eq. 3: a search without clicks has a click mean of zero; the published code puts its first result there.
+    - Eq. 6-7: means over the pairs of the batch, with the positive in the denominator (published code); over the
+      negatives alone, as printed, the loss has no lower bound once the temperature is learnt.
+    - Eq. 6-7: the temperature cannot fall below 0.01 and is not decayed; the published one can cross zero.
+    - Eq. 11-12: an empty set becomes all valid positions (published code).
+    - Eq. 17-19: the candidate is its projected vector, with a W_d for either side (published code).
+    - Eq. 21: the MLP has layers of 200, 80 and 1 with ReLU and dropout (published code) and gives a logit.
+    - Eq. 22-23: means over the batch; lambda is the optimiser's ``weight_decay`` (published code).
+
+    Where the published code differs from the paper and this does not:
+
+    - Eq. 6-7: both directions use s(q, i), and negatives are drawn anew for every batch.
+    - Eq. 10: padding stays out of the co-attention.
+    - Eq. 11-12: a similarity equal to the threshold is dissimilar.
+
+    Decided here: negative queries are drawn from the training period only; an empty history has zero interests, and
+    neither it nor the user's other history takes part in the contrast.
+    """
+
+    training_search_queries: Tensor  # query of every search event of the training period
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.alpha, self.beta, self.margin = config["alpha"], config["beta"], config["margin"]
-        self.multi_interest, self.split_threshold = config["multi_interest"], config["split_threshold"]
-        self.negatives = config["alignment_negatives"]
+        self.alpha = config["alpha"] if len(dataset.training_search_queries) else 0
+        self.beta, self.margin = config["beta"], config["margin"]
+        self.negative_count = config["alignment_negatives"]
+        self.split_threshold = _checked_threshold(config["split_threshold"])
         width, heads, dropout = config["hidden_size"], config["n_heads"], config["dropout_prob"]
+        if width % heads:
+            raise ConfigError(f"hidden_size ({width}) must be a multiple of n_heads ({heads})")
 
-        def attributes(tables: dict[str, Tensor], size: int) -> dict[str, Attribute]:
-            return {name: Attribute(values, dataset.num(name), size) for name, values in tables.items()}
-
-        self.items = FeatureEmbedding(
-            dataset.item_num,
-            config["item_id_size"],
-            attributes(dataset.item_attributes, config["item_attribute_size"]),
-            width,
-        )
-        terms = {"terms": Attribute(dataset.query_terms, dataset.term_num, config["term_size"])}
-        self.queries = FeatureEmbedding(dataset.query_num, config["query_id_size"], terms, width)
-        self.users = FeatureEmbedding(
-            dataset.user_num,
-            config["user_id_size"],
-            attributes(dataset.user_attributes, config["user_attribute_size"]),
-        )
+        item_attributes = attributes_of(dataset, dataset.item_attributes, config["item_attribute_size"])
+        self.items = FeatureEmbedding(dataset.item_num, config["embedding_size"], item_attributes, width)
+        terms = [Attribute(dataset.query_terms, dataset.term_num, config["term_embedding_size"])]
+        self.queries = FeatureEmbedding(dataset.query_num, config["query_embedding_size"], terms, width)
+        user_attributes = attributes_of(dataset, dataset.user_attributes, config["user_attribute_size"])
+        self.users = FeatureEmbedding(dataset.user_num, config["user_embedding_size"], user_attributes)
         self.sources = nn.Embedding(dataset.source_num, width, padding_idx=0) if dataset.source_num > 1 else None
         self.rec_positions = nn.Embedding(config["MAX_ITEM_LIST_LENGTH"], width)
         self.search_positions = nn.Embedding(config["max_search_length"], width)
+
         self.rec_encoder = TransformerEncoder(width, config["n_layers"], heads, dropout)
         self.search_encoder = TransformerEncoder(width, config["n_layers"], heads, dropout)
-        self.co_attention = CoAttention(width) if self.beta or self.multi_interest else None
+        self.co_attention = CoAttention(width) if self.beta or config["multi_interest"] else None
+        self.views = 3 if config["multi_interest"] else 1
         self.rec_interest, self.search_interest = TargetAttention(width), TargetAttention(width)
-        views = 3 if self.multi_interest else 1
-        self.mlp = PairMLP(self.users.width, (2 * views + 1) * width, config["mlp_hidden_size"], dropout)
+        self.mlp = PairMLP(self.users.width, (2 * self.views + 1) * width, config["mlp_hidden_size"], dropout)
         if self.alpha:
-            self.register_buffer("training_searches", dataset.training_search_queries, persistent=False)
-            self.alignment = nn.Parameter(torch.empty(width, width))
+            self.register_buffer("training_search_queries", dataset.training_search_queries, persistent=False)
+            self.alignment = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, width)))
             self.temperature = Temperature(config["temperature"])
         self.apply(initialise)
+        if self.co_attention is not None and not self.beta:
+            self.co_attention.requires_grad_(False)
 
     def losses(self, interaction: Any) -> dict[str, Tensor]:
-        if SORT:
-            order = (interaction["item_length"] + interaction["search_length"]).argsort()
-            interaction = {k: v[order] for k, v in interaction.items()}
-        items = [interaction[name] for name in (self.ITEM_SEQ, "search_click_list", self.POS_ITEM_ID, self.NEG_ITEM_ID)]
-        negatives = self.draw() if self.alpha else ()
-        with (
-            self.items.shared(*items, *negatives[:1]),
-            self.queries.shared(interaction["search_query_list"], *negatives[1:]),
-        ):
-            candidates = torch.cat([interaction[self.POS_ITEM_ID].unsqueeze(1), interaction[self.NEG_ITEM_ID]], 1)
+        """As in the base class, with every item and query of the batch embedded once, and rows sorted by length."""
+        order = (interaction["item_length"] + interaction["search_length"]).argsort()
+        interaction = Interaction({field: values[order] for field, values in interaction.interaction.items()})
+        negatives = self.draw_negatives()
+        item_fields = (self.ITEM_SEQ, "search_click_list", self.POS_ITEM_ID, self.NEG_ITEM_ID)
+        items = [interaction[field] for field in item_fields]
+        queries = interaction["search_query_list"]
+        with self.items.shared(*items, negatives.items), self.queries.shared(queries, negatives.queries):
             state = self.encode(interaction)
-            logits = self.score(state, candidates)
-            labels = torch.zeros_like(logits)
-            labels[:, 0] = 1
             return {
-                "rec": torch.nn.functional.binary_cross_entropy_with_logits(logits, labels),
+                "rec": self.main_loss(interaction, state),
                 **self.auxiliary_losses(interaction, state, negatives),
             }
 
-    def draw(self):
-        ni = torch.randint(1, self.n_items, (self.negatives,), device=self.alignment.device)
-        nq = self.training_searches[torch.randint(len(self.training_searches), (self.negatives,), device=ni.device)]
-        return ni, nq.long()
-
     def encode(self, interaction: Any) -> UserState:
         items, queries = interaction[self.ITEM_SEQ], interaction["search_query_list"]
-        clicks = interaction["search_click_list"]
-        rec = self.items(items) + self.rec_positions.weight[: items.shape[1]]
-        search = self.queries(queries) + self.search_positions.weight[: queries.shape[1]]
-        search = search + masked_mean(self.items(clicks), clicks != 0)
-        if self.sources is not None:
-            search = search + self.sources(interaction["search_source_list"])
+        clicks = interaction["search_click_list"]  # [B, S, C]
         rec_mask, search_mask = items != 0, queries != 0
-        rec = self.rec_encoder(rec, rec_mask)
-        search = self.search_encoder(search, search_mask)
-        user = self.users(interaction[self.USER_ID])
-        if self.co_attention is None:
-            return UserState(
-                user, History(rec, rec_mask.unsqueeze(1), None), History(search, search_mask.unsqueeze(1), None)
-            )
-        s, r = self.co_attention(search, search_mask, rec, rec_mask)
-        return UserState(user, self.split(rec, rec_mask, r), self.split(search, search_mask, s))
 
-    def split(self, states: Tensor, mask: Tensor, similarity: Tensor) -> History:
-        th = 1 / mask.sum(1, keepdim=True)
-        similar = (similarity > th) & mask
-        dissimilar = mask & ~similar
-        similar = torch.where(similar.any(1, keepdim=True), similar, mask)
-        dissimilar = torch.where(dissimilar.any(1, keepdim=True), dissimilar, mask)
-        return History(states, torch.stack([mask, similar, dissimilar], 1), similarity)
+        rec = self.items(items) + self.rec_positions.weight[: items.shape[1]]  # Eq. 1-2: E_r [B, R, d]
+        search = self.queries(queries) + self.search_positions.weight[: queries.shape[1]]  # [B, S, d]
+        search = search + masked_mean(self.items(clicks), clicks != 0)  # [B, S, C, d] -> [B, S, d]
+        if self.sources is not None:
+            search = search + lookup(self.sources.weight, interaction["search_source_list"])  # Eq. 3: E_s [B, S, d]
+
+        rec = self.rec_encoder(rec, rec_mask)  # Eq. 4-5: H_r [B, R, d]
+        search = self.search_encoder(search, search_mask)  # Eq. 4-5: H_s [B, S, d]
+        user = self.users(interaction[self.USER_ID])  # [B, user width]
+        if self.co_attention is None:
+            rec_history = History(rec, rec_mask.unsqueeze(1), mean_weights(rec_mask, rec.dtype))
+            search_history = History(search, search_mask.unsqueeze(1), mean_weights(search_mask, search.dtype))
+            return UserState(user, rec_history, search_history)
+        search_similarity, rec_similarity = self.co_attention(search, search_mask, rec, rec_mask)  # Eq. 9-10
+        return UserState(
+            user,
+            History(rec, self.split(rec_similarity, rec_mask), rec_similarity),
+            History(search, self.split(search_similarity, search_mask), search_similarity),
+        )
+
+    def split(self, similarity: Tensor, mask: Tensor) -> Tensor:
+        """Eq. 11-12: views ``[B, 3, T]`` of all valid, of similar (P) and of dissimilar (N) positions."""
+        lengths = mask.sum(dim=1, keepdim=True)  # [B, 1]
+        threshold: Tensor | float
+        if isinstance(self.split_threshold, float):
+            threshold = self.split_threshold
+        elif self.split_threshold == "mean":
+            threshold = 1 / lengths.to(similarity.dtype)  # [B, 1]
+        else:
+            ascending = similarity.masked_fill(~mask, torch.inf).sort(dim=1).values  # [B, T]
+            threshold = ascending.gather(1, (lengths - 1).clamp(min=0) // 2)  # the median [B, 1]
+        above = similarity > threshold  # [B, T]
+        sets = torch.stack([mask, mask & above, mask & ~above], dim=1)  # [B, 3, T]
+        return torch.where(sets.any(dim=2, keepdim=True), sets, mask.unsqueeze(1))
 
     def score(self, state: UserState, items: Tensor) -> Tensor:
-        targets = self.items(items)
-        pair = [
-            *self.rec_interest(state.rec.states, state.rec.views, targets),
-            *self.search_interest(state.search.states, state.search.views, targets),
-            targets,
-        ]
-        return self.mlp(state.user, torch.cat(pair, 2))
+        targets = self.items(items)  # [B, C, d]
+        rec = self.rec_interest(state.rec.states, state.rec.views[:, : self.views], targets)  # Eq. 17-19
+        search = self.search_interest(state.search.states, state.search.views[:, : self.views], targets)
+        pair = torch.cat([*rec, *search, targets], dim=2)  # Eq. 20: [B, C, (2 V + 1) d]
+        return self.mlp(state.user, pair)  # Eq. 21: [B, C]
 
-    def auxiliary_losses(self, interaction: Any, state: UserState, negatives=None) -> dict[str, Tensor]:
+    def auxiliary_losses(
+        self, interaction: Any, state: UserState, negatives: AlignmentNegatives | None = None
+    ) -> dict[str, Tensor]:
         losses = {}
         if self.alpha:
-            losses["alignment"] = self.alpha * self.align(interaction, *(negatives or self.draw()))
+            losses["alignment"] = self.alpha * self.alignment_loss(interaction, negatives or self.draw_negatives())
         if self.beta:
-            both = state.rec.views[:, 0].any(1) & state.search.views[:, 0].any(1)
-            losses["contrast"] = self.beta * (self.contrast(state.rec, both) + self.contrast(state.search, both))
+            both = (state.rec.views[:, 0].any(dim=1) & state.search.views[:, 0].any(dim=1)).to(state.user.dtype)  # [B]
+            contrast = self.contrast(state.rec) + self.contrast(state.search)  # Eq. 16: [B]
+            losses["contrast"] = self.beta * (contrast * both).mean()
         return losses
 
-    def contrast(self, h: History, both: Tensor) -> Tensor:
-        a = (h.similarity.unsqueeze(1) @ h.states).squeeze(1)
-        w = h.views[:, 1:].to(h.states.dtype); m = (w / w.sum(2, keepdim=True).clamp(min=1)) @ h.states
-        return (triplet(a, m[:, 0], m[:, 1], self.margin) * both).mean()
+    def draw_negatives(self) -> AlignmentNegatives:
+        """Items uniformly, queries by how often they were searched for in the training period; none if unused."""
+        device = self.items.ids.weight.device
+        if not self.alpha:
+            return AlignmentNegatives(*torch.empty(2, 0, dtype=torch.int64, device=device))
+        items = torch.randint(1, self.items.count, (self.negative_count,), device=device)
+        searches = torch.randint(len(self.training_search_queries), (self.negative_count,), device=device)
+        return AlignmentNegatives(items, self.training_search_queries[searches].long())
 
-    def align(self, interaction: Any, ni, nq) -> Tensor:
-        clicks = interaction["search_click_list"]
-        valid = clicks != 0
-        pq = interaction["search_query_list"].unsqueeze(2).expand_as(clicks)[valid]
-        pi = clicks[valid]
-        q, qp = distinct(pq, self.queries.count); qrow = qp[pq]
-        i, ip = distinct(pi, self.n_items); irow = ip[pi]
-        ni, nq = self.items(ni), self.queries(nq)
-        q, i = self.queries(q) @ self.alignment, self.items(i)
-        tau = self.temperature()
-        pos = torch.tanh((lookup(q, qrow) * lookup(i, irow)).sum(1)) / tau
-        q2i = log_sum_exp_tanh(q, ni, tau).index_select(0, qrow)
-        i2q = log_sum_exp_tanh(i, nq @ self.alignment, tau).index_select(0, irow)
-        return 0.5 * (info_nce(pos, q2i) + info_nce(pos, i2q)).sum() / max(len(pi), 1)
+    def alignment_loss(self, interaction: Any, negatives: AlignmentNegatives) -> Tensor:
+        """Eq. 6-8: the mean over all P (query, click) pairs of the batch.
+
+        Many pairs share their query or their item, so sums over negatives are taken once per distinct one.
+        """
+        clicks = interaction["search_click_list"]  # [B, S, C]
+        queries = interaction["search_query_list"].unsqueeze(2).expand_as(clicks)  # [B, S, C]
+        is_pair = (clicks != 0) & (queries != 0)
+        clicks, queries = clicks[is_pair], queries[is_pair]  # [P]
+        distinct_items, item_place = distinct(clicks, self.items.count)
+        distinct_queries, query_place = distinct(queries, self.queries.count)
+        item_row, query_row = item_place[clicks], query_place[queries]  # [P]
+
+        temperature = self.temperature()
+        item = self.items(distinct_items)  # [distinct items, d]
+        query = self.queries(distinct_queries) @ self.alignment  # q' W_A [distinct queries, d]
+        negative_query = self.queries(negatives.queries) @ self.alignment  # [K, d]
+        positive = torch.tanh((lookup(query, query_row) * lookup(item, item_row)).sum(dim=1)) / temperature  # [P]
+        to_items = log_sum_exp_tanh(query, self.items(negatives.items), temperature)  # [distinct queries]
+        to_queries = log_sum_exp_tanh(item, negative_query, temperature)  # [distinct items]
+        q2i = info_nce(positive, to_items.index_select(0, query_row))  # Eq. 6: [P]
+        i2q = info_nce(positive, to_queries.index_select(0, item_row))  # Eq. 7: [P]
+        return 0.5 * (q2i + i2q).sum() / max(len(clicks), 1)  # Eq. 8
+
+    def contrast(self, history: History) -> Tensor:
+        """Eq. 13-15: the triplet loss ``[B]`` of one side."""
+        anchor = (history.similarity.unsqueeze(1) @ history.states).squeeze(1)  # [B, d]
+        means = mean_weights(history.views[:, 1:], history.states.dtype) @ history.states  # [B, 2, d]
+        return triplet(anchor, means[:, 0], means[:, 1], self.margin)
 
 
-def initialise(module: nn.Module) -> None:
-    if isinstance(module, (nn.Linear, nn.Embedding, nn.EmbeddingBag)):
-        nn.init.xavier_normal_(module.weight)
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
-        if getattr(module, "padding_idx", None) is not None:
-            with torch.no_grad():
-                module.weight[0] = 0
-    for n, p in module.named_parameters(recurse=False):
-        if (
-            p.dim() == 2
-            and n in ("alignment", "affinity", "weight")
-            and not isinstance(module, (nn.Linear, nn.Embedding, nn.EmbeddingBag))
-        ):
-            nn.init.xavier_normal_(p)
+def _checked_threshold(threshold: Any) -> str | float:
+    if threshold in ("mean", "median") or (isinstance(threshold, float) and 0 < threshold < 1):
+        return threshold
+    raise ConfigError(f"split_threshold must be mean, median or a number between 0 and 1, not {threshold}")

@@ -1,0 +1,168 @@
+"""Users ranked per CPU second: each history encoded once, against (user, candidate) pairs and RecBole's ``uni99``.
+
+    python benchmarks/evaluation.py            # about ten minutes
+    python benchmarks/evaluation.py --quick    # a tenth of the size
+
+Generated logs of Kindle's size, 100 candidates, untrained models with one seed.  Each part runs in a process of its
+own, one thread.  The slow sides are measured on fewer users; the figures are per CPU second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LENGTHS = {"MAX_ITEM_LIST_LENGTH": 15, "max_search_length": 15, "max_clicks_per_search": 1}
+SIZES = {"embedding_size": 32, "hidden_size": 32}
+PARTS = ["recbole", "sasrec", "pairs", "sesrec", "full"]
+TITLES = {
+    "recbole": "SASRec, RecBole's own uni99",
+    "sasrec": "SASRec, ours",
+    "pairs": "SESRec, pair by pair",
+    "sesrec": "SESRec, ours",
+    "full": "SESRec, ours, whole catalogue",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a data set of a tenth of the size")
+    parser.add_argument("--data", type=Path, help="folder for the generated data set (default: a temporary one)")
+    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.part:
+        torch.set_num_threads(1)
+        name, folder = arguments.part
+        measure = measure_recbole if name == "recbole" else measure_ours
+        print(json.dumps(measure(name, Path(folder))))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = _generated(arguments.data or Path(temporary), arguments.quick)
+        results = {name: _in_own_process(name, folder) for name in PARTS}
+    _print(results)
+
+
+def measure_ours(name: str, folder: Path) -> dict[str, float]:
+    """Users per CPU second and peak memory of one of our ways to rank."""
+    from recbole.utils import init_seed
+
+    from recbole_ser.config import SERConfig
+    from recbole_ser.data.candidates import CandidateTable
+    from recbole_ser.data.dataset import SERDataset
+    from recbole_ser.data.loader import EvalLoader
+    from recbole_ser.evaluation.ranking import rank_targets
+    from recbole_ser.model.foreign import candidate_scorer
+
+    mode = {"full": "full"}.get(name, "uni99")
+    values = {"data_path": str(folder.parent), "num_threads": 1, "eval_args": {"mode": mode}, **LENGTHS, **SIZES}
+    config = SERConfig("SASRec" if name == "sasrec" else "SESRec", folder.name, None, values)
+    dataset = SERDataset(config)
+    init_seed(0, True)
+    model = config.model_class(config, dataset).eval()
+    loader = EvalLoader(config, dataset, "test")
+    rows = min({"pairs": 512, "full": 256}.get(name, 20_000), loader.rows)
+    loader.positions, loader.rows = loader.positions[:rows], rows
+    if loader.candidates is not None:
+        loader.candidates = CandidateTable(loader.candidates.items[:rows], loader.candidates.positive_column[:rows])
+    difference = 0.0
+    start = time.process_time()
+    if name == "pairs":
+        difference = _rank_pairs(model, loader)
+    else:
+        rank_targets(candidate_scorer(model), loader, "cpu", name)
+    return {"users": rows / (time.process_time() - start), "peak": _peak(), "rows": rows, "difference": difference}
+
+
+@torch.no_grad()
+def _rank_pairs(model: Any, loader: Any) -> float:
+    """Score each (user, candidate) pair with its own copy of the history; the CPU time of the check is not counted."""
+    from recbole.data.interaction import Interaction
+
+    worst = 0.0
+    for batch, items, _ in loader:
+        for row in range(0, len(items), 40):  # RecBole's eval_batch_size of 4096 pairs
+            few, chosen = batch[row : row + 40], items[row : row + 40]
+            copies = {key: value.repeat_interleave(items.shape[1], 0) for key, value in few.interaction.items()}
+            scores = model.predict(Interaction({**copies, model.ITEM_ID: chosen.flatten()})).view(chosen.shape)
+            if row == 0:
+                worst = max(worst, (scores - model.score(model.encode(few), chosen)).abs().max().item())
+    return worst
+
+
+def measure_recbole(name: str, folder: Path) -> dict[str, float]:
+    """RecBole's own loader, ``Trainer`` and collector, on the first batches of its test split."""
+    from recbole.config import Config
+    from recbole.data import data_preparation
+    from recbole.data.dataset import SequentialDataset
+    from recbole.trainer import Trainer
+
+    from recbole_ser.compat import tensorboard_in
+    from recbole_ser.registry import find_model
+
+    sys.argv = sys.argv[:1]
+    values = {
+        "data_path": str(folder.parent), "load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "state": "ERROR",
+        "loss_type": "BPR", "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}, "topk": [1, 5, 10],
+        "metrics": ["Hit", "NDCG", "MRR"], "valid_metric": "NDCG@10", "checkpoint_dir": str(folder),
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni99"}, **LENGTHS, **SIZES,
+    }  # fmt: skip
+    config = Config(find_model("SASRec"), folder.name, config_dict=values)
+    train, _, test = data_preparation(config, SequentialDataset(config))
+    model = config.model_class(config, train.dataset).eval()
+    with tensorboard_in(folder):
+        trainer = Trainer(config, model)
+    trainer.eval_collector.data_collect(train)
+    trainer.tot_item_num = test.dataset.item_num
+    users, start = 0, time.process_time()
+    with torch.no_grad():
+        for number, batch in enumerate(test):
+            interaction, scores, positive_u, positive_i = trainer._neg_sample_batch_eval(batch)
+            trainer.eval_collector.eval_batch_collect(scores, interaction, positive_u, positive_i)
+            users += len(positive_u)
+            if number == 19:
+                break
+    return {"users": users / (time.process_time() - start), "peak": _peak(), "rows": users, "difference": 0.0}
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _generated(data: Path, quick: bool) -> Path:
+    from recbole_ser.data.synthetic import PRESETS, generate, write
+
+    folder = data / ("kindle-tenth" if quick else "kindle")
+    if not (folder / f"{folder.name}.inter").is_file():
+        write(generate(PRESETS["kindle"].scaled(0.1) if quick else PRESETS["kindle"]), folder)
+    return folder
+
+
+def _in_own_process(name: str, folder: Path) -> dict[str, float]:
+    command = [sys.executable, "-W", "ignore", __file__, "--part", name, str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _print(results: dict[str, dict[str, float]]) -> None:
+    print(f"{'':<32}{'users per CPU s':>16}{'peak (MiB)':>12}{'users measured':>16}")
+    for name, figures in results.items():
+        print(f"{TITLES[name]:<32}{figures['users']:>16,.1f}{figures['peak']:>12,.0f}{figures['rows']:>16,.0f}")
+    users = {name: figures["users"] for name, figures in results.items()}
+    print(f"\nSASRec: {users['sasrec'] / users['recbole']:.0f} times RecBole's uni99")
+    print(f"SESRec: {users['sesrec'] / users['pairs']:.1f} times pair by pair; "
+          f"largest difference of a score {results['pairs']['difference']:.1g}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
