@@ -22,6 +22,7 @@ class Sizes(NamedTuple):
     items: int
     queries: int
     terms: int
+    sources: int
     width: int = 32
     query_id_width: int = 16
     term_width: int = 16
@@ -39,7 +40,7 @@ class Logs(NamedTuple):
 
     histories: list[list[int]]  # items of each user, oldest first
     searches: list[list[int]]  # sessions of each user, oldest first
-    sessions: list[dict[str, Any]]  # query and clicks of each session
+    sessions: list[dict[str, Any]]  # query, source and clicks of each session
     words: list[list[int]]  # of each query
     targets: list[tuple[int, int, int]]  # user, length of the history and of the search history before the target
     seen: list[set[int]]  # training items of each user
@@ -63,9 +64,10 @@ class PlainDataset(Dataset):
         user, rec_count, search_count = logs.targets[index]
         target = logs.histories[user][rec_count]
         rec = logs.histories[user][:rec_count][-sizes.history :]
-        queries, clicks, words = [], [], []
+        queries, sources, clicks, words = [], [], [], []
         for session in logs.searches[user][:search_count][-sizes.searches :]:
             queries.append(logs.sessions[session]["query"])
+            sources.append(logs.sessions[session]["source"])
             clicks.append(padded(logs.sessions[session]["clicks"], sizes.clicks))
             words.append(padded(logs.words[queries[-1]], sizes.words))
         missing = sizes.searches - len(queries)
@@ -76,6 +78,7 @@ class PlainDataset(Dataset):
             "items": torch.tensor([target, *self.negatives(user, target)]),
             "rec": torch.tensor(padded(rec, sizes.history)),
             "queries": torch.tensor(padded(queries, sizes.searches)),
+            "sources": torch.tensor(padded(sources, sizes.searches)),
             "clicks": torch.tensor(clicks),
             "words": torch.tensor(words),
         }
@@ -127,6 +130,7 @@ class PlainSESRec(nn.Module):
         self.item = nn.Embedding(sizes.items, width)
         self.query = nn.Embedding(sizes.queries, sizes.query_id_width)
         self.term = nn.Embedding(sizes.terms, sizes.term_width)
+        self.source = nn.Embedding(sizes.sources, width)
         self.item_projection = nn.Linear(width, width)
         self.query_projection = nn.Linear(sizes.query_id_width + sizes.term_width, width)
         self.rec_position = nn.Embedding(sizes.history, width)
@@ -160,7 +164,8 @@ class PlainSESRec(nn.Module):
         clicks = self.embed_items(batch["clicks"])
         click_mean = (clicks * clicked).sum(2) / clicked.sum(2).clamp(min=1)
         rec = self.rec_encoder(self.embed_items(batch["rec"]) + self.rec_position.weight, rec_mask)
-        search = self.search_encoder(queries + self.search_position.weight + click_mean, search_mask)
+        search = queries + self.search_position.weight + click_mean + self.source(batch["sources"])
+        search = self.search_encoder(search, search_mask)
 
         zeroed_rec, zeroed_search = rec * rec_mask.unsqueeze(-1), search * search_mask.unsqueeze(-1)
         affinity = torch.tanh(search @ self.affinity @ rec.transpose(1, 2))  # [B, S, R]
@@ -206,7 +211,7 @@ class PlainSESRec(nn.Module):
         target = self.embed_items(item)  # [n, d]
         parts = [self.attend(rec, view, target, self.rec_target) for view in rec_views]
         parts += [self.attend(search, view, target, self.search_target) for view in search_views]
-        return torch.sigmoid(self.mlp(torch.cat([*parts, user, target], dim=1)).squeeze(1))
+        return torch.sigmoid(self.mlp(torch.cat([user, *parts, target], dim=1)).squeeze(1))
 
     def attend(self, states: Tensor, view: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         scores = (states @ weight @ target.unsqueeze(2)).squeeze(2)  # [n, T]

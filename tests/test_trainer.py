@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -336,7 +337,11 @@ def test_the_log_names_losses_and_holds_no_colours(tmp_path: Path, capsys: pytes
     assert not Path("log_tensorboard").exists()
 
 
-def test_progress_shows_the_running_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_on_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     toy_trainer(tmp_path, epochs=1).fit(FakeTrainLoader(), FakeEvalLoader(), verbose=False, show_progress=True)
     shown = capsys.readouterr().err
-    assert "Train 0" in shown and "Evaluate" in shown
+    assert ("Train 0" in shown and "Evaluate" in shown) == terminal

@@ -54,11 +54,16 @@ def final_table(result: RunResult, folder: str | Path) -> str:
     lines = [
         f"{result.model} on {result.dataset}, {result.protocol}, seed {result.seed}",
         f"{'':<12}{'valid':>10}{'test':>10}",
-        *(f"{name:<12}{result.valid[name]:>10.4f}{value:>10.4f}" for name, value in result.test.items()),
+        *(f"{name:<12}{result.valid[name]:>10.4f}{value:>10.4f}" for name, value in result.test.items() if _shown(name)),
         *(f"{name:<12}{value}" for name, value in facts.items()),
         f"{'run':<12}{folder}",
     ]
     return "\n".join(lines)
+
+
+def _shown(metric: str) -> bool:
+    """All but what says the same twice (``ndcg@1`` is ``hit@1``) and the truncated ``mrr@k``; files hold everything."""
+    return metric != "ndcg@1" and not metric.startswith("mrr@")
 
 
 def epoch_line(line: dict[str, Any], metric: str) -> str:

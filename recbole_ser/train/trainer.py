@@ -126,7 +126,7 @@ class SERTrainer(Trainer):
         self.model.train()
         means = LossMeans(epoch_idx, read_every=1 if self.device.type == "cpu" else 32)
         with tqdm(
-            train_data, f"Train {epoch_idx}", leave=False, dynamic_ncols=True, disable=not show_progress
+            train_data, f"Train {epoch_idx}", leave=False, dynamic_ncols=True, disable=None if show_progress else True
         ) as batches:
             for interaction in batches:
                 losses = self._losses(interaction.to(self.device))

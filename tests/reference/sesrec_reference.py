@@ -69,7 +69,9 @@ class Reference:
         return torch.cat(parts)
 
     def item(self, number: int) -> Tensor:
-        return self.linear("items.projection", self.entity("items", number, list(self.dataset.item_attributes.values())))
+        return self.linear(
+            "items.projection", self.entity("items", number, list(self.dataset.item_attributes.values()))
+        )
 
     def query(self, number: int) -> Tensor:
         return self.linear("queries.projection", self.entity("queries", number, [self.dataset.query_terms]))
@@ -123,12 +125,16 @@ class Reference:
         affinity = [[torch.tanh(s @ self.weights["co_attention.affinity"] @ r) for r in rec] for s in search]
         w_s, w_r = self.weights["co_attention.left.weight"][0], self.weights["co_attention.right.weight"][0]
         zero = torch.zeros((), dtype=self.dtype)
-        search_scores = [total([(w_r @ rec[k]) * affinity[j][k] for k in range(len(rec))], zero) for j in range(len(search))]
-        rec_scores = [total([(w_s @ search[j]) * affinity[j][k] for j in range(len(search))], zero) for k in range(len(rec))]
+        search_scores = [
+            total([(w_r @ rec[k]) * affinity[j][k] for k in range(len(rec))], zero) for j in range(len(search))
+        ]
+        rec_scores = [
+            total([(w_s @ search[j]) * affinity[j][k] for j in range(len(search))], zero) for k in range(len(rec))
+        ]
         return softmax(search_scores), softmax(rec_scores)
 
     def split(self, similarity: list[Tensor]) -> tuple[list[int], list[int]]:
-        rule, values = self.config["split_threshold"], [float(value) for value in similarity]
+        rule, values = self.config["split_threshold"], [value.item() for value in similarity]
         if not values:
             return [], []
         if rule == "mean":
@@ -183,8 +189,8 @@ class Reference:
         pairs = []
         for row, state in zip(rows, encoded):
             for number, candidate in enumerate(row.candidates):
-                probability = torch.sigmoid(self.score(state, candidate))
-                pairs.append(-torch.log(probability if number == 0 else 1 - probability))
+                score = self.score(state, candidate)
+                pairs.append(torch.log1p(torch.exp(-score if number == 0 else score)))
         losses = {"rec": total(pairs) / len(pairs)}
         if self.config["alpha"]:
             losses["alignment"] = self.config["alpha"] * self.alignment(rows, negative_items, negative_queries)
