@@ -89,7 +89,7 @@ def measure_recbole(folder: Path, lengths: dict[str, int]) -> dict[str, float]:
     start = time.process_time()
     values = {
         "data_path": str(folder.parent), "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
-        "train_batch_size": 512, "loss_type": "BPR", "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1},
+        "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}, "train_batch_size": 512, "loss_type": "BPR",
         "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni99"}, "state": "ERROR", **lengths,
     }  # fmt: skip
     config = Config("SASRec", folder.name, config_dict=values)

@@ -39,10 +39,10 @@ from recbole_ser.train.optimization import build_adam
 BATCH, NEGATIVES, LENGTH = 256, 4, 15
 CONFIG = {
     **read_yaml(package_folder("properties") / "model" / "SESRec.yaml"),
-    "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "LIST_SUFFIX": "_list", "NEG_PREFIX": "neg_", "device": "cpu",
+    "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "LIST_SUFFIX": "_list", "NEG_PREFIX": "neg_",
     "ITEM_LIST_LENGTH_FIELD": "item_length", "MAX_ITEM_LIST_LENGTH": LENGTH, "max_search_length": LENGTH,
     "train_batch_size": BATCH, "train_neg_sample_args": {"distribution": "uniform", "sample_num": NEGATIVES},
-    "seed": 0, "MODEL_TYPE": ModelType.SEQUENTIAL, "MODEL_INPUT_TYPE": InputType.LISTWISE,
+    "device": "cpu", "seed": 0, "MODEL_TYPE": ModelType.SEQUENTIAL, "MODEL_INPUT_TYPE": InputType.LISTWISE,
 }  # fmt: skip
 PARTS = ("load", "forward and backward", "optimiser")
 
@@ -88,8 +88,8 @@ def generated(quick: bool) -> SimpleNamespace:
     return SimpleNamespace(
         log=log, split=split, target_num=spec.items + 1, uid_field="user_id", iid_field="item_id",
         history_reader=lambda: HistoryReader(log, LENGTH, LENGTH, spec.max_clicks),
-        user_num=spec.users + 1, item_num=spec.items + 1, query_num=spec.queries + 1, term_num=spec.terms + 1, source_num=2,
-        query_terms=query_terms(logs, spec.max_terms), item_attributes={}, user_attributes={},
+        user_num=spec.users + 1, item_num=spec.items + 1, query_num=spec.queries + 1, term_num=spec.terms + 1,
+        source_num=2, query_terms=query_terms(logs, spec.max_terms), item_attributes={}, user_attributes={},
         num={"item_id": spec.items + 1}.__getitem__, training_search_queries=log.queries[split.training_searches],
     )  # fmt: skip
 
@@ -116,7 +116,7 @@ def describe(dataset: SimpleNamespace) -> None:
     searches = dataset.log.search_length[dataset.split.train].clamp(max=LENGTH).float().mean().item()
     print(
         f"{dataset.user_num - 1:,} users, {dataset.item_num - 1:,} items, {dataset.query_num - 1:,} queries, "
-        f"{len(dataset.split.train):,} training targets; {searches * BATCH:,.0f} (query, click) pairs in a batch of {BATCH}"
+        f"{len(dataset.split.train):,} targets; {searches * BATCH:,.0f} (query, click) pairs in a batch of {BATCH}"
     )
 
 
@@ -251,7 +251,7 @@ def plain_batch(batch: Interaction, negatives: Any, terms: Tensor) -> dict[str, 
 
 
 def in_turns(sides: dict[str, Side], rounds: int, steps: int = 5) -> dict[str, np.ndarray]:
-    """CPU seconds ``[steps in all, 3]`` of the parts of a step; the sides take turns, the first round does not count."""
+    """CPU seconds ``[steps, 3]`` of the parts of a step; the sides take turns, the first round does not count."""
     running = {name: side.batches() for name, side in sides.items()}
     seconds: dict[str, list[list[float]]] = {name: [] for name in sides}
     for number in range(rounds + 1):

@@ -61,9 +61,9 @@ class ModelUnderTest:
         write(logs, Path(self.folder) / name)
         values = {
             "data_path": str(self.folder), "MAX_ITEM_LIST_LENGTH": 8, "max_search_length": 6,
-            "max_clicks_per_search": 3, "max_terms_per_query": 4, "require_both_histories": False, "train_batch_size": 32, "seed": 11,
-            "load_col": {"inter": "*", "search": "*", "query": "*", "item": "*", "user": "*"},
-            "eval_args": {"mode": "uni19"}, **(self.config or {}),
+            "max_clicks_per_search": 3, "max_terms_per_query": 4, "require_both_histories": False,
+            "train_batch_size": 32, "seed": 11, "eval_args": {"mode": "uni19"},
+            "load_col": {"inter": "*", "search": "*", "query": "*", "item": "*", "user": "*"}, **(self.config or {}),
         }  # fmt: skip
         return SERDataset(SERConfig(self.model, name, None, values))
 

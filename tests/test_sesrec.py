@@ -30,8 +30,8 @@ CONFIG: dict[str, Any] = {
     "ITEM_LIST_LENGTH_FIELD": "item_length", "device": "cpu", **LENGTHS,
     "embedding_size": 5, "item_attribute_size": 3, "query_embedding_size": 4, "term_embedding_size": 3,
     "user_embedding_size": 4, "user_attribute_size": 2, "hidden_size": 8, "n_layers": 2, "n_heads": 2,
-    "dropout_prob": 0.0, "mlp_hidden_size": [24, 16], "alpha": 0.1, "beta": 0.5, "multi_interest": True, "alignment_negatives": 9,
-    "temperature": 0.1, "margin": 1.0, "split_threshold": "mean",
+    "dropout_prob": 0.0, "mlp_hidden_size": [24, 16], "alpha": 0.1, "beta": 0.5, "multi_interest": True,
+    "alignment_negatives": 9, "temperature": 0.1, "margin": 1.0, "split_threshold": "mean",
 }  # fmt: skip
 
 

@@ -44,7 +44,8 @@ def rank_targets(
         raise UserError("there is nothing to evaluate: no user has a target in this split")
     catalogue = None if loader.candidates is not None else _ranked_items(loader.catalogue.to(device))
     ranks, done = [], 0
-    for batch in tqdm(loader, desc="Evaluate", leave=False, dynamic_ncols=True, disable=None if show_progress else True):
+    quiet = None if show_progress else True  # None: quiet unless on a terminal
+    for batch in tqdm(loader, desc="Evaluate", leave=False, dynamic_ncols=True, disable=quiet):
         for interaction, items, positive in _blocks(scorer, catalogue, *_on_device(batch, device)):
             if catalogue is None:
                 scores, column = scorer.score(scorer.encode(interaction), items), positive

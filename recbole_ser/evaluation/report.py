@@ -54,7 +54,11 @@ def final_table(result: RunResult, folder: str | Path) -> str:
     lines = [
         f"{result.model} on {result.dataset}, {result.protocol}, seed {result.seed}",
         f"{'':<12}{'valid':>10}{'test':>10}",
-        *(f"{name:<12}{result.valid[name]:>10.4f}{value:>10.4f}" for name, value in result.test.items() if _shown(name)),
+        *(
+            f"{name:<12}{result.valid[name]:>10.4f}{value:>10.4f}"
+            for name, value in result.test.items()
+            if _shown(name)
+        ),
         *(f"{name:<12}{value}" for name, value in facts.items()),
         f"{'run':<12}{folder}",
     ]

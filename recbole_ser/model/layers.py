@@ -240,22 +240,17 @@ class TransformerLayer(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """Transformer layers.  Either half of the rows is cut to its longest history: sorted rows save work on padding."""
+    """Transformer layers, one after the other."""
 
     def __init__(self, width: int, layers: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(TransformerLayer(width, heads, dropout) for _ in range(layers))
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """States ``[B, T, d]`` from states ``[B, T, d]``, right-padded, valid where ``mask [B, T]`` is true."""
-        encoded = []
-        for half, half_mask in zip(states.chunk(2), mask.chunk(2)):
-            longest = max(1, int(half_mask.sum(dim=1).max()))
-            half, half_mask = half[:, :longest], half_mask[:, :longest]  # [B / 2, longest, d]
-            for layer in self.layers:
-                half = layer(half, half_mask)
-            encoded.append(F.pad(half, (0, 0, 0, states.shape[1] - longest)))  # [B / 2, T, d]
-        return torch.cat(encoded)
+        """States ``[B, T, d]`` from states ``[B, T, d]`` that are valid where ``mask [B, T]`` is true."""
+        for layer in self.layers:
+            states = layer(states, mask)
+        return states
 
 
 class CoAttention(nn.Module):

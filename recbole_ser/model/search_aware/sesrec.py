@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
 from recbole_ser.errors import ConfigError
@@ -117,9 +116,7 @@ class SESRec(SearchRecommender):
             self.co_attention.requires_grad_(False)
 
     def losses(self, interaction: Any) -> dict[str, Tensor]:
-        """As in the base class, with every item and query of the batch embedded once, and rows sorted by length."""
-        order = (interaction["item_length"] + interaction["search_length"]).argsort()
-        interaction = Interaction({field: values[order] for field, values in interaction.interaction.items()})
+        """As in the base class, with every item and query of the batch embedded once."""
         negatives = self.draw_negatives()
         item_fields = (self.ITEM_SEQ, "search_click_list", self.POS_ITEM_ID, self.NEG_ITEM_ID)
         items = [interaction[field] for field in item_fields]
