@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import torch
+from measure import in_own_process, machine, peak_memory_mib, print_table
 
 BATCHES = 300
 PARTS = {
@@ -40,7 +40,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         data = arguments.data or Path(temporary)
-        results = {name: _in_own_process(part, data, arguments.quick) for name, part in PARTS.items()}
+        results = {name: _measure(part, data, arguments.quick) for name, part in PARTS.items()}
     _print(results)
 
 
@@ -60,12 +60,12 @@ def measure_ours(folder: Path, lengths: dict[str, int]) -> dict[str, float]:
     config = SERConfig("SESRec", folder.name, None, values)
     dataset = SERDataset(config)
     loader = TrainLoader(config, dataset)
-    figures = {"ready": time.process_time() - start, "peak": _peak(), "histories": dataset.log.nbytes / 1e6}
+    figures = {"ready": time.process_time() - start, "peak": peak_memory_mib(), "histories": dataset.log.nbytes / 1e6}
     figures |= {"batches": _batches_per_second(loader), "rows": loader.rows}
 
     init_seed(0, True)
     model = SESRec(config, dataset)
-    optimizer = __import__("torch").optim.Adam(model.parameters(), fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
     steps, start = 0, time.process_time()
     for batch in loader:
         optimizer.zero_grad()
@@ -79,22 +79,21 @@ def measure_ours(folder: Path, lengths: dict[str, int]) -> dict[str, float]:
 
 def measure_recbole(folder: Path, lengths: dict[str, int]) -> dict[str, float]:
     """The same for RecBole's own classes; its training step is not measured here."""
-    import torch
     from recbole.config import Config
     from recbole.data import data_preparation
     from recbole.data.dataset import SequentialDataset
 
-    torch.set_num_threads(1)
     sys.argv = sys.argv[:1]
     start = time.process_time()
     values = {
         "data_path": str(folder.parent), "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
-        "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}, "train_batch_size": 512, "loss_type": "BPR",
+        "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1},
+        "train_batch_size": 512, "loss_type": "BPR",
         "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "uni99"}, "state": "ERROR", **lengths,
     }  # fmt: skip
     config = Config("SASRec", folder.name, config_dict=values)
     loader, _, _ = data_preparation(config, SequentialDataset(config))
-    figures = {"ready": time.process_time() - start, "peak": _peak()}
+    figures = {"ready": time.process_time() - start, "peak": peak_memory_mib()}
     return figures | {"batches": _batches_per_second(loader), "rows": len(loader.dataset)}
 
 
@@ -109,11 +108,7 @@ def _batches_per_second(loader: Any) -> float:
     return count / (time.process_time() - start)
 
 
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _in_own_process(part: tuple[str, str, dict[str, int]], data: Path, quick: bool) -> dict[str, float]:
+def _measure(part: tuple[str, str, dict[str, int]], data: Path, quick: bool) -> dict[str, float]:
     from recbole_ser.data.planted import generate
     from recbole_ser.data.synthetic import PRESETS, write
 
@@ -121,27 +116,23 @@ def _in_own_process(part: tuple[str, str, dict[str, int]], data: Path, quick: bo
     folder = data / (f"{preset}-tenth" if quick else preset)
     if not (folder / f"{folder.name}.inter").is_file():
         write(generate(PRESETS[preset].scaled(0.1) if quick else PRESETS[preset]), folder)
-    command = [sys.executable, __file__, "--part", side, str(folder), json.dumps(lengths)]
-    done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    return in_own_process(__file__, "--part", side, str(folder), json.dumps(lengths))
 
 
 def _print(results: dict[str, dict[str, float]]) -> None:
-    print(f"{'':<24}{'ready (CPU s)':>14}{'peak (MiB)':>12}{'batches/CPU s':>15}{'training rows':>15}")
-    for name, figures in results.items():
-        print(
-            f"{name:<24}{figures['ready']:>14.1f}{figures['peak']:>12,.0f}{figures['batches']:>15,.0f}{figures['rows']:>15,.0f}"
-        )
+    print(machine())
+    rows = [[name, f["ready"], f["peak"], f["batches"], f["rows"]] for name, f in results.items()]
+    print_table(["", "CPU s to be ready", "peak MiB", "batches per CPU s", "training rows"], rows)
     theirs, ours, large = results.values()
-    print(f"\nratios at Kindle's size: ready {theirs['ready'] / ours['ready']:.1f} times as fast, "
-          f"peak memory {theirs['peak'] / ours['peak']:.1f} times smaller, "
-          f"batches {ours['batches'] / theirs['batches']:.1f} times as fast")  # fmt: skip
+    print(
+        f"\nat Kindle's size: ready {theirs['ready'] / ours['ready']:.1f} times as fast, "
+        f"batches {ours['batches'] / theirs['batches']:.2f} times as fast, "
+        f"peak memory {theirs['peak'] / ours['peak']:.2f} times smaller"
+    )
     for size, figures in [("Kindle", ours), ("Kuaishou", large)]:
         share = 1 / figures["batches"] / figures["step"]
-        print(f"{size}: histories {figures['histories']:.0f} MB; fetching a batch is {share:.1%} of a SESRec training "
-              f"step ({figures['step'] * 1000:.0f} ms CPU)")  # fmt: skip
+        step = f"a SESRec training step ({figures['step'] * 1000:.0f} ms CPU)"
+        print(f"{size}: histories {figures['histories']:.0f} MB; fetching a batch is {share:.1%} of {step}")
 
 
 if __name__ == "__main__":

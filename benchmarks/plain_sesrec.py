@@ -106,6 +106,18 @@ def batches(dataset: PlainDataset, batch_size: int) -> Iterator[dict[str, Tensor
         yield {**batch, **dataset.alignment_negatives()}
 
 
+class Side(NamedTuple):
+    """One history of each row: T positions."""
+
+    states: Tensor  # [B, T, d]
+    weight: Tensor  # [B, T]
+    views: Tensor  # [B, 3, T]
+
+
+def repeat(values: Tensor, count: int) -> Tensor:
+    return values.repeat_interleave(count, dim=0)
+
+
 class PlainEncoder(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -158,6 +170,23 @@ class PlainSESRec(nn.Module):
         return self.query_projection(torch.cat([self.query(queries), mean], dim=-1))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        user, rec, search, queries, clicks = self.encode(batch)
+        positive = self.predict(rec, search, user, batch["items"][:, 0])
+        count = batch["items"].shape[1] - 1
+        repeated = [Side(*[repeat(value, count) for value in side]) for side in (rec, search)]
+        negative = self.predict(*repeated, repeat(user, count), batch["items"][:, 1:].reshape(-1))
+        labels = torch.cat([torch.ones_like(positive), torch.zeros_like(negative)])
+        losses = {"rec": F.binary_cross_entropy(torch.cat([positive, negative]), labels)}
+        losses["alignment"] = self.alpha * self.align(batch, queries, clicks, batch["clicks"] != 0)
+        losses["contrast"] = self.beta * (self.contrast(rec) + self.contrast(search))
+        return losses
+
+    def score_pairs(self, batch: dict[str, Tensor]) -> Tensor:
+        """Probabilities ``[n]``; each row of the batch is one (user, candidate) pair with its own histories."""
+        user, rec, search, _, _ = self.encode(batch)
+        return self.predict(rec, search, user, batch["items"][:, 0])
+
+    def encode(self, batch: dict[str, Tensor]) -> tuple[Tensor, Side, Side, Tensor, Tensor]:
         rec_mask, search_mask = batch["rec"] != 0, batch["queries"] != 0
         clicked = (batch["clicks"] != 0).unsqueeze(-1)
         queries = self.embed_queries(batch["queries"], batch["words"])
@@ -173,23 +202,10 @@ class PlainSESRec(nn.Module):
         rec_score = (self.search_vote @ zeroed_search.transpose(1, 2) @ affinity).squeeze(1)
         search_weight = torch.softmax(search_score.masked_fill(~search_mask, -1e12), dim=1)
         rec_weight = torch.softmax(rec_score.masked_fill(~rec_mask, -1e12), dim=1)
-        rec_views = [rec_mask, *self.split(rec_weight, rec_mask)]
-        search_views = [search_mask, *self.split(search_weight, search_mask)]
-
-        user = self.user(batch["user"])
-        positive = self.predict(rec, search, rec_views, search_views, user, batch["items"][:, 0])
-        count = batch["items"].shape[1] - 1
-        repeated = [x.repeat_interleave(count, dim=0) for x in (rec, search)]
-        views = [[view.repeat_interleave(count, dim=0) for view in side] for side in (rec_views, search_views)]
-        negatives = batch["items"][:, 1:].reshape(-1)
-        negative = self.predict(*repeated, *views, user.repeat_interleave(count, dim=0), negatives)
-        labels = torch.cat([torch.ones_like(positive), torch.zeros_like(negative)])
-        losses = {"rec": F.binary_cross_entropy(torch.cat([positive, negative]), labels)}
-        losses["alignment"] = self.alpha * self.align(batch, queries, clicks, clicked.squeeze(-1))
-        losses["contrast"] = self.beta * (
-            self.contrast(rec, rec_weight, rec_views) + self.contrast(search, search_weight, search_views)
-        )
-        return losses
+        rec_views = torch.stack([rec_mask, *self.split(rec_weight, rec_mask)], dim=1)
+        search_views = torch.stack([search_mask, *self.split(search_weight, search_mask)], dim=1)
+        sides = Side(rec, rec_weight, rec_views), Side(search, search_weight, search_views)
+        return self.user(batch["user"]), *sides, queries, clicks
 
     def split(self, weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         threshold = 1 / mask.sum(dim=1, keepdim=True)
@@ -199,18 +215,10 @@ class PlainSESRec(nn.Module):
             torch.where(dissimilar.any(dim=1, keepdim=True), dissimilar, mask),
         )
 
-    def predict(
-        self,
-        rec: Tensor,
-        search: Tensor,
-        rec_views: list[Tensor],
-        search_views: list[Tensor],
-        user: Tensor,
-        item: Tensor,
-    ) -> Tensor:
+    def predict(self, rec: Side, search: Side, user: Tensor, item: Tensor) -> Tensor:
         target = self.embed_items(item)  # [n, d]
-        parts = [self.attend(rec, view, target, self.rec_target) for view in rec_views]
-        parts += [self.attend(search, view, target, self.search_target) for view in search_views]
+        parts = [self.attend(rec.states, view, target, self.rec_target) for view in rec.views.unbind(1)]
+        parts += [self.attend(search.states, view, target, self.search_target) for view in search.views.unbind(1)]
         return torch.sigmoid(self.mlp(torch.cat([user, *parts, target], dim=1)).squeeze(1))
 
     def attend(self, states: Tensor, view: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -218,11 +226,11 @@ class PlainSESRec(nn.Module):
         attention = torch.softmax(scores.masked_fill(~view, -1e16), dim=1)
         return (attention.unsqueeze(1) @ states).squeeze(1)
 
-    def contrast(self, states: Tensor, weight: Tensor, views: list[Tensor]) -> Tensor:
-        anchor = (weight.unsqueeze(1) @ states).squeeze(1)
-        means = [(states * view.unsqueeze(2)).sum(1) / view.sum(1, keepdim=True) for view in views[1:]]
-        loss = nn.TripletMarginWithDistanceLoss(margin=self.margin)
-        return loss(anchor, *means)
+    def contrast(self, side: Side) -> Tensor:
+        anchor = (side.weight.unsqueeze(1) @ side.states).squeeze(1)
+        views = side.views[:, 1:].unbind(1)
+        means = [(side.states * view.unsqueeze(2)).sum(1) / view.sum(1, keepdim=True) for view in views]
+        return nn.TripletMarginWithDistanceLoss(margin=self.margin)(anchor, *means)
 
     def align(self, batch: dict[str, Tensor], queries: Tensor, clicks: Tensor, clicked: Tensor) -> Tensor:
         query = queries.unsqueeze(2).expand_as(clicks)[clicked]  # [pairs, d]

@@ -43,6 +43,18 @@ def test_log_sum_exp_of_tanh_equals_the_plain_formula_to_1e_5(temperature: float
         assert (ours.double() - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item())
 
 
+def test_counts_stand_for_repeated_columns() -> None:
+    left, right = inputs(5, 4, torch.float64)
+    tau, counts = torch.tensor(0.3, dtype=torch.float64, requires_grad=True), torch.tensor([3, 1, 1, 2])
+    results = []
+    for value in (
+        log_sum_exp_tanh(left, right, tau, counts),
+        plain(left, right.repeat_interleave(counts, dim=0), tau),
+    ):
+        results.append([value, *torch.autograd.grad(value.square().sum(), (left, right, tau))])
+    torch.testing.assert_close(*results)
+
+
 @pytest.mark.parametrize("scale", [0.0, 1e4])
 def test_log_sum_exp_of_tanh_is_finite_where_tanh_is_flat_or_saturated(scale: float) -> None:
     left, right = inputs(6, 8, torch.float32, scale)

@@ -42,11 +42,13 @@ class _LogSumExpTanh(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor, temperature: Tensor) -> Tensor:
+    def forward(ctx: Any, left: Tensor, right: Tensor, temperature: Tensor, counts: Tensor | None) -> Tensor:
         rate = 2 / (float(temperature) * math.log(2))
         u = (left @ (right.t() * -2)).sigmoid_()  # [J, K]
         lowest = u.amin(dim=1, keepdim=True)  # [J, 1]
         share = torch.sub(lowest * rate, u, alpha=rate).exp2_()  # exp((tanh - its maximum) / temperature)
+        if counts is not None:
+            share.mul_(counts.to(share.dtype))
         total = share.sum(dim=1, keepdim=True)
         share.mul_(u)
         mean_tanh = 1 - 2 * share.sum(dim=1, keepdim=True) / total
@@ -56,7 +58,7 @@ class _LogSumExpTanh(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         left, right, temperature, factor, total, mean_tanh = ctx.saved_tensors
         gradient = gradient.unsqueeze(1)  # [J, 1]
         scale = 4 * gradient / (temperature * total)
@@ -64,17 +66,24 @@ class _LogSumExpTanh(torch.autograd.Function):
             (factor @ right) * scale,
             ((left * scale).t() @ factor).t(),  # several times as fast as factor.t() @ (left * scale)
             -(gradient * mean_tanh).sum() / temperature.square(),
+            None,
         )
 
 
-def log_sum_exp_tanh(left: Tensor, right: Tensor, temperature: Tensor) -> Tensor:
-    """``log sum_k exp(tanh(left_j . right_k) / temperature)``: ``[J]`` from ``left [J, d]`` and ``right [K, d]``.
+def log_sum_exp_tanh(left: Tensor, right: Tensor, temperature: Tensor, counts: Tensor | None = None) -> Tensor:
+    """``log sum_k counts_k exp(tanh(left_j . right_k) / temperature)``, in single precision at least.
 
-    Computed in single precision at least, also where autocast is on.
+    Args:
+        left, right: ``[J, d]`` and ``[K, d]``.
+        temperature: scalar.
+        counts: ``[K]`` how often each of ``right`` occurs, at least once; by default once.
+
+    Returns:
+        ``[J]``.
     """
     left, right = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (left, right))
     with torch.autocast(left.device.type, enabled=False):
-        return _LogSumExpTanh.apply(left, right, temperature)
+        return _LogSumExpTanh.apply(left, right, temperature, counts)
 
 
 def info_nce(positives: Tensor, negatives: Tensor) -> Tensor:

@@ -199,7 +199,8 @@ class SESRec(SearchRecommender):
     def alignment_loss(self, interaction: Any, negatives: AlignmentNegatives) -> Tensor:
         """Eq. 6-8: the mean over all P (query, click) pairs of the batch.
 
-        Many pairs share their query or their item, so sums over negatives are taken once per distinct one.
+        Many pairs share their query or their item, so sums over negatives are taken once per distinct one; likewise
+        many negatives are the same query.
         """
         clicks = interaction["search_click_list"]  # [B, S, C]
         queries = interaction["search_query_list"].unsqueeze(2).expand_as(clicks)  # [B, S, C]
@@ -208,14 +209,16 @@ class SESRec(SearchRecommender):
         distinct_items, item_place = distinct(clicks, self.items.count)
         distinct_queries, query_place = distinct(queries, self.queries.count)
         item_row, query_row = item_place[clicks], query_place[queries]  # [P]
+        negative_queries, _ = distinct(negatives.queries, self.queries.count)
+        negative_counts = negatives.queries.bincount()[negative_queries]  # [distinct negative queries]
 
         temperature = self.temperature()
         item = self.items(distinct_items)  # [distinct items, d]
         query = self.queries(distinct_queries) @ self.alignment  # q' W_A [distinct queries, d]
-        negative_query = self.queries(negatives.queries) @ self.alignment  # [K, d]
+        negative_query = self.queries(negative_queries) @ self.alignment  # [distinct negative queries, d]
         positive = torch.tanh((lookup(query, query_row) * lookup(item, item_row)).sum(dim=1)) / temperature  # [P]
         to_items = log_sum_exp_tanh(query, self.items(negatives.items), temperature)  # [distinct queries]
-        to_queries = log_sum_exp_tanh(item, negative_query, temperature)  # [distinct items]
+        to_queries = log_sum_exp_tanh(item, negative_query, temperature, negative_counts)  # [distinct items]
         q2i = info_nce(positive, to_items.index_select(0, query_row))  # Eq. 6: [P]
         i2q = info_nce(positive, to_queries.index_select(0, item_row))  # Eq. 7: [P]
         return 0.5 * (q2i + i2q).sum() / max(len(clicks), 1)  # Eq. 8
