@@ -13,7 +13,7 @@ from tqdm import tqdm
 from recbole_ser.errors import UserError
 
 SCORES_AT_ONCE = 1 << 26  # scores that are held together: 256 MiB in single precision
-PAIRS_AT_ONCE = 1 << 17  # (row, item) pairs per call of ``score`` when a catalogue is ranked
+PAIRS_AT_ONCE = 1 << 14  # (row, item) pairs per call of ``score`` when a catalogue is ranked
 
 
 class Scorer(Protocol):

@@ -311,9 +311,10 @@ class PairMLP(nn.Module):
     def forward(self, row: Tensor, pair: Tensor) -> Tensor:
         """``[B, C]`` from ``row [B, r]`` and ``pair [B, C, p]``."""
         row_weight, pair_weight = self.first.weight.split([self.row_width, pair.shape[2]], dim=1)
-        hidden = F.linear(row, row_weight, self.first.bias).unsqueeze(1) + F.linear(pair, pair_weight)  # [B, C, h]
+        hidden = F.linear(pair, pair_weight)  # [B, C, h]
+        hidden += F.linear(row, row_weight, self.first.bias).unsqueeze(1)
         for layer in self.others:
-            hidden = layer(self.dropout(F.relu(hidden)))  # [B, C, next width]
+            hidden = layer(self.dropout(F.relu(hidden, inplace=True)))  # [B, C, next width]
         return hidden.squeeze(2)
 
 
