@@ -261,7 +261,7 @@ class SERDataset(Dataset):
         """A feature frame as RecBole's models read it: int64 tokens and token sequences, float32 floats."""
         columns = {
             field: torch.tensor(feat[field].to_numpy(np.float32 if self._is_float(field) else np.int64))
-            for field in feat
+            for field in map(str, feat)
         }
         return Interaction({**columns, **{field: table.long() for field, table in tables.items()}})
 
