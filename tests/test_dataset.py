@@ -205,6 +205,28 @@ def test_a_data_set_without_searches_runs_where_the_protocol_allows(tmp_path: Pa
     assert batch["search_click_list"].shape == (3, 3, 2)
 
 
+def test_required_columns_are_loaded_whatever_load_col_says(toy: Callable[..., SERDataset]) -> None:
+    full, narrow = toy(), toy(load_col={"inter": ["item_id"], "search": ["clicked_items"], "query": ["terms"]})
+    assert torch.equal(full.log.items, narrow.log.items) and torch.equal(full.log.queries, narrow.log.queries)
+    assert torch.equal(full.log.clicks, narrow.log.clicks)
+
+
+def test_clicked_items_are_items_under_any_name(tmp_path: Path) -> None:
+    base = write_toy(tmp_path)
+    path = base / "toy.search"
+    path.write_text(path.read_text().replace("clicked_items:", "opened:"))
+    dataset = load_dataset(tmp_path, "toy", CLICKED_ITEMS_FIELD="opened")
+    assert tokens(dataset, "item_id", dataset.log.clicks) == ["i3", "x", "i2", "i6", "x"]
+
+
+def test_a_query_that_is_listed_twice_is_named(tmp_path: Path) -> None:
+    base = write_toy(tmp_path)
+    with (base / "toy.query").open("a") as handle:
+        handle.write("q2\tgreen\n")
+    with pytest.raises(DataError, match=r"toy\.query:5: query 'q2' is listed twice"):
+        load_dataset(tmp_path, "toy")
+
+
 def test_time_cannot_be_normalised(toy: Callable[..., SERDataset]) -> None:
     with pytest.raises(ConfigError, match="orders the events"):
         toy(normalize_all=True)

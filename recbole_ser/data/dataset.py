@@ -92,7 +92,11 @@ class SERDataset(Dataset):
             return None
         columns = atomic.read_header(filepath, self.config["field_separator"])
         required = self._required(source, filepath, {column.name for column in columns})
-        wanted = [c for c in columns if (load is None or c.name in load) and c.name not in (unload or ())]
+        wanted = [
+            c
+            for c in columns
+            if c.name in required or ((load is None or c.name in load) and c.name not in (unload or ()))
+        ]
         for name in sorted((load or set()) - {column.name for column in columns}):
             raise DataError(filepath, "the column named in load_col is missing", line=1, column=name)
         for column in wanted:
@@ -183,6 +187,10 @@ class SERDataset(Dataset):
         super()._normalize()
 
     # --- ids --------------------------------------------------------------------------------------------------------
+
+    def _set_alias(self, alias_name: str, default_value: list[str]) -> None:
+        """Clicked items are items, whatever the configuration says about aliases."""
+        super()._set_alias(alias_name, default_value + [self.clicks_field] * (alias_name == "item_id"))
 
     def _init_alias(self) -> None:
         """RecBole leaves columns of additional files out of the id spaces; ours have ids too."""
@@ -304,7 +312,14 @@ class SERDataset(Dataset):
             return torch.zeros((self.query_num, 1), dtype=torch.int32)
         width = min(int(np.diff(terms.starts).max(initial=1)), self.config["max_terms_per_query"])
         table = np.zeros((self.query_num, width), dtype=np.int32)
-        table[self.query_feat[self.query_field].to_numpy()] = terms.padded(width)
+        queries = self.query_feat[self.query_field]
+        if queries.duplicated().any():
+            row = int(queries.duplicated().argmax())
+            token = self.id2token(self.query_field, int(queries.iloc[row]))
+            raise DataError(
+                f"{self.dataset_path}/{self.dataset_name}.query", f"query '{token}' is listed twice", line=row + 2
+            )
+        table[queries.to_numpy()] = terms.padded(width)
         return torch.from_numpy(table)
 
     def _attributes(self, feat_name: str, key: str, size: int) -> dict[str, Tensor]:
