@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from recbole_ser.data import atomic
 from recbole_ser.data.atomic import Column, Ragged
 from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_event_log
 from recbole_ser.data.instances import Split, split_instances
+from recbole_ser.data.vocabulary import token_column
 from recbole_ser.errors import ConfigError, DataError
 from recbole_ser.files import sha256
 
@@ -207,39 +207,25 @@ class SERDataset(Dataset):
 
     def _remap(self, remap_list: list[tuple[pd.DataFrame, str, FeatureType]]) -> None:
         """Number the tokens of one id space from 1, in order of appearance, file by file; sequences share the space."""
+        separator = self.config["seq_separator"]
         columns = [
-            self._tokens(feat[field], kind == FeatureType.TOKEN_SEQ) for feat, field, kind in remap_list
-        ]  # fmt: skip
+            token_column(feat[field], separator if kind == FeatureType.TOKEN_SEQ else None)
+            for feat, field, kind in remap_list
+        ]
         if not columns:
             return
-        numbers, tokens = pd.factorize(np.concatenate([tokens for tokens, _ in columns]))
+        numbers, tokens = pd.factorize(np.concatenate([column.tokens for column in columns]))
         id_token = np.concatenate([["[PAD]"], tokens]).astype(object)
         token_id = dict(zip(id_token.tolist(), range(len(id_token))))
-        ends = np.cumsum([len(tokens) for tokens, _ in columns])[:-1]
-        for (feat, field, _), (_, assign), ids in zip(remap_list, columns, np.split(numbers + 1, ends)):
+        ends = np.cumsum([len(column.tokens) for column in columns])[:-1]
+        for (feat, field, _), column, ids in zip(remap_list, columns, np.split(numbers + 1, ends)):
             self.field2id_token[field], self.field2token_id[field] = id_token, token_id
-            values = assign(ids.astype(np.int32))
+            values = column.with_ids(ids.astype(np.int32))
             if isinstance(values, Ragged):
                 self.sequences[self._feat_name(feat), field] = values
                 del feat[field]
             else:
                 feat[field] = values
-
-    def _tokens(
-        self, texts: pd.Series, is_sequence: bool
-    ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray | Ragged]]:
-        """The distinct tokens of a column in order of appearance, and how ids for them become the column's values."""
-        texts = texts.cat.remove_unused_categories()
-        if not is_sequence:
-            codes = texts.cat.codes.to_numpy()
-            return texts.cat.categories.to_numpy(object), lambda ids: np.append(ids, np.int32(0))[codes]
-        tokens, rows, lists = atomic.split_sequences(texts, self.config["seq_separator"])
-        missing = Ragged(lists.values, np.append(lists.starts, lists.starts[-1]))  # row -1: an empty list
-
-        def assign(ids: np.ndarray) -> Ragged:
-            return Ragged(ids[missing.values], missing.starts).take(rows % (len(lists.starts)))
-
-        return tokens.astype(object), assign
 
     def _feat_name(self, feat: pd.DataFrame) -> str:
         return next(name for name in self.feat_name_list if getattr(self, name) is feat)
