@@ -8,7 +8,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
@@ -118,8 +117,6 @@ class SERConfig(Config):
                 super().__init__(model, dataset, config_file_list, config_dict)
         except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
             raise ConfigError(str(error)) from error
-        if self["num_threads"]:
-            torch.set_num_threads(self["num_threads"])
 
     def candidate_mode(self, phase: str) -> tuple[str, int]:
         """(distribution, negatives) of the candidates of a split; ``("full", 0)`` for the whole catalogue."""

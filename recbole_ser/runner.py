@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import init_seed
 
@@ -61,6 +62,8 @@ def resume(path: str | Path, *, callback: Callable[[int, dict[str, float]], None
 
 
 def _run(config: SERConfig, folder: RunFolder, callback: Callable[[int, dict[str, float]], None] | None) -> RunResult:
+    if config["num_threads"]:
+        torch.set_num_threads(config["num_threads"])
     config["run_dir"] = config["checkpoint_dir"] = str(folder.path)
     with log_to(folder.log, config["state"]):
         log = logging.getLogger()
