@@ -6,7 +6,7 @@ histories are the two stretches of events that end where it begins.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -41,9 +41,6 @@ class EventLog:
     search_start: Tensor
     clicks: Tensor
     click_start: Tensor
-
-    def to(self, device: torch.device | str) -> EventLog:
-        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     @property
     def nbytes(self) -> int:
@@ -106,7 +103,7 @@ def build_event_log(
 
 @dataclass(frozen=True)
 class HistoryReader:
-    """Gathers the histories of any targets, on the device where the log lies.
+    """Gathers the histories of any targets.
 
     Args:
         log: the events.
