@@ -91,7 +91,8 @@ class SERConfig(Config):
     """RecBole's configuration for one model and one data set.
 
     Later layers win: RecBole's defaults, ``properties/overall.yaml``, ``properties/model/<Model>.yaml``,
-    ``properties/dataset/<dataset>.yaml``, the files of ``config_file_list``, ``config_dict``.  Mappings
+    ``properties/dataset/<dataset>.yaml`` (where ``models: {<Model>: {...}}`` holds for that model only), the files of
+    ``config_file_list``, ``config_dict``.  Mappings
     (``eval_args``, ``train_neg_sample_args``) are merged key by key; everything else is replaced.
 
     Args:
@@ -179,7 +180,9 @@ class SERConfig(Config):
         ]:
             if (folder / file).is_file():
                 owner = "recbole/properties" if folder == theirs else "properties"
-                self._overlay(self.internal_config_dict, read_yaml(folder / file), f"{owner}/{file}")
+                values = read_yaml(folder / file)
+                values.update(values.pop("models", {}).get(model, {}))  # what a data set's file says of one model
+                self._overlay(self.internal_config_dict, values, f"{owner}/{file}")
         defaults = getattr(model_class, "default_config", {})
         self._overlay(self.internal_config_dict, {k: v for k, v in defaults.items() if k not in self.origin}, model)
         self.origin.update(by_the_user)

@@ -35,6 +35,13 @@ def test_dataset_values_override_model_values() -> None:
     assert config.origin["hidden_size"] == "properties/dataset/kindle.yaml"
 
 
+def test_a_data_set_can_say_what_holds_for_one_model_only() -> None:
+    sesrec, sasrec = SERConfig("SESRec", "cell"), SERConfig("SASRec", "cell")
+    assert (sesrec["learning_rate"], sesrec["weight_decay"]) == (0.003, 0.0001)
+    assert (sasrec["learning_rate"], sasrec["weight_decay"]) == (0.001, 0.0)
+    assert "models" not in sasrec and sasrec["hidden_size"] == sesrec["hidden_size"] == 32
+
+
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
