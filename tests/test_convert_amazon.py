@@ -450,10 +450,8 @@ def test_the_command_prints_what_became_of_the_rows(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(("recipe", "searches"), [("sesrec", 194_434), ("gserec", 150_663)])
-def test_real_logs(tmp_path: Path, recipe: str, searches: int) -> None:
-    if "RECBOLE_SER_DATA" not in os.environ:
-        pytest.skip("RECBOLE_SER_DATA names no folder of real data")
-    raw = Path(os.environ["RECBOLE_SER_DATA"]) / "amazon_cell"
+def test_real_logs(real_data: Path, tmp_path: Path, recipe: str, searches: int) -> None:
+    raw = real_data / "amazon_cell"
     reviews = raw / "reviews_Cell_Phones_and_Accessories_5.json.gz"
     sizes = amazon.convert(reviews, raw, tmp_path / "cell", recipe)["sizes"]
     assert (sizes["users"], sizes["items"], sizes["interactions"]) == (27_879, 10_429, 194_439)

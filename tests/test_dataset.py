@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES, load_dataset, write_lines, write_toy
+from conftest import load_dataset, write_lines, write_toy
 
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader, instances
@@ -291,4 +291,3 @@ def test_sizes_in_actions_not_in_actions_times_length(tmp_path: Path) -> None:
         load_dataset(tmp_path, "toy", MAX_ITEM_LIST_LENGTH=length, max_search_length=length) for length in (2, 5000)
     )
     assert short.log.nbytes == long.log.nbytes
-    assert SIZES["MAX_ITEM_LIST_LENGTH"] == 4

@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -483,12 +482,10 @@ def test_packaged_data_sets(
     assert (tmp_path / name / f"{name}.item").exists() == metadata
 
 
-def test_real_logs_are_prepared_from_their_folder(tmp_path: Path) -> None:
-    if "RECBOLE_SER_DATA" not in os.environ:
-        pytest.skip("RECBOLE_SER_DATA names no folder of real data")
+def test_real_logs_are_prepared_from_their_folder(real_data: Path, tmp_path: Path) -> None:
     raw = tmp_path / "cell" / "raw"
     raw.mkdir(parents=True)
-    for path in (Path(os.environ["RECBOLE_SER_DATA"]) / "amazon_cell").iterdir():
+    for path in (real_data / "amazon_cell").iterdir():
         (raw / path.name).symlink_to(path)
     ensure_dataset("cell", yaml.safe_load((PROPERTIES / "cell.yaml").read_text()), tmp_path)
     assert json.loads((tmp_path / "cell" / "manifest.json").read_text())["sizes"]["search_events"] == 194_434
