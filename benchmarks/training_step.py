@@ -194,7 +194,7 @@ PLAIN_NAMES = {
     "attention.input.": "attention.in_proj_", "attention.output.": "attention.out_proj.",
     "co_attention.left.weight": "search_vote", "co_attention.right.weight": "rec_vote",
     "co_attention.affinity": "affinity", "rec_interest.weight": "rec_target", "search_interest.weight": "search_target",
-    "temperature.raw": "raw_temperature", "mlp.first.": "mlp.0.", "mlp.others.0.": "mlp.3.", "mlp.others.1.": "mlp.6.",
+    "alignment.temperature.raw": "raw_temperature", "alignment.weight": "alignment", "mlp.first.": "mlp.0.", "mlp.others.0.": "mlp.3.", "mlp.others.1.": "mlp.6.",
 }  # fmt: skip
 
 
@@ -216,7 +216,7 @@ def compare_values(dataset: SimpleNamespace) -> None:
     copy_weights(ours, plain)
     batch = next(iter(TrainLoader(CONFIG, dataset)))
     torch.manual_seed(2)
-    negatives = ours.draw_negatives()
+    negatives = ours.alignment.draw(ours.items.count)
     torch.manual_seed(2)
     losses, expected = ours.losses(batch), plain(plain_batch(batch, negatives, dataset.query_terms.long()))
     torch.stack(list(losses.values())).sum().backward()

@@ -9,18 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_ser.model.embeddings import Attribute, FeatureEmbedding, PassCache, distinct, lookup
 from recbole_ser.model.layers import (
-    Attribute,
     CoAttention,
     Dropout,
-    FeatureEmbedding,
     PairMLP,
-    PassCache,
     TargetAttention,
     TransformerEncoder,
-    distinct,
     initialise,
-    lookup,
     masked_mean,
     masked_softmax,
 )

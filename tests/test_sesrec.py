@@ -97,7 +97,7 @@ def build(seed: int = 0, scale: float = 1.0, **values: Any) -> SESRec:
     model = SESRec({**CONFIG, **values}, fake_dataset())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name != "temperature.raw":
+            if name != "alignment.temperature.raw":
                 spread = 0.2 if parameter.dim() == 1 else 0.6
                 parameter.add_(torch.randn_like(parameter) * spread * scale)
                 if name.startswith("co_attention"):
@@ -114,9 +114,10 @@ def reference(model: SESRec, **values: Any) -> tuple[Reference, dict[str, Tensor
 
 def losses_and_negatives(model: SESRec, rows: list[Row]) -> tuple[dict[str, Tensor], tuple[list[int], list[int]]]:
     torch.manual_seed(5)
-    negatives = model.draw_negatives()
+    negatives = model.alignment.draw(model.items.count) if model.alpha else None
     torch.manual_seed(5)
-    return model.losses(interaction(rows)), (negatives.items.tolist(), negatives.queries.tolist())
+    losses = model.losses(interaction(rows))
+    return losses, (negatives.items.tolist(), negatives.queries.tolist()) if negatives else ([], [])
 
 
 # --- against the reference ------------------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ def test_every_parameter_is_trained_or_frozen(values: dict[str, Any]) -> None:
 
 def test_what_is_switched_off_does_not_exist() -> None:
     parameters = {key: {name for name, _ in build(**values).named_parameters()} for key, values in ABLATIONS.items()}
-    alignment = {"alignment", "temperature.raw"}
+    alignment = {"alignment.weight", "alignment.temperature.raw"}
     co_attention = {"co_attention.affinity", "co_attention.left.weight", "co_attention.right.weight"}
     assert parameters["alignment"] - parameters["base"] == alignment
     assert parameters["contrast"] - parameters["alignment"] == co_attention
@@ -295,7 +296,7 @@ def test_the_order_of_a_history_matters() -> None:
 def test_negatives_are_fresh_items_of_the_catalogue_and_queries_of_the_training_searches() -> None:
     model = build(alignment_negatives=4000)
     torch.manual_seed(0)
-    first, second = model.draw_negatives(), model.draw_negatives()
+    first, second = model.alignment.draw(model.items.count), model.alignment.draw(model.items.count)
     assert not torch.equal(first.items, second.items) and not torch.equal(first.queries, second.queries)
     assert first.items.unique().tolist() == list(range(1, 30))
     shares = first.queries.bincount(minlength=9) / 4000
@@ -305,8 +306,8 @@ def test_negatives_are_fresh_items_of_the_catalogue_and_queries_of_the_training_
 
 def test_the_temperature_stays_above_its_minimum() -> None:
     model = build(dropout_prob=0.1, beta=0.0, multi_interest=False).train()
-    assert model.no_weight_decay() == {"temperature.raw"}
-    assert math.isclose(model.temperature().item(), 0.1, rel_tol=1e-6)
+    assert model.no_weight_decay() == {"alignment.temperature.raw"}
+    assert math.isclose(model.alignment.temperature().item(), 0.1, rel_tol=1e-6)
     optimizer = build_adam(model, "adam", rate=0.1, weight_decay=0.1)
     lowest = 1.0
     for _ in range(500):
@@ -314,8 +315,8 @@ def test_the_temperature_stays_above_its_minimum() -> None:
         model.calculate_loss(interaction(ROWS)).backward()
         optimizer.step()
         with torch.no_grad():
-            model.temperature.raw -= 0.01  # push it down, as an objective would that likes it cold
-        lowest = min(lowest, model.temperature().item())
+            model.alignment.temperature.raw -= 0.01  # push it down, as an objective would that likes it cold
+        lowest = min(lowest, model.alignment.temperature().item())
     assert 0.00999 < lowest < 0.02
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
@@ -332,7 +333,7 @@ def test_one_step_is_adam_with_decay_of_everything_but_the_temperature() -> None
     gradients = {name: value.grad.clone() for name, value in model.named_parameters()}
     optimizer.step()
     for name, value in model.named_parameters():
-        gradient = gradients[name] + (0 if name == "temperature.raw" else decay * before[name])
+        gradient = gradients[name] + (0 if name == "alignment.temperature.raw" else decay * before[name])
         expected = before[name] - rate * gradient / (gradient.abs() + 1e-8)  # the first step's moments are g and g^2
         torch.testing.assert_close(value.detach(), expected, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
@@ -407,7 +408,7 @@ def test_initial_weights_are_the_published_ones() -> None:
         model.items.ids.weight[1:]: math.sqrt(2 / (4000 + 32)),
         model.mlp.first.weight: math.sqrt(2 / (200 + model.mlp.first.in_features)),
         model.rec_interest.weight: math.sqrt(2 / (32 * 32 + 32)),
-        model.alignment: math.sqrt(2 / 64),
+        model.alignment.weight: math.sqrt(2 / 64),
         model.rec_encoder.layers[0].attention.input.weight: math.sqrt(2 / (4 * 32)),
     }
     for weight, expected in spread.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor
 
-from recbole_ser.model.layers import PassCache
+from recbole_ser.model.embeddings import FeatureEmbedding, Mentions, PassCache
 from recbole_ser.model.losses import Temperature
 
 PAIRS_AT_ONCE = 1 << 14  # (row, item) pairs per call of ``score`` when the catalogue is scored: what fits in a cache
@@ -27,11 +29,15 @@ class SearchRecommender(PassCache, SequentialRecommender):
     ``max_search_length``, C: ``max_clicks_per_search``, N: ``train_neg_sample_args.sample_num``):
     ``user_id [B]``, ``item_id [B]``, ``item_id_list [B, L]``, ``item_length [B]``, ``search_query_list [B, S]``,
     ``search_click_list [B, S, C]``, ``search_source_list [B, S]``, ``search_length [B]``, and in training
-    ``neg_item_id [B, N]``.
+    ``neg_item_id [B, N]``.  ``search_place_list [B, S]`` orders the two histories: it is the number of items of
+    ``item_id_list`` that come before the search.  With ``session_gap`` there are ``item_session_list [B, L]`` and
+    ``search_session_list [B, S]``: how many sessions before that of the target the event was.
     """
 
     n_items: int  # padding id included
     input_type = InputType.LISTWISE  # one positive beside a list of negatives
+    search_task = False  # whether training batches bring search instances, see JointRecommender
+    pretrain_epochs = 0  # the first epochs, in which early stopping does not count
 
     def encode(self, interaction: Any) -> Any:
         """The user side, once per row of ``interaction``; what it returns goes to ``score`` as it is."""
@@ -45,22 +51,50 @@ class SearchRecommender(PassCache, SequentialRecommender):
         """Named scalar losses that are added to the main one, already weighted."""
         return {}
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before each training epoch, counted from 0, also when a run is resumed."""
+
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the optimiser's weight decay must leave alone: temperatures."""
         return {f"{name}.raw" for name, module in self.named_modules() if isinstance(module, Temperature)}
 
     def losses(self, interaction: Any) -> dict[str, Tensor]:
         """The main loss, ``rec``, and the auxiliary ones, by name; their sum is what is minimised."""
+        with self.embedded_once(interaction):
+            return self.rec_losses(interaction)
+
+    def rec_losses(self, interaction: Any) -> dict[str, Tensor]:
+        """The losses of the recommendation task."""
         state = self.encode(interaction)
         return {"rec": self.main_loss(interaction, state), **self.auxiliary_losses(interaction, state)}
 
     def main_loss(self, interaction: Any, state: Any) -> Tensor:
         """Binary cross entropy of one positive and N negatives, averaged over all B(N+1) pairs."""
-        positive, negatives = interaction[self.POS_ITEM_ID], interaction[self.NEG_ITEM_ID]
-        logits = self.score(state, torch.cat([positive.unsqueeze(1), negatives], dim=1))  # [B, 1 + N]
-        labels = torch.zeros_like(logits)
-        labels[:, 0] = 1.0
-        return F.binary_cross_entropy_with_logits(logits, labels)
+        return positive_first_loss(self.score(state, self.training_items(interaction)))
+
+    def training_items(self, interaction: Any) -> Tensor:
+        """``[B, 1 + N]``: the positive and its negatives."""
+        return torch.cat([interaction[self.POS_ITEM_ID].unsqueeze(1), interaction[self.NEG_ITEM_ID]], dim=1)
+
+    def mentions(self, interaction: Any) -> Mentions:
+        """Every item and query id that a training step on ``interaction`` embeds; a model with more of them adds its own."""
+        fields = (self.ITEM_SEQ, "search_click_list", self.POS_ITEM_ID, self.NEG_ITEM_ID)
+        queries = [interaction[field] for field in ("search_query_list", "query_id") if field in interaction]
+        return Mentions(_flat([interaction[field] for field in fields]), _flat(queries))
+
+    @contextmanager
+    def embedded_once(self, *interactions: Any, more: list[Mentions] | None = None) -> Iterator[None]:
+        """Inside this block every item and query mentioned is embedded once, and embedding it again is a lookup.
+
+        It concerns the ``FeatureEmbedding`` called ``items`` and the one called ``queries``, where a model has them.
+        """
+        mentioned = [self.mentions(interaction) for interaction in interactions] + (more or [])
+        with ExitStack() as stack:
+            for name in ("items", "queries"):
+                embedding = getattr(self, name, None)
+                if isinstance(embedding, FeatureEmbedding):
+                    stack.enter_context(embedding.shared(*(getattr(ids, name) for ids in mentioned)))
+            yield
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         return torch.stack(list(self.losses(interaction).values())).sum()
@@ -75,3 +109,55 @@ class SearchRecommender(PassCache, SequentialRecommender):
         state, rows = self.encode(interaction), len(interaction[self.ITEM_SEQ])
         chunks = items.split(max(1, PAIRS_AT_ONCE // rows))
         return torch.cat([self.score(state, chunk.expand(rows, -1)) for chunk in chunks], dim=1)
+
+
+class JointRecommender(SearchRecommender):
+    """A model that learns to search beside learning to recommend, with shared representations.
+
+    Its training batches have an attribute ``search``: an interaction of search instances with the fields of
+    ``SearchRecommender`` and ``query_id [B']``, where ``item_id`` is the clicked item, the histories are what came
+    before the search, and ``neg_item_id`` are items the user neither interacted with nor clicked.  It is ``None``
+    where the training period has no searches.  One epoch goes through all of them once.
+
+    The losses of the search task are multiplied by ``search_weight`` and logged as ``search``, ``search_...``.
+    """
+
+    search_task = True
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.search_weight: float = config["search_weight"]
+
+    def encode_search(self, interaction: Any) -> Any:
+        """The user side of search instances; by default as for recommendation."""
+        return self.encode(interaction)
+
+    def score_search(self, state: Any, queries: Tensor, items: Tensor) -> Tensor:
+        """Logits ``[B, C]`` of the items ``[B, C]`` under the queries ``[B]``."""
+        raise NotImplementedError
+
+    def losses(self, interaction: Any) -> dict[str, Tensor]:
+        search = getattr(interaction, "search", None)
+        if search is None:
+            return super().losses(interaction)
+        with self.embedded_once(interaction, search):
+            losses = self.rec_losses(interaction)
+            found = self.search_losses(search)
+        return {**losses, **{name: self.search_weight * loss for name, loss in found.items()}}
+
+    def search_losses(self, interaction: Any) -> dict[str, Tensor]:
+        """The losses of the search task, by name, not yet weighted; by default the cross entropy of ``main_loss``."""
+        state = self.encode_search(interaction)
+        logits = self.score_search(state, interaction["query_id"], self.training_items(interaction))
+        return {"search": positive_first_loss(logits)}
+
+
+def positive_first_loss(logits: Tensor) -> Tensor:
+    """Mean binary cross entropy of ``logits [B, 1 + N]`` whose first column is the positives'."""
+    labels = torch.zeros_like(logits)
+    labels[:, 0] = 1.0
+    return F.binary_cross_entropy_with_logits(logits, labels)
+
+
+def _flat(ids: list[Tensor]) -> Tensor:
+    return torch.cat([some.reshape(-1) for some in ids])

@@ -7,140 +7,14 @@ Shapes: B rows, T positions, d width, C candidates of a row, V views (subsets of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Value = TypeVar("Value")
-
-
-class PassCache(nn.Module):
-    """Keeps, for one evaluation pass, what depends on the parameters alone."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._pass_cache: dict[str, tuple[int, Any]] = {}
-
-    def cached(self, name: str, compute: Callable[[], Value]) -> Value:
-        """``compute()``, kept until a parameter changes or ``train()`` or ``eval()`` is called.
-
-        In training, and where gradients are recorded, it is computed each time.
-        """
-        if self.training or torch.is_grad_enabled():
-            return compute()
-        version = sum(parameter._version for parameter in self.parameters())
-        if name not in self._pass_cache or self._pass_cache[name][0] != version:
-            self._pass_cache[name] = (version, compute())
-        return self._pass_cache[name][1]
-
-    def train(self, mode: bool = True) -> Any:
-        self._pass_cache.clear()
-        return super().train(mode)
-
-
-class Attribute(NamedTuple):
-    """One attribute of every entity."""
-
-    values: Tensor  # [count] or [count, W], right-padded with 0
-    vocabulary: int  # number of values, the padding value 0 included
-    width: int
-
-
-def attributes_of(dataset: Any, tables: Mapping[str, Tensor], width: int) -> list[Attribute]:
-    """Attributes for ``FeatureEmbedding`` from ``dataset.item_attributes`` or ``dataset.user_attributes``."""
-    return [Attribute(values, dataset.num(name), width) for name, values in tables.items()]
-
-
-class AttributeEmbedding(nn.Module):
-    """The mean of the embeddings of an entity's values of one attribute; none: zeros."""
-
-    values: Tensor  # [count, W]
-
-    def __init__(self, attribute: Attribute) -> None:
-        super().__init__()
-        self.table = nn.Embedding(attribute.vocabulary, attribute.width, padding_idx=0)
-        values = attribute.values.reshape(len(attribute.values), -1)
-        self.register_buffer("values", values, persistent=False)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """``[U, width]`` for the entities ``ids [U]``."""
-        values = self.values[ids].long()  # [U, W]
-        return masked_mean(lookup(self.table.weight, values), values != 0)
-
-
-class FeatureEmbedding(PassCache):
-    """An entity's vector: its id's embedding beside those of its attributes, projected if ``width`` is given.
-
-    Id 0 is padding: the embedding of the id is zero there.
-
-    Args:
-        count: number of ids, the padding id included.
-        id_width: width of the id embedding.
-        attributes: what else is known of each entity.
-        width: width of the projection (with bias), or None for the concatenation as it is.
-    """
-
-    def __init__(self, count: int, id_width: int, attributes: list[Attribute], width: int | None = None) -> None:
-        super().__init__()
-        self.count = count
-        self.ids = nn.Embedding(count, id_width, padding_idx=0)
-        self.attributes = nn.ModuleList(AttributeEmbedding(attribute) for attribute in attributes)
-        concatenated = id_width + sum(attribute.width for attribute in attributes)
-        self.projection = nn.Identity() if width is None else nn.Linear(concatenated, width)
-        self.width = width or concatenated
-        self._shared: tuple[Tensor, Tensor] | None = None
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Vectors ``[..., width]`` of ``ids [...]``."""
-        if self._shared is not None:
-            vectors, places = self._shared
-            return lookup(vectors, places[ids])
-        if self.training or torch.is_grad_enabled():
-            return self._embed(ids.reshape(-1)).view(*ids.shape, self.width)
-        everything = torch.arange(self.count, device=ids.device)
-        return lookup(self.cached("table", lambda: self._embed(everything)), ids)
-
-    @contextmanager
-    def shared(self, *ids: Tensor) -> Iterator[None]:
-        """Inside this block the distinct ones of ``ids`` are embedded once, and calls gather from the result.
-
-        One lookup means one dense gradient of the table instead of one for every call.
-        """
-        values, places = distinct(torch.cat([some.reshape(-1) for some in ids]), self.count)
-        self._shared = self._embed(values), places
-        try:
-            yield
-        finally:
-            self._shared = None
-
-    def _embed(self, ids: Tensor) -> Tensor:
-        own = lookup(self.ids.weight, ids) * (ids != 0).unsqueeze(1)  # [U, id_width]
-        parts = [own, *(attribute(ids) for attribute in self.attributes)]
-        return self.projection(torch.cat(parts, dim=1))  # [U, width]
-
-
-def lookup(table: Tensor, ids: Tensor) -> Tensor:
-    """``table[ids]``: ``[..., d]`` from ``table [n, d]`` and ``ids [...]``.
-
-    On the CPU ``index_select`` has a much cheaper backward pass than ``F.embedding``; on a GPU it is not repeatable.
-    """
-    if table.device.type != "cpu":
-        return F.embedding(ids, table)
-    return table.index_select(0, ids.reshape(-1)).view(*ids.shape, table.shape[1])
-
-
-def distinct(ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The distinct ones ``[U]`` of ``ids``, ascending, and for each of ``count`` ids its place among them, or -1."""
-    present = torch.zeros(count, dtype=torch.bool, device=ids.device)
-    present[ids] = True
-    values = present.nonzero().squeeze(1)  # [U]
-    places = torch.full((count,), -1, device=ids.device)
-    places[values] = torch.arange(len(values), device=ids.device)
-    return values, places
+from recbole_ser.errors import ConfigError
 
 
 class _MaskedSoftmax(torch.autograd.Function):
@@ -205,52 +79,210 @@ class Dropout(nn.Module):
         return values * (bits >= self.cut - 2**15).to(values.dtype).mul_(2**16 / (2**16 - self.cut))
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention, bidirectional, without dropout of the attention weights."""
+class Attention(nn.Module):
+    """Multi-head attention of states to themselves or to a memory."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
         self.input = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
+        self.dropout = Dropout(dropout)
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, states: Tensor, mask: Tensor, memory: Tensor | None = None) -> Tensor:
+        """``[B, T, d]`` from ``states [B, T, d]``; ``mask`` is true where there is something to attend to.
+
+        It is ``[B, M]``, or ``[B, T, M]`` where not every position may see the same.  M is the length of ``memory
+        [B, M, d]``, or T without one.  A position that may see nothing gets zeros, and so the bias of the output.
+        """
         rows, length, width = states.shape
-        projected = self.input(states).view(rows, length, 3, self.heads, width // self.heads)
-        queries, keys, values = projected.permute(2, 0, 3, 1, 4)  # each [B, heads, T, d / heads]
-        scores = (queries * (width // self.heads) ** -0.5) @ keys.transpose(2, 3)  # [B, heads, T, T]
-        mixed = masked_softmax(scores, mask[:, None, None]) @ values  # [B, heads, T, d / heads]
+        query, key, value = self._projected(states, memory)  # [B, T, d], twice [B, M, d]
+        query, key, value = (
+            part.view(rows, -1, self.heads, width // self.heads).transpose(1, 2) for part in (query, key, value)
+        )  # [B, heads, T, d / heads], twice [B, heads, M, d / heads]
+        scores = (query * (width // self.heads) ** -0.5) @ key.transpose(2, 3)  # [B, heads, T, M]
+        weights = masked_softmax(scores, mask[:, None] if mask.dim() == 3 else mask[:, None, None])
+        mixed = self.dropout(weights) @ value  # [B, heads, T, d / heads]
         return self.output(mixed.transpose(1, 2).reshape(rows, length, width))
+
+    def _projected(self, states: Tensor, memory: Tensor | None) -> tuple[Tensor, ...]:
+        width = states.shape[2]
+        if memory is None:
+            return self.input(states).split(width, dim=2)
+        weights, biases = self.input.weight.split([width, 2 * width]), self.input.bias.split([width, 2 * width])
+        query = F.linear(states, weights[0], biases[0])
+        return query, *F.linear(memory, weights[1], biases[1]).split(width, dim=2)
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention and a position-wise network of width d, each with residual, dropout and LayerNorm after it."""
+    """Self-attention, attention to a memory (with ``cross``) and a position-wise network.
 
-    def __init__(self, width: int, heads: int, dropout: float, epsilon: float = 1e-8) -> None:
+    Each has a residual connection around it with dropout, and LayerNorm after it, or before it (``pre_norm``).
+
+    Args:
+        width, heads, dropout: d, attention heads, dropout of what each part gives.
+        cross: whether there is a memory to attend to, as in a Transformer decoder.
+        inner: width inside the position-wise network, by default d.
+        activation: of the position-wise network.
+        attention_dropout: dropout of the attention weights.
+        pre_norm: LayerNorm before each part instead of after it.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float,
+        *,
+        cross: bool = False,
+        inner: int | None = None,
+        activation: type[nn.Module] = nn.LeakyReLU,
+        attention_dropout: float = 0.0,
+        pre_norm: bool = False,
+        epsilon: float = 1e-8,
+    ) -> None:
         super().__init__()
-        self.attention = SelfAttention(width, heads)
+        self.pre_norm = pre_norm
+        self.attention = Attention(width, heads, attention_dropout)
         self.attention_norm = nn.LayerNorm(width, eps=epsilon)
-        self.network = nn.Sequential(nn.Linear(width, width), nn.LeakyReLU(), nn.Linear(width, width))
+        self.cross = Attention(width, heads, attention_dropout) if cross else None
+        self.cross_norm = nn.LayerNorm(width, eps=epsilon) if cross else None
+        inner = inner or width
+        self.network = nn.Sequential(nn.Linear(width, inner), activation(), nn.Linear(inner, width))
         self.network_norm = nn.LayerNorm(width, eps=epsilon)
         self.dropout = Dropout(dropout)
 
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        states = self.attention_norm(states + self.dropout(self.attention(states, mask)))
-        return self.network_norm(states + self.dropout(self.network(states)))
+    def forward(
+        self, states: Tensor, mask: Tensor, memory: Tensor | None = None, memory_mask: Tensor | None = None
+    ) -> Tensor:
+        """``[B, T, d]``; masks as in ``Attention``: ``mask`` of the states, ``memory_mask`` of the memory."""
+        states = self._residual(states, self.attention_norm, lambda x: self.attention(x, mask))
+        if self.cross is not None:
+            assert memory is not None and memory_mask is not None and self.cross_norm is not None
+            cross = self.cross
+            states = self._residual(states, self.cross_norm, lambda x: cross(x, memory_mask, memory))
+        return self._residual(states, self.network_norm, self.network)
+
+    def _residual(self, states: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.pre_norm:
+            return states + self.dropout(part(norm(states)))
+        return norm(states + self.dropout(part(states)))
 
 
 class TransformerEncoder(nn.Module):
-    """Transformer layers, one after the other."""
+    """Transformer layers, one after the other, and a last LayerNorm if they normalise first (``pre_norm``).
 
-    def __init__(self, width: int, layers: int, heads: int, dropout: float) -> None:
+    The keyword arguments are those of ``TransformerLayer``.
+    """
+
+    def __init__(self, width: int, layers: int, heads: int, dropout: float, **options: Any) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TransformerLayer(width, heads, dropout) for _ in range(layers))
+        if width % heads:
+            raise ConfigError(f"hidden_size ({width}) must be a multiple of n_heads ({heads})")
+        self.layers = nn.ModuleList(TransformerLayer(width, heads, dropout, **options) for _ in range(layers))
+        self.norm = nn.LayerNorm(width, eps=1e-8) if options.get("pre_norm") else nn.Identity()
+
+    def forward(
+        self, states: Tensor, mask: Tensor, memory: Tensor | None = None, memory_mask: Tensor | None = None
+    ) -> Tensor:
+        """States ``[B, T, d]`` from states ``[B, T, d]``; masks as in ``Attention``."""
+        for layer in self.layers:
+            states = layer(states, mask, memory, memory_mask)
+        return self.norm(states)
+
+
+def causal(mask: Tensor) -> Tensor:
+    """``[B, T, T]``: each position sees the valid ones (``mask [B, T]``) up to itself."""
+    length = mask.shape[1]
+    return mask.unsqueeze(1) & torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+
+
+class AdditiveAttention(nn.Module):
+    """One vector of a set of them: weights softmax(v' tanh(U x + b)) (Bahdanau et al., ICLR 2015)."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, inner)
+        self.vote = nn.Linear(inner, 1, bias=False)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """States ``[B, T, d]`` from states ``[B, T, d]`` that are valid where ``mask [B, T]`` is true."""
-        for layer in self.layers:
-            states = layer(states, mask)
-        return states
+        """``[..., d]`` from ``states [..., T, d]`` that are valid where ``mask [..., T]`` is true; none: zeros."""
+        weights = masked_softmax(self.vote(torch.tanh(self.inner(states))).squeeze(-1), mask)  # [..., T]
+        return (weights.unsqueeze(-1) * states).sum(dim=-2)
+
+
+class Dice(nn.Module):
+    """p x + (1 - p) a x with p = sigmoid(BatchNorm(x)) and a learnt a per feature (Zhou et al., KDD 2018, Eq. 5-6)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(width, eps=1e-8, affine=False)
+        self.slope = nn.Parameter(torch.zeros(width))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """``[..., width]``; in training the statistics are those of all the values given, so give no padding."""
+        flat = values.reshape(-1, values.shape[-1])
+        batch_statistics = self.training and len(flat) > 1  # one row has no variance
+        normed = F.batch_norm(
+            flat, self.norm.running_mean, self.norm.running_var, training=batch_statistics,
+            momentum=self.norm.momentum or 0.0, eps=self.norm.eps,
+        )  # fmt: skip
+        gate = torch.sigmoid(normed).view(values.shape)
+        return values * (gate + (1 - gate) * self.slope)
+
+
+class ActivationUnit(nn.Module):
+    """DIN's local activation unit: the sum of a history's states, each weighted by what it has to do with a candidate.
+
+    The weight of state h under candidate t is MLP([t, h, t - h, t * h]) with Dice, not normalised over the history
+    (Zhou et al., KDD 2018, Eq. 3).
+    """
+
+    def __init__(self, width: int, hidden: list[int]) -> None:
+        super().__init__()
+        self.first = nn.Linear(4 * width, hidden[0])
+        self.others = nn.ModuleList(nn.Linear(a, b) for a, b in zip(hidden, [*hidden[1:], 1]))
+        self.activations = nn.ModuleList(Dice(size) for size in hidden)
+
+    def forward(self, states: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+        """``[B, C, d]`` from ``states [B, T, d]``, valid where ``mask [B, T]``, and ``targets [B, C, d]``."""
+        row, _ = mask.nonzero(as_tuple=True)  # [P]: the valid positions of all rows; padding costs nothing
+        hidden = self._first_layer(states[mask], row, targets)  # [P, C, hidden]
+        for layer, activation in zip(self.others, self.activations):
+            hidden = layer(activation(hidden))
+        weights = torch.zeros(*mask.shape, targets.shape[1], dtype=states.dtype, device=states.device)
+        weights[mask] = hidden.squeeze(2).to(states.dtype)  # [B, T, C]
+        return weights.transpose(1, 2) @ states
+
+    def _first_layer(self, states: Tensor, row: Tensor, targets: Tensor) -> Tensor:
+        """The first layer's output ``[P, C, hidden]``, without concatenating its four inputs."""
+        target, state, difference, product = self.first.weight.chunk(4, dim=1)  # each [hidden, d]
+        of_targets = F.linear(targets, target + difference, self.first.bias)  # [B, C, hidden]
+        of_states = F.linear(states, state - difference)  # [P, hidden]
+        of_both = F.linear(states.unsqueeze(1) * targets[row], product)  # [P, C, hidden]
+        return of_both + of_targets[row] + of_states.unsqueeze(1)
+
+
+class ExpertGates(nn.Module):
+    """Experts that all tasks share and experts of each task's own, mixed by a gate per task.
+
+    One level of progressive layered extraction (Tang et al., RecSys 2020).  An expert is Linear, ReLU, dropout.
+    """
+
+    def __init__(self, tasks: int, width: int, output: int, shared: int, own: int, dropout: float) -> None:
+        super().__init__()
+        self.output, self.mixed = output, shared + own
+        self.shared = nn.Linear(width, shared * output)
+        self.own = nn.ModuleList(nn.Linear(width, own * output) for _ in range(tasks))
+        self.gates = nn.ModuleList(nn.Linear(width, shared + own) for _ in range(tasks))
+        self.dropout = Dropout(dropout)
+
+    def forward(self, values: Tensor, task: int) -> Tensor:
+        """``[..., output]`` for one task, from ``values [..., width]``."""
+        experts = torch.cat([self.shared(values), self.own[task](values)], dim=-1)  # [..., mixed * output]
+        experts = self.dropout(F.relu(experts)).unflatten(-1, (self.mixed, self.output))
+        weights = torch.softmax(self.gates[task](values), dim=-1)  # [..., mixed]
+        return (weights.unsqueeze(-2) @ experts).squeeze(-2)
 
 
 class CoAttention(nn.Module):
@@ -296,16 +328,17 @@ class TargetAttention(nn.Module):
 
 
 class PairMLP(nn.Module):
-    """A score of each (row, candidate) pair: linear layers with ReLU and dropout between them.
+    """A score of each (row, candidate) pair: linear layers with ReLU (or Dice) and dropout between them.
 
     The first layer's product with what belongs to the row is computed once per row.
     """
 
-    def __init__(self, row_width: int, pair_width: int, hidden: list[int], dropout: float) -> None:
+    def __init__(self, row_width: int, pair_width: int, hidden: list[int], dropout: float, dice: bool = False) -> None:
         super().__init__()
         self.row_width = row_width
         self.first = nn.Linear(row_width + pair_width, hidden[0])
         self.others = nn.ModuleList(nn.Linear(a, b) for a, b in zip(hidden, [*hidden[1:], 1]))
+        self.activations = nn.ModuleList(Dice(size) if dice else nn.ReLU(inplace=True) for size in hidden)
         self.dropout = Dropout(dropout)
 
     def forward(self, row: Tensor, pair: Tensor) -> Tensor:
@@ -313,8 +346,8 @@ class PairMLP(nn.Module):
         row_weight, pair_weight = self.first.weight.split([self.row_width, pair.shape[2]], dim=1)
         hidden = F.linear(pair, pair_weight)  # [B, C, h]
         hidden += F.linear(row, row_weight, self.first.bias).unsqueeze(1)
-        for layer in self.others:
-            hidden = layer(self.dropout(F.relu(hidden, inplace=True)))  # [B, C, next width]
+        for layer, activation in zip(self.others, self.activations):
+            hidden = layer(self.dropout(activation(hidden)))  # [B, C, next width]
         return hidden.squeeze(2)
 
 
@@ -326,5 +359,5 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
     if isinstance(module, nn.Embedding) and module.padding_idx is not None:
         nn.init.zeros_(module.weight[module.padding_idx])
-    if isinstance(module, SelfAttention):
+    if isinstance(module, Attention):
         nn.init.xavier_uniform_(module.input.weight)

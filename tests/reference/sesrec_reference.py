@@ -204,12 +204,12 @@ class Reference:
         return losses
 
     def alignment(self, rows: list[Row], negative_items: list[int], negative_queries: list[int]) -> Tensor:
-        raw = self.weights["temperature.raw"]
+        raw = self.weights["alignment.temperature.raw"]
         temperature = 0.01 + torch.log1p(torch.exp(100 * raw)) / 100
         items, queries = [self.item(i) for i in negative_items], [self.query(q) for q in negative_queries]
 
         def similarity(query: Tensor, item: Tensor) -> Tensor:
-            return torch.exp(torch.tanh(query @ self.weights["alignment"] @ item) / temperature)
+            return torch.exp(torch.tanh(query @ self.weights["alignment.weight"] @ item) / temperature)
 
         losses = []
         for row in rows:

@@ -11,22 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from recbole_ser.errors import ConfigError
+from recbole_ser.model.alignment import QueryItemAlignment
 from recbole_ser.model.base import SearchRecommender
+from recbole_ser.model.embeddings import (
+    Mentions,
+    clicked_queries,
+    item_embedding,
+    lookup,
+    query_embedding,
+    user_embedding,
+)
 from recbole_ser.model.layers import (
-    Attribute,
     CoAttention,
-    FeatureEmbedding,
     PairMLP,
     TargetAttention,
     TransformerEncoder,
-    attributes_of,
-    distinct,
     initialise,
-    lookup,
-    masked_mean,
     mean_weights,
 )
-from recbole_ser.model.losses import Temperature, info_nce, log_sum_exp_tanh, triplet
+from recbole_ser.model.losses import triplet
 
 
 class History(NamedTuple):
@@ -41,11 +44,6 @@ class UserState(NamedTuple):
     user: Tensor  # e_u [B, user width]
     rec: History
     search: History
-
-
-class AlignmentNegatives(NamedTuple):
-    items: Tensor  # [K]
-    queries: Tensor  # [K]
 
 
 class SESRec(SearchRecommender):
@@ -79,24 +77,16 @@ class SESRec(SearchRecommender):
     neither it nor the user's other history takes part in the contrast.
     """
 
-    training_search_queries: Tensor  # query of every search event of the training period
-
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         self.alpha = config["alpha"] if len(dataset.training_search_queries) else 0
         self.beta, self.margin = config["beta"], config["margin"]
-        self.negative_count = config["alignment_negatives"]
         self.split_threshold = _checked_threshold(config["split_threshold"])
         width, heads, dropout = config["hidden_size"], config["n_heads"], config["dropout_prob"]
-        if width % heads:
-            raise ConfigError(f"hidden_size ({width}) must be a multiple of n_heads ({heads})")
 
-        item_attributes = attributes_of(dataset, dataset.item_attributes, config["item_attribute_size"])
-        self.items = FeatureEmbedding(dataset.item_num, config["embedding_size"], item_attributes, width)
-        terms = [Attribute(dataset.query_terms, dataset.term_num, config["term_embedding_size"])]
-        self.queries = FeatureEmbedding(dataset.query_num, config["query_embedding_size"], terms, width)
-        user_attributes = attributes_of(dataset, dataset.user_attributes, config["user_attribute_size"])
-        self.users = FeatureEmbedding(dataset.user_num, config["user_embedding_size"], user_attributes)
+        self.items = item_embedding(config, dataset)
+        self.queries = query_embedding(config, dataset)
+        self.users = user_embedding(config, dataset)
         self.sources = nn.Embedding(dataset.source_num, width, padding_idx=0) if dataset.source_num > 1 else None
         self.rec_positions = nn.Embedding(config["MAX_ITEM_LIST_LENGTH"], width)
         self.search_positions = nn.Embedding(config["max_search_length"], width)
@@ -108,20 +98,17 @@ class SESRec(SearchRecommender):
         self.rec_interest, self.search_interest = TargetAttention(width), TargetAttention(width)
         self.mlp = PairMLP(self.users.width, (2 * self.views + 1) * width, config["mlp_hidden_size"], dropout)
         if self.alpha:
-            self.register_buffer("training_search_queries", dataset.training_search_queries, persistent=False)
-            self.alignment = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, width)))
-            self.temperature = Temperature(config["temperature"])
+            searches = dataset.training_search_queries
+            negatives, temperature = config["alignment_negatives"], config["temperature"]
+            self.alignment = QueryItemAlignment(width, negatives, temperature, searches)
         self.apply(initialise)
         if self.co_attention is not None and not self.beta:
             self.co_attention.requires_grad_(False)
 
     def losses(self, interaction: Any) -> dict[str, Tensor]:
-        """As in the base class, with every item and query of the batch embedded once."""
-        negatives = self.draw_negatives()
-        item_fields = (self.ITEM_SEQ, "search_click_list", self.POS_ITEM_ID, self.NEG_ITEM_ID)
-        items = [interaction[field] for field in item_fields]
-        queries = interaction["search_query_list"]
-        with self.items.shared(*items, negatives.items), self.queries.shared(queries, negatives.queries):
+        """As in the base class, with the negatives of the alignment among what is embedded once."""
+        negatives = self.alignment.draw(self.items.count) if self.alpha else None
+        with self.embedded_once(interaction, more=[negatives] if negatives else []):
             state = self.encode(interaction)
             return {
                 "rec": self.main_loss(interaction, state),
@@ -130,12 +117,11 @@ class SESRec(SearchRecommender):
 
     def encode(self, interaction: Any) -> UserState:
         items, queries = interaction[self.ITEM_SEQ], interaction["search_query_list"]
-        clicks = interaction["search_click_list"]  # [B, S, C]
         rec_mask, search_mask = items != 0, queries != 0
 
         rec = self.items(items) + self.rec_positions.weight[: items.shape[1]]  # Eq. 1-2: E_r [B, R, d]
-        search = self.queries(queries) + self.search_positions.weight[: queries.shape[1]]  # [B, S, d]
-        search = search + masked_mean(self.items(clicks), clicks != 0)  # [B, S, C, d] -> [B, S, d]
+        search = clicked_queries(self.items, self.queries, interaction)  # [B, S, d]
+        search = search + self.search_positions.weight[: queries.shape[1]]
         if self.sources is not None:
             search = search + lookup(self.sources.weight, interaction["search_source_list"])  # Eq. 3: E_s [B, S, d]
 
@@ -176,52 +162,17 @@ class SESRec(SearchRecommender):
         return self.mlp(state.user, pair)  # Eq. 21: [B, C]
 
     def auxiliary_losses(
-        self, interaction: Any, state: UserState, negatives: AlignmentNegatives | None = None
+        self, interaction: Any, state: UserState, negatives: Mentions | None = None
     ) -> dict[str, Tensor]:
         losses = {}
         if self.alpha:
-            losses["alignment"] = self.alpha * self.alignment_loss(interaction, negatives or self.draw_negatives())
+            negatives = negatives or self.alignment.draw(self.items.count)
+            losses["alignment"] = self.alpha * self.alignment(interaction, self.items, self.queries, negatives)
         if self.beta:
             both = (state.rec.views[:, 0].any(dim=1) & state.search.views[:, 0].any(dim=1)).to(state.user.dtype)  # [B]
             contrast = self.contrast(state.rec) + self.contrast(state.search)  # Eq. 16: [B]
             losses["contrast"] = self.beta * (contrast * both).mean()
         return losses
-
-    def draw_negatives(self) -> AlignmentNegatives:
-        """Items uniformly, queries by how often they were searched for in the training period; none if unused."""
-        device = self.items.ids.weight.device
-        if not self.alpha:
-            return AlignmentNegatives(*torch.empty(2, 0, dtype=torch.int64, device=device))
-        items = torch.randint(1, self.items.count, (self.negative_count,), device=device)
-        searches = torch.randint(len(self.training_search_queries), (self.negative_count,), device=device)
-        return AlignmentNegatives(items, self.training_search_queries[searches].long())
-
-    def alignment_loss(self, interaction: Any, negatives: AlignmentNegatives) -> Tensor:
-        """Eq. 6-8: the mean over all P (query, click) pairs of the batch.
-
-        Many pairs share their query or their item, so sums over negatives are taken once per distinct one; likewise
-        many negatives are the same query.
-        """
-        clicks = interaction["search_click_list"]  # [B, S, C]
-        queries = interaction["search_query_list"].unsqueeze(2).expand_as(clicks)  # [B, S, C]
-        is_pair = (clicks != 0) & (queries != 0)
-        clicks, queries = clicks[is_pair], queries[is_pair]  # [P]
-        distinct_items, item_place = distinct(clicks, self.items.count)
-        distinct_queries, query_place = distinct(queries, self.queries.count)
-        item_row, query_row = item_place[clicks], query_place[queries]  # [P]
-        negative_queries, _ = distinct(negatives.queries, self.queries.count)
-        negative_counts = negatives.queries.bincount()[negative_queries]  # [distinct negative queries]
-
-        temperature = self.temperature()
-        item = self.items(distinct_items)  # [distinct items, d]
-        query = self.queries(distinct_queries) @ self.alignment  # q' W_A [distinct queries, d]
-        negative_query = self.queries(negative_queries) @ self.alignment  # [distinct negative queries, d]
-        positive = torch.tanh((lookup(query, query_row) * lookup(item, item_row)).sum(dim=1)) / temperature  # [P]
-        to_items = log_sum_exp_tanh(query, self.items(negatives.items), temperature)  # [distinct queries]
-        to_queries = log_sum_exp_tanh(item, negative_query, temperature, negative_counts)  # [distinct items]
-        q2i = info_nce(positive, to_items.index_select(0, query_row))  # Eq. 6: [P]
-        i2q = info_nce(positive, to_queries.index_select(0, item_row))  # Eq. 7: [P]
-        return 0.5 * (q2i + i2q).sum() / max(len(clicks), 1)  # Eq. 8
 
     def contrast(self, history: History) -> Tensor:
         """Eq. 13-15: the triplet loss ``[B]`` of one side."""

@@ -1,0 +1,68 @@
+"""The alignment of queries with the items clicked under them (SESRec, Eq. 6-8; UniSAR)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_ser.model.embeddings import FeatureEmbedding, Mentions, distinct, lookup
+from recbole_ser.model.losses import Temperature, info_nce, log_sum_exp_tanh
+
+
+class QueryItemAlignment(nn.Module):
+    """InfoNCE in both directions over all (query, clicked item) pairs of the search histories of a batch.
+
+    The similarity of query q and item i is tanh(q' W_A i) in both directions.
+
+    Args:
+        width: d, of items and queries.
+        negatives: K, how many items, and as many queries, each pair is told from.
+        temperature: where the learnt temperature starts.
+        searches: the query of every search of the training period, at least one.
+    """
+
+    searches: Tensor
+
+    def __init__(self, width: int, negatives: int, temperature: float, searches: Tensor) -> None:
+        super().__init__()
+        self.negatives = negatives
+        self.register_buffer("searches", searches, persistent=False)
+        self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, width)))  # W_A
+        self.temperature = Temperature(temperature)
+
+    def draw(self, item_count: int) -> Mentions:
+        """Items uniformly, queries by how often they were searched for in the training period."""
+        items = torch.randint(1, item_count, (self.negatives,), device=self.weight.device)
+        searches = torch.randint(len(self.searches), (self.negatives,), device=self.weight.device)
+        return Mentions(items, self.searches[searches].long())
+
+    def forward(
+        self, interaction: Any, items: FeatureEmbedding, queries: FeatureEmbedding, negatives: Mentions
+    ) -> Tensor:
+        """The mean, a scalar, over all P pairs and both directions.
+
+        Many pairs share their query or their item, so sums over negatives are taken once per distinct one; likewise
+        many negatives are the same query.
+        """
+        clicks = interaction["search_click_list"]  # [B, S, C]
+        searched = interaction["search_query_list"].unsqueeze(2).expand_as(clicks)  # [B, S, C]
+        is_pair = (clicks != 0) & (searched != 0)
+        clicks, searched = clicks[is_pair], searched[is_pair]  # [P]
+        distinct_items, item_place = distinct(clicks, items.count)
+        distinct_queries, query_place = distinct(searched, queries.count)
+        item_row, query_row = item_place[clicks], query_place[searched]  # [P]
+        negative_queries, _ = distinct(negatives.queries, queries.count)
+        negative_counts = negatives.queries.bincount()[negative_queries]  # [distinct negative queries]
+
+        temperature = self.temperature()
+        item = items(distinct_items)  # [distinct items, d]
+        query = queries(distinct_queries) @ self.weight  # q' W_A [distinct queries, d]
+        negative_query = queries(negative_queries) @ self.weight  # [distinct negative queries, d]
+        positive = torch.tanh((lookup(query, query_row) * lookup(item, item_row)).sum(dim=1)) / temperature  # [P]
+        to_items = log_sum_exp_tanh(query, items(negatives.items), temperature)  # [distinct queries]
+        to_queries = log_sum_exp_tanh(item, negative_query, temperature, negative_counts)  # [distinct items]
+        q2i = info_nce(positive, to_items.index_select(0, query_row))  # SESRec, Eq. 6: [P]
+        i2q = info_nce(positive, to_queries.index_select(0, item_row))  # SESRec, Eq. 7: [P]
+        return 0.5 * (q2i + i2q).sum() / max(len(clicks), 1)  # SESRec, Eq. 8

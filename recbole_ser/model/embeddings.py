@@ -1,0 +1,185 @@
+"""Vectors of items, queries and users: ids beside attributes and words, looked up once per batch.
+
+Shapes: B rows, S searches, C clicks of a search, d width, U distinct ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_ser.model.layers import masked_mean
+
+Value = TypeVar("Value")
+
+
+class PassCache(nn.Module):
+    """Keeps, for one evaluation pass, what depends on the parameters alone."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pass_cache: dict[str, tuple[int, Any]] = {}
+
+    def cached(self, name: str, compute: Callable[[], Value]) -> Value:
+        """``compute()``, kept until a parameter changes or ``train()`` or ``eval()`` is called.
+
+        In training, and where gradients are recorded, it is computed each time.
+        """
+        if self.training or torch.is_grad_enabled():
+            return compute()
+        version = sum(parameter._version for parameter in self.parameters())
+        if name not in self._pass_cache or self._pass_cache[name][0] != version:
+            self._pass_cache[name] = (version, compute())
+        return self._pass_cache[name][1]
+
+    def train(self, mode: bool = True) -> Any:
+        self._pass_cache.clear()
+        return super().train(mode)
+
+
+class Mentions(NamedTuple):
+    """Ids that are about to be embedded, repeats and padding included."""
+
+    items: Tensor  # [any]
+    queries: Tensor  # [any]
+
+
+class Attribute(NamedTuple):
+    """One attribute of every entity."""
+
+    values: Tensor  # [count] or [count, W], right-padded with 0
+    vocabulary: int  # number of values, the padding value 0 included
+    width: int
+
+
+def item_embedding(config: Any, dataset: Any, activation: nn.Module | None = None) -> FeatureEmbedding:
+    """Vectors of width ``hidden_size`` from ``embedding_size`` of the id and ``item_attribute_size`` per attribute."""
+    attributes = attributes_of(dataset, dataset.item_attributes, config["item_attribute_size"])
+    return FeatureEmbedding(dataset.item_num, config["embedding_size"], attributes, config["hidden_size"], activation)
+
+
+def query_embedding(config: Any, dataset: Any, activation: nn.Module | None = None) -> FeatureEmbedding:
+    """Vectors of width ``hidden_size`` from ``query_embedding_size`` of the id and the mean of the words' vectors."""
+    terms = [Attribute(dataset.query_terms, dataset.term_num, config["term_embedding_size"])]
+    return FeatureEmbedding(
+        dataset.query_num, config["query_embedding_size"], terms, config["hidden_size"], activation
+    )
+
+
+def user_embedding(config: Any, dataset: Any) -> FeatureEmbedding:
+    """``user_embedding_size`` of the id beside ``user_attribute_size`` per attribute, as they are."""
+    attributes = attributes_of(dataset, dataset.user_attributes, config["user_attribute_size"])
+    return FeatureEmbedding(dataset.user_num, config["user_embedding_size"], attributes)
+
+
+def clicked_queries(items: FeatureEmbedding, queries: FeatureEmbedding, interaction: Any) -> Tensor:
+    """``[B, S, d]`` of a search history: each query plus the mean of its clicked items; no click: a mean of zero."""
+    clicks = interaction["search_click_list"]  # [B, S, C]
+    return queries(interaction["search_query_list"]) + masked_mean(items(clicks), clicks != 0)
+
+
+def attributes_of(dataset: Any, tables: Mapping[str, Tensor], width: int) -> list[Attribute]:
+    """Attributes for ``FeatureEmbedding`` from ``dataset.item_attributes`` or ``dataset.user_attributes``."""
+    return [Attribute(values, dataset.num(name), width) for name, values in tables.items()]
+
+
+class AttributeEmbedding(nn.Module):
+    """The mean of the embeddings of an entity's values of one attribute; none: zeros."""
+
+    values: Tensor  # [count, W]
+
+    def __init__(self, attribute: Attribute) -> None:
+        super().__init__()
+        self.table = nn.Embedding(attribute.vocabulary, attribute.width, padding_idx=0)
+        values = attribute.values.reshape(len(attribute.values), -1)
+        self.register_buffer("values", values, persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """``[U, width]`` for the entities ``ids [U]``."""
+        values = self.values[ids].long()  # [U, W]
+        return masked_mean(lookup(self.table.weight, values), values != 0)
+
+
+class FeatureEmbedding(PassCache):
+    """An entity's vector: its id's embedding beside those of its attributes, projected if ``width`` is given.
+
+    Id 0 is padding: the embedding of the id is zero there.
+
+    Args:
+        count: number of ids, the padding id included.
+        id_width: width of the id embedding.
+        attributes: what else is known of each entity.
+        width: width of the projection (with bias), or None for the concatenation as it is.
+        activation: what the projection goes through, if anything.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        id_width: int,
+        attributes: list[Attribute],
+        width: int | None = None,
+        activation: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.count = count
+        self.ids = nn.Embedding(count, id_width, padding_idx=0)
+        self.attributes = nn.ModuleList(AttributeEmbedding(attribute) for attribute in attributes)
+        concatenated = id_width + sum(attribute.width for attribute in attributes)
+        self.projection = nn.Identity() if width is None else nn.Linear(concatenated, width)
+        self.activation = activation or nn.Identity()
+        self.width = width or concatenated
+        self._shared: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Vectors ``[..., width]`` of ``ids [...]``."""
+        if self._shared is not None:
+            vectors, places = self._shared
+            return lookup(vectors, places[ids])
+        if self.training or torch.is_grad_enabled():
+            return self._embed(ids.reshape(-1)).view(*ids.shape, self.width)
+        everything = torch.arange(self.count, device=ids.device)
+        return lookup(self.cached("table", lambda: self._embed(everything)), ids)
+
+    @contextmanager
+    def shared(self, *ids: Tensor) -> Iterator[None]:
+        """Inside this block the distinct ones of ``ids`` are embedded once, and calls gather from the result.
+
+        One lookup means one dense gradient of the table instead of one for every call.
+        """
+        values, places = distinct(torch.cat([some.reshape(-1) for some in ids]), self.count)
+        self._shared = self._embed(values), places
+        try:
+            yield
+        finally:
+            self._shared = None
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        own = lookup(self.ids.weight, ids) * (ids != 0).unsqueeze(1)  # [U, id_width]
+        parts = [own, *(attribute(ids) for attribute in self.attributes)]
+        return self.activation(self.projection(torch.cat(parts, dim=1)))  # [U, width]
+
+
+def lookup(table: Tensor, ids: Tensor) -> Tensor:
+    """``table[ids]``: ``[..., d]`` from ``table [n, d]`` and ``ids [...]``.
+
+    On the CPU ``index_select`` has a much cheaper backward pass than ``F.embedding``; on a GPU it is not repeatable.
+    """
+    if table.device.type != "cpu":
+        return F.embedding(ids, table)
+    return table.index_select(0, ids.reshape(-1)).view(*ids.shape, table.shape[1])
+
+
+def distinct(ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The distinct ones ``[U]`` of ``ids``, ascending, and for each of ``count`` ids its place among them, or -1."""
+    present = torch.zeros(count, dtype=torch.bool, device=ids.device)
+    present[ids] = True
+    values = present.nonzero().squeeze(1)  # [U]
+    places = torch.full((count,), -1, device=ids.device)
+    places[values] = torch.arange(len(values), device=ids.device)
+    return values, places
