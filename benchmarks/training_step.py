@@ -90,7 +90,8 @@ def generated(quick: bool) -> SimpleNamespace:
         history_reader=lambda: HistoryReader(log, LENGTH, LENGTH, spec.max_clicks),
         user_num=spec.users + 1, item_num=spec.items + 1, query_num=spec.queries + 1, term_num=spec.terms + 1,
         source_num=2, query_terms=query_terms(logs, spec.max_terms), item_attributes={}, user_attributes={},
-        num={"item_id": spec.items + 1}.__getitem__, training_search_queries=log.queries[split.training_searches],
+        config=SimpleNamespace(model_class=SESRec), num={"item_id": spec.items + 1}.__getitem__,
+        training_search_queries=log.queries[split.training_searches],
     )  # fmt: skip
 
 
@@ -194,7 +195,8 @@ PLAIN_NAMES = {
     "attention.input.": "attention.in_proj_", "attention.output.": "attention.out_proj.",
     "co_attention.left.weight": "search_vote", "co_attention.right.weight": "rec_vote",
     "co_attention.affinity": "affinity", "rec_interest.weight": "rec_target", "search_interest.weight": "search_target",
-    "alignment.temperature.raw": "raw_temperature", "alignment.weight": "alignment", "mlp.first.": "mlp.0.", "mlp.others.0.": "mlp.3.", "mlp.others.1.": "mlp.6.",
+    "alignment.temperature.raw": "raw_temperature", "alignment.weight": "alignment",
+    "mlp.first.": "mlp.0.", "mlp.others.0.": "mlp.3.", "mlp.others.1.": "mlp.6.",
 }  # fmt: skip
 
 

@@ -170,9 +170,10 @@ class SERConfig(Config):
         theirs, ours = compat.recbole_properties(), package_folder("properties")
         by_the_user, self.origin = self.origin, {}
         self.internal_config_dict: dict[str, Any] = {"MODEL_TYPE": model_class.type}
+        is_theirs = any(base.__name__ == model and base.__module__.startswith("recbole.") for base in model_class.mro())
         for folder, file in [
             (theirs, "overall.yaml"),
-            (theirs, f"model/{model}.yaml"),
+            *([(theirs, f"model/{model}.yaml")] if is_theirs else []),
             (theirs, "dataset/sample.yaml"),
             (ours, "overall.yaml"),
             (ours, f"model/{model}.yaml"),

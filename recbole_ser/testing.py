@@ -86,7 +86,7 @@ class ModelUnderTest:
         batch, items, _ = next(iter(loader))
         assert items is not None
         first = copy.copy(batch.interaction)
-        for field in ("item_id_list", "item_length", *(f for f in first if f.startswith("search_"))):
+        for field in (f for f in first if f.startswith(("search_", "item_length")) or f.endswith("_list")):
             first[field] = first[field].clone()
             first[field][:2] = 0  # two users without any history
         return Interaction(first), items
@@ -129,9 +129,8 @@ def scores_do_not_depend_on_padding(under_test: ModelUnderTest) -> None:
     assert short.any(), "no short history among the generated ones"
     rows = Interaction({name: values[short] for name, values in batch.interaction.items()})
     cut = dict(rows.interaction)
-    cut["item_id_list"] = cut["item_id_list"][:, :4]
-    for name in ("search_query_list", "search_source_list", "search_click_list"):
-        cut[name] = cut[name][:, :3]
+    for name in (name for name in cut if name.endswith("_list")):
+        cut[name] = cut[name][:, : 3 if name.startswith("search_") else 4]
     same(score(model, rows, items[short]), score(model, Interaction(cut), items[short]), "padding")
 
 
@@ -200,10 +199,11 @@ def the_same_seed_gives_the_same_weights(under_test: ModelUnderTest) -> None:
 
 
 def held_out_events_do_not_reach_training(under_test: ModelUnderTest) -> None:
-    """Other items at held-out targets, and other queries from there on, change neither loss nor gradient."""
+    """Other items at held-out targets, and other queries and clicks from there on, change no loss and no gradient."""
     first, second = under_test.dataset, under_test.load("altered", with_other_held_out_events(under_test))
     assert torch.equal(first.split.train, second.split.train), "the altered events must not change the instances"
-    assert not torch.equal(first.log.items, second.log.items) and not torch.equal(first.log.queries, second.log.queries)
+    for name in ("items", "queries", "clicks"):
+        assert not torch.equal(getattr(first.log, name), getattr(second.log, name)), f"no other {name}"
     results = []
     for dataset in (first, second):
         model = under_test.build(dataset).train()
@@ -277,7 +277,7 @@ def same(first: Tensor, second: Tensor, cause: str) -> None:
 
 
 def with_other_held_out_events(under_test: ModelUnderTest) -> SyntheticLogs:
-    """The same logs with other items at the validation and test targets, and other queries from then on."""
+    """The same logs with other items at the validation and test targets, and other queries and clicks from then on."""
     logs, dataset = under_test.logs, under_test.dataset
     ids = dataset.field2token_id[dataset.uid_field]
     users = np.array([ids[f"u{number}"] for number in logs.user])
@@ -286,7 +286,14 @@ def with_other_held_out_events(under_test: ModelUnderTest) -> SyntheticLogs:
     cut = np.full(len(logs.user_level), np.iinfo(np.int64).max)
     np.minimum.at(cut, logs.user[rows], logs.time[rows])
     late = np.flatnonzero(logs.search_time >= cut[logs.search_user])
-    return replace(logs, item=_altered(logs.item, rows), search_query=_altered(logs.search_query, late))
+    clicks = logs.search_clicks
+    late_clicks = np.flatnonzero(np.isin(np.repeat(np.arange(len(logs.search_time)), np.diff(clicks.starts)), late))
+    return replace(
+        logs,
+        item=_altered(logs.item, rows),
+        search_query=_altered(logs.search_query, late),
+        search_clicks=replace(clicks, values=_altered(clicks.values, late_clicks)),
+    )
 
 
 def _altered(values: np.ndarray, rows: np.ndarray) -> np.ndarray:

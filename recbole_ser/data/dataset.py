@@ -20,6 +20,7 @@ from recbole_ser.data import atomic
 from recbole_ser.data.atomic import Column, Ragged
 from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_event_log
 from recbole_ser.data.instances import Split, split_instances
+from recbole_ser.data.relations import TrainingClicks, training_clicks
 from recbole_ser.data.vocabulary import token_column
 from recbole_ser.errors import ConfigError, DataError
 from recbole_ser.files import sha256
@@ -290,7 +291,7 @@ class SERDataset(Dataset):
                 else Ragged(np.zeros(0, dtype=np.int32), np.zeros(count + 1, dtype=np.int64)),
             )
         users, times, items = (inter[f].to_numpy() for f in (self.uid_field, self.time_field, self.iid_field))
-        return build_event_log(users, times, items, searches, self.user_num)
+        return build_event_log(users, times, items, searches, self.user_num, self.config["session_gap"])
 
     def _query_terms(self) -> Tensor:
         terms = self.sequences.pop(("query_feat", self.terms_field), None)
@@ -370,6 +371,11 @@ class SERDataset(Dataset):
     def training_search_queries(self) -> Tensor:
         """int32: the query of every search of the training period, one entry per search."""
         return self.log.queries[self.split.training_searches]
+
+    @cached_property
+    def training_clicks(self) -> TrainingClicks:
+        """Every click of the training period with its user and query: what graphs and maps may be built from."""
+        return training_clicks(self.log, self.split)
 
     @cached_property
     def data_hash(self) -> str:

@@ -30,22 +30,28 @@ class EventLog:
         search_start: ``[users + 1]`` where each user's searches begin, in ``queries``.
         clicks: ``[clicks]`` the clicked items of all searches, end to end.
         click_start: ``[searches + 1]`` where each search's clicks begin.
+        item_sessions, search_sessions: the session of each interaction and search, rising within a user; ``None``
+            where events are not divided into sessions.
     """
 
     items: Tensor
     users: Tensor
     user_start: Tensor
     searches_before: Tensor
+    interactions_before: Tensor
     queries: Tensor
     sources: Tensor
     search_start: Tensor
     clicks: Tensor
     click_start: Tensor
+    item_sessions: Tensor | None = None
+    search_sessions: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes that all the arrays take."""
-        return sum(getattr(self, field.name).nbytes for field in fields(self))
+        arrays = [getattr(self, field.name) for field in fields(self)]
+        return sum(array.nbytes for array in arrays if array is not None)
 
     @property
     def rec_length(self) -> Tensor:
@@ -57,6 +63,14 @@ class EventLog:
     def search_length(self) -> Tensor:
         """``[interactions]`` how many searches of the user are strictly earlier."""
         return self.searches_before - self.search_start[self.users]
+
+    def search_users(self, searches: Tensor) -> Tensor:
+        """The user ``[n]``, int64, of each of ``searches [n]``."""
+        return torch.searchsorted(self.search_start, searches.to(torch.int32), right=True) - 1
+
+    def searches_of_clicks(self, clicks: Tensor) -> Tensor:
+        """The search ``[n]``, int64, under which each of ``clicks [n]`` (places in ``clicks``) happened."""
+        return torch.searchsorted(self.click_start, clicks.to(torch.int32), right=True) - 1
 
 
 @dataclass(frozen=True)
@@ -71,33 +85,46 @@ class Searches:
 
 
 def build_event_log(
-    users: np.ndarray, times: np.ndarray, items: np.ndarray, searches: Searches, user_num: int
+    users: np.ndarray,
+    times: np.ndarray,
+    items: np.ndarray,
+    searches: Searches,
+    user_num: int,
+    session_gap: float | None = None,
 ) -> EventLog:
-    """Order both logs and find, for every interaction, where its search history ends.
+    """Order both logs and find, for every event, where its history of the other kind ends.
 
     Args:
         users, times, items: ``[interactions]`` in file order; times are int64 or float64 in one unit for both logs.
         user_num: number of user ids, the padding id included.
+        session_gap: a session ends where a user's next event, of either kind, is more than this later.
     """
+    item_sessions, search_sessions = (
+        (None, None) if session_gap is None else _sessions(users, times, searches, session_gap)
+    )
     rec_time, search_time = _comparable(times, searches.times)
     order = _stable_order(users, rec_time, user_num)
     users, rec_time = users[order].astype(np.int32), rec_time[order]
     search_order = _stable_order(searches.users, search_time, user_num)
     search_users, search_time = searches.users[search_order], search_time[search_order]
-    before = np.searchsorted(
-        _user_time_key(search_users, search_time), _user_time_key(users, rec_time), side="left"
-    )  # a search at the interaction's own time is not before it
+    rec_key, search_key = _user_time_key(users, rec_time), _user_time_key(search_users, search_time)
+    # An event of the other kind at the event's own time is not before it.
+    searches_before = np.searchsorted(search_key, rec_key, side="left")
+    interactions_before = np.searchsorted(rec_key, search_key, side="left")
     clicks = searches.clicks.take(search_order)
     return EventLog(
         items=_int32(items[order]),
         users=torch.from_numpy(users),
         user_start=_starts(users, user_num),
-        searches_before=_int32(before),
+        searches_before=_int32(searches_before),
+        interactions_before=_int32(interactions_before),
         queries=_int32(searches.queries[search_order]),
         sources=_int32(searches.sources[search_order]),
         search_start=_starts(search_users, user_num),
         clicks=_int32(clicks.values),
         click_start=_int32(clicks.starts),
+        item_sessions=None if item_sessions is None else _int32(item_sessions[order]),
+        search_sessions=None if search_sessions is None else _int32(search_sessions[search_order]),
     )
 
 
@@ -122,23 +149,48 @@ class HistoryReader:
 
         Returns:
             ``item_id_list [B, L]``, ``item_length [B]``, ``search_query_list [B, S]``,
-            ``search_source_list [B, S]``, ``search_click_list [B, S, C]``, ``search_length [B]``.
+            ``search_source_list [B, S]``, ``search_click_list [B, S, C]``, ``search_length [B]``,
+            ``search_place_list [B, S]`` (how many items of ``item_id_list`` come before the search; one at the
+            search's own time comes after it) and, of a log with sessions, ``item_session_list [B, L]`` and
+            ``search_session_list [B, S]`` (how many sessions before the target's).
         """
         log = self.log
-        users = log.users[positions]
-        rec, rec_inside, rec_length = _window(log.user_start[users], positions, self.max_rec)
-        search, search_inside, search_length = _window(
-            log.search_start[users], log.searches_before[positions], self.max_search
-        )
+        sessions = None if log.item_sessions is None else log.item_sessions[positions]
+        return self._read(log.users[positions].long(), positions, log.searches_before[positions], sessions)
+
+    def read_searches(self, searches: Tensor) -> dict[str, Tensor]:
+        """The same for the searches ``[B]``: earlier searches by position, and interactions strictly earlier."""
+        log = self.log
+        sessions = None if log.search_sessions is None else log.search_sessions[searches]
+        return self._read(log.search_users(searches), log.interactions_before[searches], searches, sessions)
+
+    def _read(self, users: Tensor, rec_end: Tensor, search_end: Tensor, sessions: Tensor | None) -> dict[str, Tensor]:
+        """The last events before ``rec_end [B]`` and ``search_end [B]`` of ``users [B]``."""
+        log = self.log
+        rec, rec_inside, rec_length = _window(log.user_start[users], rec_end, self.max_rec)
+        search, search_inside, search_length = _window(log.search_start[users], search_end, self.max_search)
         clicks, clicks_inside = self._clicks(search, search_inside)
-        return {
+        interactions_before = _gather(log.interactions_before, search, search_inside)  # [B, S]
+        place = torch.minimum((interactions_before - rec[:, :1]).clamp(min=0), rec_length.unsqueeze(1))
+        histories = {
             "item_id_list": _gather(log.items, rec, rec_inside),  # [B, L]
             "item_length": rec_length,
             "search_query_list": _gather(log.queries, search, search_inside),  # [B, S]
             "search_source_list": _gather(log.sources, search, search_inside),  # [B, S]
             "search_click_list": _gather(log.clicks, clicks, clicks_inside),  # [B, S, C]
             "search_length": search_length,
+            "search_place_list": place * search_inside,  # [B, S]
         }
+        if sessions is None or log.item_sessions is None or log.search_sessions is None:
+            return histories
+        ago = [
+            (sessions.long().unsqueeze(1) - _gather(numbers, places, inside)) * inside
+            for numbers, places, inside in [
+                (log.item_sessions, rec, rec_inside),
+                (log.search_sessions, search, search_inside),
+            ]
+        ]
+        return {**histories, "item_session_list": ago[0], "search_session_list": ago[1]}
 
     def _clicks(self, search: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
         search = search.clamp(max=max(len(self.log.queries) - 1, 0))
@@ -167,6 +219,16 @@ def _gather(values: Tensor, places: Tensor, inside: Tensor) -> Tensor:
     if not len(values):
         return torch.zeros_like(places)
     return values[places.clamp(max=len(values) - 1)].long() * inside
+
+
+def _sessions(users: np.ndarray, times: np.ndarray, searches: Searches, gap: float) -> tuple[np.ndarray, np.ndarray]:
+    """The session of each interaction and of each search, in the order given; numbers rise with (user, time)."""
+    both_users, both_times = np.concatenate([users, searches.users]), np.concatenate([times, searches.times])
+    order = np.lexsort((both_times, both_users))
+    begins = (np.diff(both_users[order]) != 0) | (np.diff(both_times[order]) > gap)
+    numbers = np.empty(len(order), dtype=np.int32)
+    numbers[order] = np.concatenate([[0], np.cumsum(begins)])
+    return numbers[: len(users)], numbers[len(users) :]
 
 
 def _stable_order(users: np.ndarray, times: np.ndarray, user_num: int) -> np.ndarray:

@@ -21,6 +21,8 @@ class Split:
         training_interactions: every interaction before its user's validation target, targets or not, int32; all of
             them where the user has no validation target.
         training_searches: likewise every search strictly before the time of the validation target, int32.
+        search_train: the instances of the search task, as positions in the log's clicks, int32: a training search
+            and one item clicked under it.
     """
 
     train: Tensor
@@ -28,6 +30,7 @@ class Split:
     test: Tensor
     training_interactions: Tensor
     training_searches: Tensor
+    search_train: Tensor
 
 
 def split_instances(log: EventLog, require_both_histories: bool) -> Split:
@@ -35,6 +38,8 @@ def split_instances(log: EventLog, require_both_histories: bool) -> Split:
 
     With ``require_both_histories`` a target is kept if it has at least one earlier interaction and one strictly
     earlier search (SESRec, 5.1.1), otherwise always.  Users with fewer than three kept targets only train.
+    Likewise an instance of the search task is kept if it has at least one earlier search and one strictly earlier
+    interaction.
     """
     count = len(log.items)
     if require_both_histories:
@@ -52,13 +57,24 @@ def split_instances(log: EventLog, require_both_histories: bool) -> Split:
     rec_end, search_end = log.user_start[1:].clone(), log.search_start[1:].clone()  # [users]
     rec_end[log.users[valid]] = valid.int()
     search_end[log.users[valid]] = log.searches_before[valid]
+    training_searches = _stretches(log.search_start[:-1], search_end)
     return Split(
         train=kept[(from_end > 1) | ~enough].int(),
         valid=valid.int(),
         test=test.int(),
         training_interactions=_stretches(log.user_start[:-1], rec_end),
-        training_searches=_stretches(log.search_start[:-1], search_end),
+        training_searches=training_searches,
+        search_train=_clicks_of(log, training_searches, require_both_histories),
     )
+
+
+def _clicks_of(log: EventLog, searches: Tensor, require_both_histories: bool) -> Tensor:
+    """Every click of ``searches``, as positions in the log's clicks, int32."""
+    if require_both_histories:
+        users = log.search_users(searches)
+        has_rec = log.interactions_before[searches] > log.user_start[users]
+        searches = searches[has_rec & (searches > log.search_start[users])]
+    return _stretches(log.click_start[searches], log.click_start[searches + 1])
 
 
 def _stretches(start: Tensor, end: Tensor) -> Tensor:

@@ -16,8 +16,59 @@ from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.negatives import NegativeSampler
 
 
+class JointBatch(Interaction):
+    """Training instances and, beside them, instances of the search task (``search``), as many as fit in an epoch."""
+
+    def __init__(self, interaction: dict[str, Tensor], search: Interaction | None) -> None:
+        super().__init__(interaction)
+        self.search = search
+
+    def to(self, device: torch.device | str, selected_field: Any = None) -> JointBatch:
+        moved = super().to(device, selected_field)
+        return JointBatch(moved.interaction, None if self.search is None else self.search.to(device))
+
+
+class SearchTask:
+    """Instances of the search task: each training search with one item clicked under it.
+
+    Attributes:
+        rows: instances per epoch.
+    """
+
+    def __init__(self, dataset: SERDataset, sample_num: int, distribution: str) -> None:
+        self.dataset, self.sample_num = dataset, sample_num
+        self.positions = dataset.split.search_train
+        self.rows = len(self.positions)
+        self.reader = dataset.history_reader()
+        clicks = dataset.training_clicks
+        pairs = (clicks.users, clicks.items)
+        self.sampler = NegativeSampler(dataset.log, dataset.split, dataset.target_num, distribution, pairs)
+
+    def batches(self, count: int, generator: torch.Generator) -> Iterator[Interaction | None]:
+        """All instances in random order, in ``count`` batches whose sizes differ by one at most; None if empty."""
+        order = torch.randperm(self.rows, generator=generator)
+        for chosen in order.tensor_split(count):
+            yield self._batch(self.positions[chosen], generator) if len(chosen) else None
+
+    def _batch(self, clicks: Tensor, generator: torch.Generator) -> Interaction:
+        dataset, log = self.dataset, self.dataset.log
+        searches = log.searches_of_clicks(clicks)
+        users = log.search_users(searches)
+        return Interaction(
+            {
+                dataset.uid_field: users,
+                dataset.query_field: log.queries[searches].long(),
+                dataset.iid_field: log.clicks[clicks].long(),
+                dataset.config["NEG_PREFIX"] + dataset.iid_field: self.sampler.draw(users, self.sample_num, generator),
+                **self.reader.read_searches(searches),
+            }
+        )
+
+
 class TrainLoader:
     """Training instances, shuffled and with new negatives every epoch.
+
+    A model with ``search_task`` gets ``JointBatch``es: with the instances of the search task, all of them in an epoch.
 
     A sequential model gets the training targets with their histories; a general one gets every interaction of the
     training period, without histories.  Negatives come as our models read them, ``neg_item_id [B, N]``, or as
@@ -43,6 +94,9 @@ class TrainLoader:
             if self.sample_num
             else None
         )
+        self.search_task = None
+        if getattr(dataset.config.model_class, "search_task", False) and config["search_weight"]:
+            self.search_task = SearchTask(dataset, self.sample_num, negatives["distribution"])
         self.set_epoch(0)
 
     def __len__(self) -> int:
@@ -53,10 +107,16 @@ class TrainLoader:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Interaction]:
-        seed = int(np.random.SeedSequence([self.config["seed"], self.epoch]).generate_state(1)[0])
-        generator = torch.Generator().manual_seed(seed)
-        for chosen in torch.randperm(self.rows, generator=generator).split(self.batch_size):
-            yield self._batch(self.positions[chosen], generator)
+        seeds = np.random.SeedSequence([self.config["seed"], self.epoch]).generate_state(2)
+        generator, search_generator = (torch.Generator().manual_seed(int(seed)) for seed in seeds)
+        chosen = torch.randperm(self.rows, generator=generator).split(self.batch_size)
+        batches = (self._batch(self.positions[rows], generator) for rows in chosen)
+        if self.search_task is None:
+            yield from batches
+        else:  # which leaves the batches of recommendation as they are for other models
+            searches = self.search_task.batches(len(self), search_generator)
+            for batch, search in zip(batches, searches):
+                yield JointBatch(batch.interaction, search)
 
     def _batch(self, positions: Tensor, generator: torch.Generator) -> Interaction:
         batch = instances(self.dataset, positions, None if self.general else self.reader)

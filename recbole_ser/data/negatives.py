@@ -19,16 +19,29 @@ class NegativeSampler:
         log, split: the events and which of them are training events.
         target_num: items ``1 .. target_num - 1`` may be drawn.
         distribution: ``uniform`` over those items, or ``popularity``: in proportion to their training targets.
+        clicks: pairs (users, items) that are not drawn either, for the search task.
 
     Raises:
         DataError: a user has training interactions with every item that could be drawn.
     """
 
-    def __init__(self, log: EventLog, split: Split, target_num: int, distribution: str) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        split: Split,
+        target_num: int,
+        distribution: str,
+        clicks: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         self.target_num = target_num
         self.popularity = log.items[split.train] if distribution == "popularity" else None
         training = split.training_interactions
-        self.seen = torch.unique(self._key(log.users[training], log.items[training]))  # sorted (user, item) pairs
+        seen = self._key(log.users[training], log.items[training])
+        if clicks is not None:
+            users, items = clicks
+            can_be_drawn = items < target_num
+            seen = torch.cat([seen, self._key(users[can_be_drawn], items[can_be_drawn])])
+        self.seen = torch.unique(seen)  # sorted (user, item) pairs
         drawable = torch.zeros(target_num, dtype=torch.bool)
         drawable[1:] = (
             True if self.popularity is None else torch.bincount(self.popularity, minlength=target_num)[1:] > 0

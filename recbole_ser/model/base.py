@@ -77,7 +77,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
         return torch.cat([interaction[self.POS_ITEM_ID].unsqueeze(1), interaction[self.NEG_ITEM_ID]], dim=1)
 
     def mentions(self, interaction: Any) -> Mentions:
-        """Every item and query id that a training step on ``interaction`` embeds; a model with more of them adds its own."""
+        """Every item and query id that a training step on ``interaction`` embeds; a model that has more adds them."""
         fields = (self.ITEM_SEQ, "search_click_list", self.POS_ITEM_ID, self.NEG_ITEM_ID)
         queries = [interaction[field] for field in ("search_query_list", "query_id") if field in interaction]
         return Mentions(_flat([interaction[field] for field in fields]), _flat(queries))
@@ -88,11 +88,12 @@ class SearchRecommender(PassCache, SequentialRecommender):
 
         It concerns the ``FeatureEmbedding`` called ``items`` and the one called ``queries``, where a model has them.
         """
-        mentioned = [self.mentions(interaction) for interaction in interactions] + (more or [])
+        embeddings = {name: getattr(self, name, None) for name in ("items", "queries")}
+        embeddings = {name: module for name, module in embeddings.items() if isinstance(module, FeatureEmbedding)}
         with ExitStack() as stack:
-            for name in ("items", "queries"):
-                embedding = getattr(self, name, None)
-                if isinstance(embedding, FeatureEmbedding):
+            if embeddings:
+                mentioned = [self.mentions(interaction) for interaction in interactions] + (more or [])
+                for name, embedding in embeddings.items():
                     stack.enter_context(embedding.shared(*(getattr(ids, name) for ids in mentioned)))
             yield
 

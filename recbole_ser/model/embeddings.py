@@ -66,9 +66,7 @@ def item_embedding(config: Any, dataset: Any, activation: nn.Module | None = Non
 def query_embedding(config: Any, dataset: Any, activation: nn.Module | None = None) -> FeatureEmbedding:
     """Vectors of width ``hidden_size`` from ``query_embedding_size`` of the id and the mean of the words' vectors."""
     terms = [Attribute(dataset.query_terms, dataset.term_num, config["term_embedding_size"])]
-    return FeatureEmbedding(
-        dataset.query_num, config["query_embedding_size"], terms, config["hidden_size"], activation
-    )
+    return FeatureEmbedding(dataset.query_num, config["query_embedding_size"], terms, config["hidden_size"], activation)
 
 
 def user_embedding(config: Any, dataset: Any) -> FeatureEmbedding:

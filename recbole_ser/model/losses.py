@@ -96,6 +96,29 @@ def info_nce(positives: Tensor, negatives: Tensor) -> Tensor:
     return -F.logsigmoid(positives - negatives)
 
 
+def nt_xent(left: Tensor, right: Tensor, weight: Tensor, temperature: Tensor) -> Tensor:
+    """Contrast of two views of each row: the mean over 2B anchors, each told from the 2B - 2 vectors of other rows.
+
+    The similarity is tanh(x W y') / temperature (UniSAR's published code; GSERec, Eq. 9 and 12).
+
+    Args:
+        left, right: ``[B, d]`` the two views.
+        weight: ``[d, d]`` W.
+        temperature: scalar.
+
+    Returns:
+        A scalar; 0 of fewer than two rows.
+    """
+    rows = len(left)
+    if rows < 2:
+        return (left.sum() + right.sum() + weight.sum() + temperature) * 0.0
+    views = torch.cat([left, right])  # [2B, d]
+    logits = torch.tanh(views @ weight @ views.t()) / temperature  # [2B, 2B]
+    logits = logits.masked_fill(torch.eye(2 * rows, dtype=torch.bool, device=left.device), -torch.inf)
+    other_view = (torch.arange(2 * rows, device=left.device) + rows) % (2 * rows)
+    return F.cross_entropy(logits, other_view)
+
+
 def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
     """``max(|anchor - positive| - |anchor - negative| + margin, 0)``, Euclidean: ``[B]`` from three ``[B, d]``."""
     return F.relu(F.pairwise_distance(anchor, positive) - F.pairwise_distance(anchor, negative) + margin)

@@ -47,7 +47,8 @@ class SERTrainer(Trainer):
 
     With ``lr_plateau: {factor, patience, min_lr}`` the learning rate is multiplied by ``factor`` after more than
     ``patience`` evaluations without a better validation score; early stopping then counts only from the evaluation
-    on after which the rate can fall no further (the schedule that SESRec was published with).
+    on after which the rate can fall no further (the schedule that SESRec was published with).  Neither counts the
+    epochs in which a model is pre-trained.
 
     Raises:
         ConfigError: settings that cannot be trained with.
@@ -73,7 +74,8 @@ class SERTrainer(Trainer):
         self.scheduler = None
         if config["lr_plateau"]:
             self.scheduler = Plateau(self.optimizer, config["lr_plateau"], self.valid_metric_bigger)
-            self._count_only_at_the_lowest_rate(self.scheduler)
+        self.pretrain_epochs = getattr(model, "pretrain_epochs", 0)
+        self._limit_patience(epochs_done=0)
         self.best_epoch = -1
         self.epoch_losses: dict[str, float] = {}
         self.valid_result: dict[str, float] = {}
@@ -124,6 +126,8 @@ class SERTrainer(Trainer):
         self._seed_epoch(epoch_idx)
         train_data.set_epoch(epoch_idx)
         self.model.train()
+        if isinstance(self.model, SearchRecommender):
+            self.model.begin_epoch(epoch_idx)
         means = LossMeans(epoch_idx, read_every=1 if self.device.type == "cpu" else 32)
         with tqdm(
             train_data, f"Train {epoch_idx}", leave=False, dynamic_ncols=True, disable=None if show_progress else True
@@ -173,9 +177,9 @@ class SERTrainer(Trainer):
             return build_adam(self.model, learner, self.learning_rate, self.weight_decay)
         return super()._build_optimizer(params=parameter_groups(self.model), **kwargs)
 
-    def _count_only_at_the_lowest_rate(self, scheduler: Plateau) -> None:
-        """Early stopping's limit: none while the rate can fall, then ``stopping_step`` on top of the count so far."""
-        if scheduler.can_fall:
+    def _limit_patience(self, epochs_done: int) -> None:
+        """Early stopping's limit: none in pre-training and while the rate can fall, then ``stopping_step`` more."""
+        if epochs_done < self.pretrain_epochs or (self.scheduler is not None and self.scheduler.can_fall):
             self.stopping_step = math.inf
         elif self.stopping_step == math.inf or self.cur_step == 0:
             self.stopping_step = self.cur_step + self.config["stopping_step"]
@@ -237,9 +241,9 @@ class SERTrainer(Trainer):
             **self._stopwatch.lap(),
             **peak_memory_mib(),
         }
-        if self.scheduler is not None:
+        if self.scheduler is not None and epoch >= self.pretrain_epochs:
             self.scheduler.step(score)
-            self._count_only_at_the_lowest_rate(self.scheduler)
+        self._limit_patience(epochs_done=epoch + 1)
         self.run_folder.append_metrics(line)  # first: a line too many can be dropped, one too few is lost
         self._save_last(epoch)
         if self._verbose:
