@@ -88,7 +88,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
 
         It concerns the ``FeatureEmbedding`` called ``items`` and the one called ``queries``, where a model has them.
         """
-        embeddings = {name: getattr(self, name, None) for name in ("items", "queries")}
+        embeddings: dict[str, Any] = {name: getattr(self, name, None) for name in ("items", "queries")}
         embeddings = {name: module for name, module in embeddings.items() if isinstance(module, FeatureEmbedding)}
         with ExitStack() as stack:
             if embeddings:
