@@ -9,13 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_ser.errors import ConfigError
 from recbole_ser.model.embeddings import Attribute, FeatureEmbedding, PassCache, distinct, lookup
 from recbole_ser.model.layers import (
+    ActivationUnit,
+    AdditiveAttention,
     CoAttention,
+    Dice,
     Dropout,
+    ExpertGates,
     PairMLP,
     TargetAttention,
     TransformerEncoder,
+    TransformerLayer,
+    causal,
     initialise,
     masked_mean,
     masked_softmax,
@@ -219,24 +226,73 @@ def histories(rows: int, length: int, width: int) -> tuple[Tensor, Tensor]:
     return torch.randn(rows, length, width), torch.arange(length) < lengths.unsqueeze(1)
 
 
-def test_the_encoder_is_pytorchs_post_norm_transformer_layer() -> None:
-    encoder = TransformerEncoder(8, layers=2, heads=2, dropout=0.0)
+def copy_layer(ours: TransformerLayer, theirs: Any) -> None:
+    """Give PyTorch's layer the weights of ours, after making its normalisations differ from the identity."""
+    attentions = [(ours.attention, theirs.self_attn)]
+    norms = [(ours.attention_norm, theirs.norm1), (ours.network_norm, theirs.norm3 if ours.cross else theirs.norm2)]
+    if ours.cross is not None:
+        attentions.append((ours.cross, theirs.multihead_attn))
+        norms.append((ours.cross_norm, theirs.norm2))
+    with torch.no_grad():
+        for source, target in attentions:
+            nn.init.normal_(source.input.bias)
+            target.in_proj_weight.copy_(source.input.weight)
+            target.in_proj_bias.copy_(source.input.bias)
+            target.out_proj.load_state_dict(source.output.state_dict())
+        for source, target in norms:
+            nn.init.normal_(source.weight)
+            nn.init.normal_(source.bias)
+            target.load_state_dict(source.state_dict())
+        theirs.linear1.load_state_dict(ours.network[0].state_dict())
+        theirs.linear2.load_state_dict(ours.network[2].state_dict())
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_the_encoder_is_pytorchs_transformer_layer(pre_norm: bool) -> None:
+    encoder = TransformerEncoder(8, 2, 2, 0.0, inner=12, activation=nn.ReLU, pre_norm=pre_norm)
     states, mask = histories(9, 6, 8)
     expected = states
     for layer in encoder.layers:
-        theirs = nn.TransformerEncoderLayer(8, 2, 8, 0.0, F.leaky_relu, 1e-8, batch_first=True)
-        with torch.no_grad():
-            theirs.self_attn.in_proj_weight.copy_(layer.attention.input.weight)
-            theirs.self_attn.in_proj_bias.copy_(layer.attention.input.bias)
-            theirs.self_attn.out_proj.load_state_dict(layer.attention.output.state_dict())
-            theirs.linear1.load_state_dict(layer.network[0].state_dict())
-            theirs.linear2.load_state_dict(layer.network[2].state_dict())
-            layer.attention_norm.weight.normal_()
-            layer.network_norm.bias.normal_()
-            theirs.norm1.load_state_dict(layer.attention_norm.state_dict())
-            theirs.norm2.load_state_dict(layer.network_norm.state_dict())
+        theirs = nn.TransformerEncoderLayer(8, 2, 12, 0.0, F.relu, 1e-8, batch_first=True, norm_first=pre_norm)
+        copy_layer(layer, theirs)
         expected = theirs(expected, src_key_padding_mask=~mask)
+    expected = encoder.norm(expected)
     torch.testing.assert_close(encoder(states, mask)[mask], expected[mask], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_a_layer_with_a_memory_is_pytorchs_decoder_layer(pre_norm: bool) -> None:
+    layer = TransformerLayer(8, 2, 0.0, cross=True, pre_norm=pre_norm)
+    theirs = nn.TransformerDecoderLayer(8, 2, 8, 0.0, F.leaky_relu, 1e-8, batch_first=True, norm_first=pre_norm)
+    copy_layer(layer, theirs)
+    (states, mask), (memory, memory_mask) = histories(9, 6, 8), histories(9, 4, 8)
+    expected = theirs(states, memory, tgt_key_padding_mask=~mask, memory_key_padding_mask=~memory_mask)
+    ours = layer(states, mask, memory, memory_mask)
+    torch.testing.assert_close(ours[mask], expected[mask], rtol=1e-5, atol=1e-5)
+
+
+def test_dropout_of_attention_weights_is_another_than_that_of_the_parts() -> None:
+    states, mask = histories(50, 6, 8)
+    for options in ({"dropout": 0.5}, {"dropout": 0.0, "attention_dropout": 0.5}):
+        layer = TransformerLayer(8, 2, **options)
+        assert not torch.equal(layer(states, mask), layer(states, mask))
+        assert torch.equal(layer.eval()(states, mask), layer(states, mask))
+
+
+def test_under_a_causal_mask_later_positions_change_nothing() -> None:
+    encoder = TransformerEncoder(8, 2, 2, 0.0)
+    states, mask = histories(9, 6, 8)
+    assert causal(torch.tensor([[True, True, False]])).tolist() == [[[1, 0, 0], [1, 1, 0], [1, 1, 0]]]
+    encoded = encoder(states, causal(mask))
+    states[:, 3:] += 1
+    altered = encoder(states, causal(mask))
+    torch.testing.assert_close(altered[:, :3], encoded[:, :3])
+    assert not torch.isclose(altered[:, 3:], encoded[:, 3:]).all()
+
+
+def test_the_width_must_be_a_multiple_of_the_heads() -> None:
+    with pytest.raises(ConfigError, match="multiple of n_heads"):
+        TransformerEncoder(8, 1, 3, 0.0)
 
 
 def test_the_encoder_does_not_depend_on_padding_or_on_other_rows() -> None:
@@ -291,3 +347,99 @@ def test_the_pair_mlp_is_an_mlp_on_row_and_pair_side_by_side() -> None:
     joined = torch.cat([row.unsqueeze(1).expand(-1, 7, -1), pair], dim=2)
     expected = nn.Sequential(mlp.first, nn.ReLU(), mlp.others[0], nn.ReLU(), mlp.others[1])(joined).squeeze(2)
     torch.testing.assert_close(mlp(row, pair), expected)
+
+
+def test_the_pair_mlp_with_dice_normalises_over_all_pairs() -> None:
+    mlp = PairMLP(2, 3, [6], dropout=0.0, dice=True)
+    row, pair = torch.randn(5, 2), torch.randn(5, 7, 3)
+    joined = torch.cat([row.unsqueeze(1).expand(-1, 7, -1), pair], dim=2).flatten(0, 1)
+    expected = mlp.others[0](plain_dice(mlp.activations[0], mlp.first(joined)))
+    torch.testing.assert_close(mlp(row, pair).flatten(), expected.squeeze(1))
+
+
+# --- DIN ------------------------------------------------------------------------------------------------------------
+
+
+def plain_dice(dice: Dice, values: Tensor) -> Tensor:
+    """On rows ``[n, width]``, in training."""
+    normed = (values - values.mean(0)) / (values.var(0, unbiased=False) + 1e-8).sqrt()
+    gate = 1 / (1 + torch.exp(-normed))
+    return gate * values + (1 - gate) * dice.slope * values
+
+
+def test_dice_gates_by_the_statistics_of_the_batch_and_in_evaluation_by_the_running_ones() -> None:
+    dice = Dice(3)
+    nn.init.normal_(dice.slope)
+    values = torch.randn(50, 3) * torch.tensor([1.0, 5.0, 0.2]) + 2
+    torch.testing.assert_close(dice(values.view(5, 10, 3)).flatten(0, 1), plain_dice(dice, values))
+    mean, variance = 0.1 * values.mean(0), 0.9 + 0.1 * values.var(0)
+    torch.testing.assert_close(dice.norm.running_mean, mean)
+    torch.testing.assert_close(dice.norm.running_var, variance)
+    gate = torch.sigmoid((values - mean) / (variance + 1e-8).sqrt())
+    torch.testing.assert_close(dice.eval()(values), gate * values + (1 - gate) * dice.slope * values)
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_dice_of_too_few_rows_for_a_variance_is_finite(rows: int) -> None:
+    dice = Dice(3)
+    values = torch.randn(rows, 3, requires_grad=True)
+    dice(values).sum().backward()
+    assert torch.isfinite(dice(values)).all() and torch.isfinite(values.grad).all()
+
+
+def test_the_activation_unit_weighs_each_state_by_an_mlp_of_it_and_the_candidate() -> None:
+    unit = ActivationUnit(3, [6, 4])
+    for parameter in unit.parameters():
+        nn.init.normal_(parameter)
+    (states, mask), targets = histories(4, 5, 3), torch.randn(4, 2, 3)
+    mask[2] = False  # an empty history
+    pairs = [(row, place) for row in range(4) for place in range(5) if mask[row, place]]
+    inputs = torch.stack(
+        [
+            torch.cat([target, states[row, place], target - states[row, place], target * states[row, place]])
+            for row, place in pairs
+            for target in targets[row]
+        ]
+    )
+    hidden = plain_dice(unit.activations[0], unit.first(inputs))
+    weights = unit.others[1](plain_dice(unit.activations[1], unit.others[0](hidden))).view(len(pairs), 2)
+    expected = torch.zeros(4, 2, 3)
+    for (row, place), weight in zip(pairs, weights):
+        expected[row] += weight.unsqueeze(1) * states[row, place]
+    torch.testing.assert_close(unit(states, mask, targets), expected, rtol=1e-4, atol=1e-5)
+    unit.eval()
+    padded = F.pad(states, (0, 0, 0, 2), value=9.0), F.pad(mask, (0, 2))
+    torch.testing.assert_close(unit(*padded, targets), unit(states, mask, targets))
+
+
+# --- sets and tasks -------------------------------------------------------------------------------------------------
+
+
+def test_additive_attention_is_a_softmax_over_what_is_valid() -> None:
+    attention = AdditiveAttention(4, 6)
+    states, mask = histories(5, 3, 4)
+    mask[1] = False
+    pooled = attention(states, mask)
+    assert (pooled[1] == 0).all()
+    for row in (0, 2, 3, 4):
+        valid = states[row][mask[row]]
+        scores = torch.stack([attention.vote.weight[0] @ torch.tanh(attention.inner(state)) for state in valid])
+        torch.testing.assert_close(pooled[row], torch.softmax(scores, 0) @ valid)
+    torch.testing.assert_close(attention(states.view(5, 1, 3, 4), mask.view(5, 1, 3)).squeeze(1), pooled)
+
+
+def test_experts_are_shared_or_a_tasks_own_and_mixed_by_its_gate() -> None:
+    layer = ExpertGates(tasks=2, width=4, output=3, shared=2, own=1, dropout=0.0)
+    values = torch.randn(5, 4)
+    for task in range(2):
+        experts = [
+            F.relu(F.linear(values, weight, bias))
+            for linear in (layer.shared, layer.own[task])
+            for weight, bias in zip(linear.weight.split(3), linear.bias.split(3))
+        ]
+        gates = torch.softmax(layer.gates[task](values), 1)
+        expected = sum(gates[:, [number]] * expert for number, expert in enumerate(experts))
+        torch.testing.assert_close(layer(values, task), expected)
+        torch.testing.assert_close(layer(values.view(5, 1, 4), task).squeeze(1), expected)
+    layer(values, 0).sum().backward()
+    assert layer.own[1].weight.grad is None and layer.shared.weight.grad is not None

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ser.errors import ConfigError
-from recbole_ser.model.losses import Temperature, info_nce, log_sum_exp_tanh, triplet
+from recbole_ser.model.losses import Temperature, info_nce, log_sum_exp_tanh, nt_xent, triplet
 
 
 def plain(left: Tensor, right: Tensor, temperature: Tensor) -> Tensor:
@@ -127,3 +127,27 @@ def test_well_above_its_minimum_a_temperature_moves_like_a_plain_parameter() -> 
 def test_a_temperature_must_start_above_its_minimum(initial: float) -> None:
     with pytest.raises(ConfigError, match="above"):
         Temperature(initial)
+
+
+def test_nt_xent_tells_each_view_from_those_of_other_rows() -> None:
+    left, right = inputs(4, 4, torch.float64)
+    weight, tau = torch.randn(4, 4, dtype=torch.float64), torch.tensor(0.2, dtype=torch.float64)
+    views = [*left, *right]
+
+    def similarity(first: int, second: int) -> Tensor:
+        return torch.exp(torch.tanh(views[first] @ weight @ views[second]) / tau)
+
+    expected = 0.0
+    for anchor in range(8):
+        positive = (anchor + 4) % 8
+        others = sum(similarity(anchor, other) for other in range(8) if other % 4 != anchor % 4)
+        expected = expected - torch.log(similarity(anchor, positive) / (similarity(anchor, positive) + others)) / 8
+    torch.testing.assert_close(nt_xent(left, right, weight, tau), expected)
+    assert torch.autograd.gradcheck(nt_xent, (left, right, weight.requires_grad_(), tau.requires_grad_()))
+
+
+def test_nt_xent_of_a_single_row_is_nothing() -> None:
+    left, right = inputs(1, 1, torch.float32)
+    loss = nt_xent(left, right, torch.ones(4, 4), torch.tensor(0.1))
+    loss.backward()
+    assert loss.item() == 0 and (left.grad == 0).all()
