@@ -67,7 +67,7 @@ def _run(config: SERConfig, folder: RunFolder, callback: Callable[[int, dict[str
     config["run_dir"] = config["checkpoint_dir"] = str(folder.path)
     with log_to(folder.log, config["state"]):
         log = logging.getLogger()
-        _locate(config)
+        locate_data(config)
         folder.write_config(config.resolved(), config.arguments())
         folder.write_environment(config["device"])
 
@@ -86,7 +86,7 @@ def _run(config: SERConfig, folder: RunFolder, callback: Callable[[int, dict[str
     return result
 
 
-def _locate(config: SERConfig) -> None:
+def locate_data(config: SERConfig) -> None:
     """Point ``data_path`` at the data set: where it is, else at the bundled sample, else at where it is made."""
     folder, name = Path(config["data_path"]), config["dataset"]
     bundled = package_folder("dataset_atomic") / name
