@@ -39,13 +39,24 @@ class ModelSpec:
             return getattr(importlib.import_module(module), class_name)
 
 
+_SEARCH_AWARE = "recbole_ser.model.search_aware"
 _SEQUENTIAL = "recbole.model.sequential_recommender"
 _GENERAL = "recbole.model.general_recommender"
+_BOTH = ("search", "text")
 
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in [
-        ModelSpec("SESRec", "recbole_ser.model.search_aware.sesrec:SESRec", ("search", "text"), "Si et al., SIGIR'23"),
+        ModelSpec("SESRec", f"{_SEARCH_AWARE}.sesrec:SESRec", _BOTH, "Si et al., SIGIR'23"),
+        ModelSpec("UniSAR", f"{_SEARCH_AWARE}.unisar:UniSAR", _BOTH, "Shi et al., SIGIR'24"),
+        ModelSpec("UnifiedSSR", f"{_SEARCH_AWARE}.unified_ssr:UnifiedSSR", _BOTH, "Xie et al., WWW'24"),
+        ModelSpec("USER", f"{_SEARCH_AWARE}.user:USER", _BOTH, "Yao et al., CIKM'21"),
+        ModelSpec("QuerySeqRec", f"{_SEARCH_AWARE}.query_seqrec:QuerySeqRec", _BOTH, "He et al., CIKM'22"),
+        ModelSpec("IV4REC", f"{_SEARCH_AWARE}.iv4rec:IV4REC", _BOTH, "Si et al., WWW'22"),
+        ModelSpec("SRJGraph", f"{_SEARCH_AWARE}.srjgraph:SRJGraph", _BOTH, "Zhao et al., WSDM'22"),
+        ModelSpec("NRHUB", f"{_SEARCH_AWARE}.nrhub:NRHUB", _BOTH, "Wu et al., EMNLP'19"),
+        ModelSpec("JSR", f"{_SEARCH_AWARE}.jsr:JSR", _BOTH, "Zamani and Croft, DESIRES'18"),
+        ModelSpec("DIN", f"{_SEARCH_AWARE}.din:DIN", _BOTH, "Zhou et al., KDD'18"),
         ModelSpec("SASRec", f"{_SEQUENTIAL}:SASRec", paper="Kang and McAuley, ICDM'18"),
         ModelSpec("GRU4Rec", f"{_SEQUENTIAL}:GRU4Rec", paper="Tan et al., DLRS'16"),
         ModelSpec("STAMP", f"{_SEQUENTIAL}:STAMP", paper="Liu et al., KDD'18"),

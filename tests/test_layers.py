@@ -26,6 +26,7 @@ from recbole_ser.model.layers import (
     initialise,
     masked_mean,
     masked_softmax,
+    merged_places,
 )
 
 
@@ -430,16 +431,24 @@ def test_additive_attention_is_a_softmax_over_what_is_valid() -> None:
 
 def test_experts_are_shared_or_a_tasks_own_and_mixed_by_its_gate() -> None:
     layer = ExpertGates(tasks=2, width=4, output=3, shared=2, own=1, dropout=0.0)
-    values = torch.randn(5, 4)
+    nn.init.normal_(layer.shared.bias)
+    row, pair = torch.randn(5, 1), torch.randn(5, 7, 3)
+    values = torch.cat([pair, row.unsqueeze(1).expand(-1, 7, -1)], dim=2)
     for task in range(2):
         experts = [
             F.relu(F.linear(values, weight, bias))
             for linear in (layer.shared, layer.own[task])
             for weight, bias in zip(linear.weight.split(3), linear.bias.split(3))
         ]
-        gates = torch.softmax(layer.gates[task](values), 1)
-        expected = sum(gates[:, [number]] * expert for number, expert in enumerate(experts))
-        torch.testing.assert_close(layer(values, task), expected)
-        torch.testing.assert_close(layer(values.view(5, 1, 4), task).squeeze(1), expected)
-    layer(values, 0).sum().backward()
+        gates = torch.softmax(layer.gates[task](values), 2)
+        expected = sum(gates[:, :, [number]] * expert for number, expert in enumerate(experts))
+        torch.testing.assert_close(layer(row, pair, task), expected)
+    layer(row, pair, 0).sum().backward()
     assert layer.own[1].weight.grad is None and layer.shared.weight.grad is not None
+
+
+def test_both_histories_have_places_in_one_order_of_time() -> None:
+    place, mask = torch.tensor([[0, 2, 2], [1, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
+    items, searches = merged_places(place, mask, 3)
+    assert items.tolist() == [[1, 2, 5], [0, 2, 3]]
+    assert searches.tolist()[0] == [0, 3, 4] and searches[1, 0] == 1

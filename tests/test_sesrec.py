@@ -113,11 +113,11 @@ def reference(model: SESRec, **values: Any) -> tuple[Reference, dict[str, Tensor
 
 
 def losses_and_negatives(model: SESRec, rows: list[Row]) -> tuple[dict[str, Tensor], tuple[list[int], list[int]]]:
-    torch.manual_seed(5)
-    negatives = model.alignment.draw(model.items.count) if model.alpha else None
-    torch.manual_seed(5)
     losses = model.losses(interaction(rows))
-    return losses, (negatives.items.tolist(), negatives.queries.tolist()) if negatives else ([], [])
+    if not model.alpha:
+        return losses, ([], [])
+    negatives = model.alignment.drawn
+    return losses, (negatives.items.tolist(), negatives.queries.tolist())
 
 
 # --- against the reference ------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from recbole_ser.model.losses import Temperature, info_nce, log_sum_exp_tanh
 class QueryItemAlignment(nn.Module):
     """InfoNCE in both directions over all (query, clicked item) pairs of the search histories of a batch.
 
-    The similarity of query q and item i is tanh(q' W_A i) in both directions.
+    The similarity of query q and item i is tanh(q' W_A i) in both directions.  Negatives are drawn with ``draw``, which
+    every training step does once.
 
     Args:
         width: d, of items and queries.
@@ -28,24 +29,25 @@ class QueryItemAlignment(nn.Module):
     def __init__(self, width: int, negatives: int, temperature: float, searches: Tensor) -> None:
         super().__init__()
         self.negatives = negatives
+        self.drawn: Mentions | None = None
         self.register_buffer("searches", searches, persistent=False)
         self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, width)))  # W_A
         self.temperature = Temperature(temperature)
 
     def draw(self, item_count: int) -> Mentions:
-        """Items uniformly, queries by how often they were searched for in the training period."""
+        """New negatives: items uniformly, queries by how often they were searched for in the training period."""
         items = torch.randint(1, item_count, (self.negatives,), device=self.weight.device)
         searches = torch.randint(len(self.searches), (self.negatives,), device=self.weight.device)
-        return Mentions(items, self.searches[searches].long())
+        self.drawn = Mentions(items, self.searches[searches].long())
+        return self.drawn
 
-    def forward(
-        self, interaction: Any, items: FeatureEmbedding, queries: FeatureEmbedding, negatives: Mentions
-    ) -> Tensor:
-        """The mean, a scalar, over all P pairs and both directions.
+    def forward(self, interaction: Any, items: FeatureEmbedding, queries: FeatureEmbedding) -> Tensor:
+        """The mean, a scalar, over all P pairs and both directions, against the negatives drawn last.
 
         Many pairs share their query or their item, so sums over negatives are taken once per distinct one; likewise
         many negatives are the same query.
         """
+        negatives = self.drawn or self.draw(items.count)
         clicks = interaction["search_click_list"]  # [B, S, C]
         searched = interaction["search_query_list"].unsqueeze(2).expand_as(clicks)  # [B, S, C]
         is_pair = (clicks != 0) & (searched != 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -60,7 +60,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
 
     def losses(self, interaction: Any) -> dict[str, Tensor]:
         """The main loss, ``rec``, and the auxiliary ones, by name; their sum is what is minimised."""
-        with self.embedded_once(interaction):
+        with self.embedded_once(self.mentions(interaction), *self.draw_mentions()):
             return self.rec_losses(interaction)
 
     def rec_losses(self, interaction: Any) -> dict[str, Tensor]:
@@ -78,12 +78,16 @@ class SearchRecommender(PassCache, SequentialRecommender):
 
     def mentions(self, interaction: Any) -> Mentions:
         """Every item and query id that a training step on ``interaction`` embeds; a model that has more adds them."""
-        fields = (self.ITEM_SEQ, "search_click_list", self.POS_ITEM_ID, self.NEG_ITEM_ID)
-        queries = [interaction[field] for field in ("search_query_list", "query_id") if field in interaction]
-        return Mentions(_flat([interaction[field] for field in fields]), _flat(queries))
+        items = (self.ITEM_SEQ, "search_click_list", self.POS_ITEM_ID, self.NEG_ITEM_ID)
+        queries = ("search_query_list", "query_id")
+        return Mentions(_flat(interaction, items), _flat(interaction, queries))
+
+    def draw_mentions(self) -> list[Mentions]:
+        """What a training step embeds besides its batch; called once per step, so negatives may be drawn here."""
+        return []
 
     @contextmanager
-    def embedded_once(self, *interactions: Any, more: list[Mentions] | None = None) -> Iterator[None]:
+    def embedded_once(self, *mentioned: Mentions) -> Iterator[None]:
         """Inside this block every item and query mentioned is embedded once, and embedding it again is a lookup.
 
         It concerns the ``FeatureEmbedding`` called ``items`` and the one called ``queries``, where a model has them.
@@ -91,10 +95,8 @@ class SearchRecommender(PassCache, SequentialRecommender):
         embeddings: dict[str, Any] = {name: getattr(self, name, None) for name in ("items", "queries")}
         embeddings = {name: module for name, module in embeddings.items() if isinstance(module, FeatureEmbedding)}
         with ExitStack() as stack:
-            if embeddings:
-                mentioned = [self.mentions(interaction) for interaction in interactions] + (more or [])
-                for name, embedding in embeddings.items():
-                    stack.enter_context(embedding.shared(*(getattr(ids, name) for ids in mentioned)))
+            for name, embedding in embeddings.items():
+                stack.enter_context(embedding.shared(*(getattr(ids, name) for ids in mentioned)))
             yield
 
     def calculate_loss(self, interaction: Any) -> Tensor:
@@ -141,7 +143,8 @@ class JointRecommender(SearchRecommender):
         search = getattr(interaction, "search", None)
         if search is None:
             return super().losses(interaction)
-        with self.embedded_once(interaction, search):
+        mentioned = self.mentions(interaction), self.mentions(search), *self.draw_mentions()
+        with self.embedded_once(*mentioned):
             losses = self.rec_losses(interaction)
             found = self.search_losses(search)
         return {**losses, **{name: self.search_weight * loss for name, loss in found.items()}}
@@ -160,5 +163,7 @@ def positive_first_loss(logits: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, labels)
 
 
-def _flat(ids: list[Tensor]) -> Tensor:
-    return torch.cat([some.reshape(-1) for some in ids])
+def _flat(interaction: Any, fields: Iterable[Any]) -> Tensor:
+    """``[any]``: all ids in those of ``fields`` that there are."""
+    ids = [interaction[field].reshape(-1) for field in fields if field in interaction]
+    return torch.cat(ids) if ids else torch.zeros(0, dtype=torch.int64)

@@ -197,6 +197,23 @@ def causal(mask: Tensor) -> Tensor:
     return mask.unsqueeze(1) & torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
 
 
+def merged_places(search_place: Tensor, search_mask: Tensor, items: int) -> tuple[Tensor, Tensor]:
+    """The places, from 0, of both histories' events in the one order of time.
+
+    Args:
+        search_place: ``[B, S]`` how many items come before each search.
+        search_mask: ``[B, S]`` true for real searches.
+        items: L, how many places there are for items.
+
+    Returns:
+        ``[B, L]`` of the items and ``[B, S]`` of the searches.
+    """
+    item = torch.arange(items, device=search_place.device)  # [L]
+    earlier = (search_place.unsqueeze(1) <= item.unsqueeze(1)) & search_mask.unsqueeze(1)  # [B, L, S]
+    search = torch.arange(search_place.shape[1], device=search_place.device) + search_place  # [B, S]
+    return item + earlier.sum(dim=2), search
+
+
 class AdditiveAttention(nn.Module):
     """One vector of a set of them: weights softmax(v' tanh(U x + b)) (Bahdanau et al., ICLR 2015)."""
 
@@ -266,7 +283,8 @@ class ActivationUnit(nn.Module):
 class ExpertGates(nn.Module):
     """Experts that all tasks share and experts of each task's own, mixed by a gate per task.
 
-    One level of progressive layered extraction (Tang et al., RecSys 2020).  An expert is Linear, ReLU, dropout.
+    One level of progressive layered extraction (Tang et al., RecSys 2020).  An expert is Linear, ReLU, dropout.  It
+    sees a (row, candidate) pair: first what belongs to the pair, then what belongs to the row.
     """
 
     def __init__(self, tasks: int, width: int, output: int, shared: int, own: int, dropout: float) -> None:
@@ -277,12 +295,16 @@ class ExpertGates(nn.Module):
         self.gates = nn.ModuleList(nn.Linear(width, shared + own) for _ in range(tasks))
         self.dropout = Dropout(dropout)
 
-    def forward(self, values: Tensor, task: int) -> Tensor:
-        """``[..., output]`` for one task, from ``values [..., width]``."""
-        experts = torch.cat([self.shared(values), self.own[task](values)], dim=-1)  # [..., mixed * output]
-        experts = self.dropout(F.relu(experts)).unflatten(-1, (self.mixed, self.output))
-        weights = torch.softmax(self.gates[task](values), dim=-1)  # [..., mixed]
-        return (weights.unsqueeze(-2) @ experts).squeeze(-2)
+    def forward(self, row: Tensor, pair: Tensor, task: int) -> Tensor:
+        """``[B, C, output]`` for one task, from ``row [B, r]`` and ``pair [B, C, p]``, p + r being the width."""
+        layers: list[Any] = [self.shared, self.own[task], self.gates[task]]
+        weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+        pair_weight, row_weight = weight.split([pair.shape[2], row.shape[1]], dim=1)
+        hidden = F.linear(pair, pair_weight)  # [B, C, mixed * output + mixed]
+        hidden += F.linear(row, row_weight, bias).unsqueeze(1)
+        experts, gates = hidden.split([self.mixed * self.output, self.mixed], dim=2)
+        experts = self.dropout(F.relu(experts)).unflatten(2, (self.mixed, self.output))
+        return (torch.softmax(gates, dim=2).unsqueeze(2) @ experts).squeeze(2)
 
 
 class CoAttention(nn.Module):
@@ -325,6 +347,14 @@ class TargetAttention(nn.Module):
         weights = masked_softmax(scores, views.transpose(1, 2).unsqueeze(3), dim=1)  # [B, T, V, C]
         pooled = weights.flatten(2).transpose(1, 2) @ states  # [B, V C, d]
         return pooled.unflatten(1, weights.shape[2:]).unbind(dim=1)
+
+
+def perceptron(sizes: list[int], activation: type[nn.Module], dropout: float, last: bool = False) -> nn.Sequential:
+    """Linear layers from size to size, activation and dropout after each, after the last one too only with ``last``."""
+    layers: list[nn.Module] = []
+    for before, after in zip(sizes, sizes[1:]):
+        layers += [nn.Linear(before, after), activation(), Dropout(dropout)]
+    return nn.Sequential(*(layers if last else layers[:-2]))
 
 
 class PairMLP(nn.Module):

@@ -15,7 +15,7 @@ from recbole_ser.data.relations import Relation
 from recbole_ser.errors import ConfigError
 from recbole_ser.model.base import SearchRecommender, positive_first_loss
 from recbole_ser.model.embeddings import Mentions, item_embedding, lookup, query_embedding
-from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise
+from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, merged_places
 
 
 class Tokens(NamedTuple):
@@ -111,7 +111,7 @@ class QuerySeqRec(SearchRecommender):
         tokens = self.merge(interaction)
         if self.training and self.augmentation_prob:
             tokens = self.augment(tokens)
-        with self.embedded_once(interaction, more=[Mentions(tokens.items, tokens.queries)]):
+        with self.embedded_once(self.mentions(interaction), Mentions(tokens.items, tokens.queries)):
             return {"rec": self.main_loss(interaction, self.encode_tokens(tokens))}
 
     def mentions(self, interaction: Any) -> Mentions:
@@ -139,9 +139,8 @@ class QuerySeqRec(SearchRecommender):
 
         # When each token came: the number of events before it, and its number among the tokens of its event.
         stride = 1 + clicks.shape[2]
-        searches_before = ((queries != 0).unsqueeze(2) & (place <= slot)).sum(dim=1)  # [B, L]
-        item_time = (slot + searches_before) * stride  # [B, L]
-        query_time = (torch.arange(queries.shape[1], device=items.device).unsqueeze(1) + place) * stride  # [B, S, 1]
+        item_place, search_place = merged_places(place.squeeze(2), queries != 0, items.shape[1])  # [B, L], [B, S]
+        item_time, query_time = item_place * stride, search_place.unsqueeze(2) * stride  # [B, L], [B, S, 1]
         click_time = query_time + torch.arange(1, stride, device=items.device)  # [B, S, C]
 
         time = torch.cat([item_time, query_time.flatten(1), click_time.flatten(1)], dim=1)  # [B, L + S + S C]

@@ -105,15 +105,9 @@ class SESRec(SearchRecommender):
         if self.co_attention is not None and not self.beta:
             self.co_attention.requires_grad_(False)
 
-    def losses(self, interaction: Any) -> dict[str, Tensor]:
-        """As in the base class, with the negatives of the alignment among what is embedded once."""
-        negatives = self.alignment.draw(self.items.count) if self.alpha else None
-        with self.embedded_once(interaction, more=[negatives] if negatives else []):
-            state = self.encode(interaction)
-            return {
-                "rec": self.main_loss(interaction, state),
-                **self.auxiliary_losses(interaction, state, negatives),
-            }
+    def draw_mentions(self) -> list[Mentions]:
+        """The negatives of the alignment."""
+        return [self.alignment.draw(self.items.count)] if self.alpha else []
 
     def encode(self, interaction: Any) -> UserState:
         items, queries = interaction[self.ITEM_SEQ], interaction["search_query_list"]
@@ -161,13 +155,10 @@ class SESRec(SearchRecommender):
         pair = torch.cat([*rec, *search, targets], dim=2)  # Eq. 20: [B, C, (2 V + 1) d]
         return self.mlp(state.user, pair)  # Eq. 21: [B, C]
 
-    def auxiliary_losses(
-        self, interaction: Any, state: UserState, negatives: Mentions | None = None
-    ) -> dict[str, Tensor]:
+    def auxiliary_losses(self, interaction: Any, state: UserState) -> dict[str, Tensor]:
         losses = {}
         if self.alpha:
-            negatives = negatives or self.alignment.draw(self.items.count)
-            losses["alignment"] = self.alpha * self.alignment(interaction, self.items, self.queries, negatives)
+            losses["alignment"] = self.alpha * self.alignment(interaction, self.items, self.queries)  # Eq. 6-8
         if self.beta:
             both = (state.rec.views[:, 0].any(dim=1) & state.search.views[:, 0].any(dim=1)).to(state.user.dtype)  # [B]
             contrast = self.contrast(state.rec) + self.contrast(state.search)  # Eq. 16: [B]

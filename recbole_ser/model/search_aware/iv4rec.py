@@ -1,0 +1,302 @@
+"""IV4REC and IV4REC+ over DIN: queries as instrumental variables that tell apart why an item was interacted with.
+
+Si et al., "A Model-Agnostic Causal Learning Framework for Recommendation using Search Data", WWW 2022, and
+Si et al., "Enhancing Recommendation with Search Data in a Causal Learning Manner", TOIS 2023.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recbole_ser.data.relations import Relation
+from recbole_ser.errors import ConfigError
+from recbole_ser.model.base import SearchRecommender, positive_first_loss
+from recbole_ser.model.embeddings import Mentions, distinct, item_embedding, lookup, query_embedding
+from recbole_ser.model.layers import (
+    ActivationUnit,
+    Attention,
+    PairMLP,
+    initialise,
+    masked_mean,
+    masked_softmax,
+    perceptron,
+)
+
+VARIANTS = ("projection", "regression_item", "regression_user_item")
+RIDGE = 1e-5  # what keeps the projection on dependent queries defined
+TINY = 1e-12  # what keeps the direction of a zero vector defined
+ITEMS_AT_ONCE = 1 << 14  # when the whole catalogue is decomposed
+
+
+class Decomposed(NamedTuple):
+    """What became of treatments."""
+
+    vectors: Tensor  # [..., d] reconstructed
+    error: Tensor | None  # [...] squared error of the regression, where there is one
+
+
+class UserState(NamedTuple):
+    states: Tensor  # [B, L, d] the interactions
+    mask: Tensor  # [B, L]
+    searches: Tensor | None  # [B, S, d] the queries among each other, for the user's regression
+    search_mask: Tensor  # [B, S]
+
+
+class Pairs(NamedTuple):
+    """What the last layers see of each pair, and the squared error of the user's regression, where there is one."""
+
+    targets: Tensor  # [B, C, d]
+    interests: Tensor  # [B, C, d]
+    error: Tensor | None  # [B, C]
+
+
+class IV4REC(SearchRecommender):
+    """IV4REC over DIN (``variant: projection``) and IV4REC+ over DIN (``regression_item``, ``regression_user_item``).
+
+    Numbered here.  Z are the vectors of the queries that lead to item i, z their mean, e its vector, sg stops the
+    gradient.  The projection, for candidates and every item of the history:
+
+    (1) T = phi(e), two layers of tanh with dropout after each
+    (2) T_hat = Z Z^+ T, the part of T that the queries explain
+    (3) a_k = sigmoid(MLP_k([T, z])), k = 1, 2, with tanh after every layer, the last one too: from 0.27 to 0.73
+    (4) t = a_1 (T - T_hat) + a_2 T_hat
+    (5) y = MLP([t, u]), u = DIN's sum of the history's t_j, weighted by its activation unit
+
+    The regression on items replaces (1) to (4), again for candidates and history:
+
+    (6) T_hat = MLP(z), with loss L_i = mean of (T_hat - sg(e))^2
+    (7) t = g T_hat + (1 - g) e, g = sigmoid(MLP([T_hat, e]))
+
+    The regression on users and items does (6) and (7) for candidates only, and for the user:
+
+    (8) s = sum_k w_k q_k, w = softmax(v' tanh(W_1 sg(e) + W_2 q_k)), q_k the queries searched after self-attention
+    (9) u = g T_hat + (1 - g) r, r = DIN's sum of the history's e_j, T_hat = MLP(s), g = sigmoid(MLP([T_hat, r])),
+        with loss L_u = mean of (T_hat - sg(r))^2
+    (10) L = L_rec + lambda_u L_u + lambda_i L_i
+
+    Where the published code differs from the paper and this does not:
+
+    - (4): the code weighs T and T_hat; the paper splits T into the part the queries explain and the rest.
+
+    Adapted to this package:
+
+    - Queries are trained (id and mean of words, projected) where the published ones are frozen text vectors.  So (2)
+      is solved in every step, once per distinct item of the batch, with dropout drawn once per item, too.
+    - Z: the queries under which the item was clicked most often in the training period, at most
+      ``queries_per_item``.
+    - DIN as in this package, with Dice after every hidden layer; layers for d = 32 instead of 768.
+    - The L2 terms on single networks are the optimiser's ``weight_decay``; one positive beside several negatives.
+
+    Decided here, the public description being silent:
+
+    - (2): Z's columns have unit length, and a relative ridge of 1e-5 applies between them: exact for one query.
+    - (3), (6): several queries enter a network as their mean.
+    - (6), (9): the regressions have one hidden layer with tanh and dropout, the gates tanh inside and one number each.
+    - What has no queries (an item never searched for, a user without searches) has T_hat = 0 and no loss; L_u also
+      needs a history.  L_i and L_u are means over the batch's valid items and pairs, negatives among them.
+
+    Confidence: high for the projection's equations, medium for IV4REC+ and for which queries Z are where an item has
+    more than ``queries_per_item``.
+    """
+
+    item_queries: Tensor  # [items, N], 0 behind an item's last query
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self._check(config)
+        width, dropout, gates = config["hidden_size"], config["dropout_prob"], config["gate_hidden_size"]
+        self.items = item_embedding(config, dataset)
+        self.queries = query_embedding(config, dataset)
+        self.register_buffer("item_queries", queries_of_items(dataset, config["queries_per_item"]), persistent=False)
+        self._batch: tuple[Tensor, Tensor] | None = None  # the items decomposed for a training step, their places
+
+        variant = config["variant"]
+        self.projection = Projection(width, gates, dropout) if variant == "projection" else None
+        self.item_regression = Regression(width, gates, dropout) if variant != "projection" else None
+        self.user_regression = Regression(width, gates, dropout) if variant == "regression_user_item" else None
+        self.searches = SearchAttention(width, config["n_heads"]) if variant == "regression_user_item" else None
+        self.lambda_i, self.lambda_u = config["lambda_i"], config["lambda_u"]
+        self.unit = ActivationUnit(width, config["attention_hidden_size"])
+        self.mlp = PairMLP(0, 2 * width, config["mlp_hidden_size"], dropout=0.0, dice=True)
+        self.apply(initialise)
+
+    def _check(self, config: Any) -> None:
+        if config["variant"] not in VARIANTS:
+            raise ConfigError(f"variant must be one of {', '.join(VARIANTS)}, not {config['variant']}")
+        if config["queries_per_item"] < 1:
+            raise ConfigError(f"queries_per_item must be at least 1, not {config['queries_per_item']}")
+        width, heads = config["hidden_size"], config["n_heads"]
+        if config["variant"] == "regression_user_item" and width % heads:
+            raise ConfigError(f"hidden_size ({width}) must be a multiple of n_heads ({heads})")
+
+    # --- items --------------------------------------------------------------------------------------------------------
+
+    def decompose(self, ids: Tensor) -> Decomposed:
+        """The items ``ids [U]``, reconstructed."""
+        numbers = self.item_queries[ids]  # [U, N]
+        mask = numbers != 0
+        queries = self.queries(numbers) * mask.unsqueeze(2)  # Z [U, N, d]
+        items = self.items(ids)  # e [U, d]
+        if self.projection is not None:
+            return Decomposed(self.projection(items, queries, mask), None)
+        assert self.item_regression is not None
+        return self.item_regression(items, masked_mean(queries, mask), mask.any(dim=1))
+
+    def reconstructed(self, ids: Tensor) -> Tensor:
+        """Vectors t ``[..., d]`` of items ``[...]``; each is made once per training step or evaluation pass."""
+        if self._batch is not None:
+            vectors, places = self._batch
+            return lookup(vectors, places[ids])
+        if self.training or torch.is_grad_enabled():
+            values, places = distinct(ids.reshape(-1), self.items.count)
+            return lookup(self.decompose(values).vectors, places[ids])
+        return lookup(self.cached("items", self._table), ids)
+
+    def _table(self) -> Tensor:
+        everything = torch.arange(self.items.count, device=self.item_queries.device)
+        return torch.cat([self.decompose(ids).vectors for ids in everything.split(ITEMS_AT_ONCE)])
+
+    def decomposed_items(self, interaction: Any) -> Tensor:
+        """Every item that a training step decomposes, repeats and padding included."""
+        targets = self.training_items(interaction).flatten()  # [B (1 + N)]
+        return targets if self.searches is not None else torch.cat([targets, interaction[self.ITEM_SEQ].flatten()])
+
+    def mentions(self, interaction: Any) -> Mentions:
+        queries = [self.item_queries[self.decomposed_items(interaction).unique()].flatten()]
+        if self.searches is not None:
+            queries.append(interaction["search_query_list"].flatten())
+        items = torch.cat([self.training_items(interaction).flatten(), interaction[self.ITEM_SEQ].flatten()])
+        return Mentions(items, torch.cat(queries))
+
+    # --- users and pairs ----------------------------------------------------------------------------------------------
+
+    def encode(self, interaction: Any) -> UserState:
+        items, queries = interaction[self.ITEM_SEQ], interaction["search_query_list"]
+        mask, search_mask = items != 0, queries != 0
+        if self.searches is None:
+            return UserState(self.reconstructed(items), mask, None, search_mask)
+        searches = self.searches.attention(self.queries(queries), search_mask)  # q_k [B, S, d]
+        return UserState(self.items(items), mask, searches, search_mask)
+
+    def pairs(self, state: UserState, items: Tensor) -> Pairs:
+        """The candidates ``items [B, C]`` and what the user's history says about each."""
+        targets = self.reconstructed(items)  # (4) or (7): [B, C, d]
+        if state.searches is None:
+            return Pairs(targets, self.unit(state.states, state.mask, targets), None)  # (5)
+        assert self.searches is not None and self.user_regression is not None
+        plain = self.items(items)  # e [B, C, d]
+        interests = self.unit(state.states, state.mask, plain)  # r [B, C, d]
+        instruments = self.searches(state.searches, state.search_mask, plain.detach())  # (8): [B, C, d]
+        has_searches = state.search_mask.any(dim=1, keepdim=True).expand_as(items)  # [B, C]
+        return Pairs(targets, *self.user_regression(interests, instruments, has_searches))  # (9)
+
+    def logits(self, pairs: Pairs) -> Tensor:
+        pair = torch.cat([pairs.targets, pairs.interests], dim=2)  # [B, C, 2d]
+        return self.mlp(pair.new_empty(len(pair), 0), pair)  # (5): [B, C]
+
+    def score(self, state: UserState, items: Tensor) -> Tensor:
+        return self.logits(self.pairs(state, items))
+
+    # --- losses -------------------------------------------------------------------------------------------------------
+
+    def rec_losses(self, interaction: Any) -> dict[str, Tensor]:
+        """(10), with every distinct item decomposed once."""
+        mentioned = self.decomposed_items(interaction)
+        values, places = distinct(mentioned, self.items.count)
+        vectors, item_error = self.decompose(values)  # [U, d], [U]
+        self._batch = vectors, places
+        try:
+            state = self.encode(interaction)
+            pairs = self.pairs(state, self.training_items(interaction))
+        finally:
+            self._batch = None
+        losses = {"rec": positive_first_loss(self.logits(pairs))}
+        if item_error is not None:
+            valid = (self.item_queries[values] != 0).any(dim=1)  # [U]; false of padding
+            counts = torch.bincount(places[mentioned], minlength=len(values)) * valid  # [U]
+            losses["item_regression"] = self.lambda_i * _weighted_mean(item_error, counts)
+        if pairs.error is not None:
+            valid = state.mask.any(dim=1) & state.search_mask.any(dim=1)  # [B]
+            losses["user_regression"] = self.lambda_u * _weighted_mean(pairs.error.mean(dim=1), valid)
+        return losses
+
+
+class Projection(nn.Module):
+    """(1) to (4)."""
+
+    def __init__(self, width: int, gate_sizes: list[int], dropout: float) -> None:
+        super().__init__()
+        self.treatment = perceptron([width, width, width], nn.Tanh, dropout, last=True)
+        self.gates = nn.ModuleList(perceptron([2 * width, *gate_sizes, 1], nn.Tanh, 0.0, last=True) for _ in range(2))
+
+    def forward(self, items: Tensor, queries: Tensor, mask: Tensor) -> Tensor:
+        """``[U, d]`` from ``items [U, d]`` and their ``queries [U, N, d]``, zero where ``mask [U, N]`` is false."""
+        treatment = self.treatment(items)  # (1): [U, d]
+        fitted = projected(treatment, queries)  # (2): [U, d]
+        gate_input = torch.cat([treatment, masked_mean(queries, mask)], dim=1)  # [U, 2d]
+        residual_weight, fitted_weight = (torch.sigmoid(gate(gate_input)) for gate in self.gates)  # (3): each [U, 1]
+        return residual_weight * (treatment - fitted) + fitted_weight * fitted  # (4)
+
+
+class Regression(nn.Module):
+    """(6) and (7), or the like in (9): a treatment, regressed on an instrument and mixed with what that gives."""
+
+    def __init__(self, width: int, gate_sizes: list[int], dropout: float) -> None:
+        super().__init__()
+        self.regression = perceptron([width, width, width], nn.Tanh, dropout)
+        self.gate = perceptron([2 * width, *gate_sizes, 1], nn.Tanh, 0.0)
+
+    def forward(self, treatments: Tensor, instruments: Tensor, exists: Tensor) -> Decomposed:
+        """From ``[..., d]`` both, and whether there is an instrument ``[...]``."""
+        fitted = self.regression(instruments) * exists.unsqueeze(-1)  # [..., d]
+        error = (fitted - treatments.detach()).square().mean(dim=-1)  # [...]
+        gate = torch.sigmoid(self.gate(torch.cat([fitted, treatments], dim=-1)))  # [..., 1]
+        return Decomposed(gate * fitted + (1 - gate) * treatments, error)
+
+
+class SearchAttention(nn.Module):
+    """(8): queries attend to each other, then candidates attend to them."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads)
+        self.of_target = nn.Linear(width, width, bias=False)  # W_1
+        self.of_search = nn.Linear(width, width)  # W_2
+        self.vote = nn.Linear(width, 1, bias=False)  # v
+
+    def forward(self, searches: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+        """``[B, C, d]`` from ``searches [B, S, d]``, valid where ``mask [B, S]``, and ``targets [B, C, d]``."""
+        both = self.of_target(targets).unsqueeze(2) + self.of_search(searches).unsqueeze(1)  # [B, C, S, d]
+        weights = masked_softmax(self.vote(torch.tanh(both)).squeeze(3), mask.unsqueeze(1))  # [B, C, S]
+        return weights @ searches
+
+
+def projected(vectors: Tensor, spanning: Tensor) -> Tensor:
+    """``[U, d]``: the part of each of ``vectors [U, d]`` that lies in the span of its ``spanning [U, N, d]``.
+
+    Spanning vectors may be zero, alone or all of them, and may depend on each other.
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        dtype = torch.promote_types(vectors.dtype, torch.float32)
+        vectors, spanning = vectors.to(dtype), spanning.to(dtype)
+        directions = spanning * (spanning.square().sum(dim=2, keepdim=True) + TINY).rsqrt()  # [U, N, d]
+        gram = (1 - RIDGE) * directions @ directions.transpose(1, 2)  # [U, N, N]
+        diagonal = torch.eye(gram.shape[1], dtype=torch.bool, device=gram.device)
+        gram = gram.masked_fill(diagonal, 1.0)  # also of zero vectors, whose coefficients so are 0
+        coefficients = torch.linalg.solve(gram, directions @ vectors.unsqueeze(2))  # [U, N, 1]
+        return (directions.transpose(1, 2) @ coefficients).squeeze(2)
+
+
+def queries_of_items(dataset: Any, width: int) -> Tensor:
+    """``[items, N]``, N at most ``width``: the queries that led to each item most often in training, 0 behind them."""
+    clicks = dataset.training_clicks
+    table = Relation(clicks.items, clicks.queries, dataset.item_num).most_frequent(width)
+    return table[:, : max(1, int((table != 0).sum(dim=1).max()))]
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Of no weight: 0."""
+    return (values * weights).sum() / weights.sum().clamp(min=1)

@@ -1,0 +1,214 @@
+"""UniSAR: transitions within and between recommendation and search, for both tasks.
+
+Shi et al., "UniSAR: Modeling User Transition Behaviors between Search and Recommendation", SIGIR 2024.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recbole_ser.model.alignment import QueryItemAlignment
+from recbole_ser.model.base import JointRecommender, positive_first_loss
+from recbole_ser.model.embeddings import (
+    FeatureEmbedding,
+    Mentions,
+    attributes_of,
+    clicked_queries,
+    item_embedding,
+    lookup,
+    query_embedding,
+)
+from recbole_ser.model.layers import (
+    ExpertGates,
+    TargetAttention,
+    TransformerEncoder,
+    initialise,
+    masked_mean,
+    merged_places,
+    perceptron,
+)
+from recbole_ser.model.losses import Temperature, nt_xent
+
+REC, SEARCH = 0, 1  # the tasks
+
+
+class History(NamedTuple):
+    """One side of a user's behaviour; T is L for recommendation, S for search."""
+
+    mask: Tensor  # [B, T]
+    own: Tensor  # after attention to the same side [B, T, d]
+    other: Tensor  # after attention to the other side [B, T, d]
+    fused: Tensor  # [B, T, d]
+
+
+class UserState(NamedTuple):
+    user: Tensor  # [B, d]
+    rec: History
+    search: History
+
+
+class UniSAR(JointRecommender):
+    """UniSAR with both of its tasks; candidates are ranked by the recommendation task.  Numbered here:
+
+    (1) Vectors of items i, queries q and users u: tanh(W [id; attributes or words] + b).  A search record is q plus
+        the mean of its clicked items.
+    (2) Extraction: R = Enc(items + P_r) and S = Enc(searches + P_s), within each side; [S->R; R->S] =
+        Enc([items; searches] + P), with the positions P of both in one order of time, where an item attends to
+        searches alone and a search to items alone.
+    (3) Query-item alignment: InfoNCE of tanh(q' W i) / tau in both directions over the clicks of the search
+        histories, against random items and queries.
+    (4) Transition alignment: NT-Xent between the means of S->R and R, and between those of R->S and S.
+    (5) Fusion: F_r = Dec(R, memory S->R) and F_s = Dec(S, memory R->S).
+    (6) Interests: w_r and w_s, sums of F_r and F_s weighted by softmax(f' W i) for the candidate i.
+    (7) Prediction: experts and gates on [w_r; w_s; i; u; q], then the task's tower, MLP and logit.  For
+        recommendation a learnt vector takes the place of q.
+    (8) L = L_R + search_weight L_S, each BCE + alignment_weight (3) + transition_weight (4), over its own batch.
+
+    As in the public code: one-layer post-norm encoders and decoders with ReLU, the forms of (3), (4) and (6), four
+    shared and four own experts for each task, the widths in (7), one batch of each task in every step, and the same
+    negatives of (3) for both.
+
+    Where this differs from the public code:
+
+    - (1): a query is its id beside its words, and an item its id beside its attributes, as in every model here.
+    - (2): a position with nothing to attend to gets the bias of the attention; the public code gives NaN there.
+    - (2): there is no dropout between the two linear layers inside an encoder.
+    - (3): negatives are drawn anew for every step, queries from the training period only; means over pairs.
+    - (3) and (4): temperatures cannot fall below 0.01 and are not decayed.
+    - (4): only users with both histories take part.
+    - The learning rate falls on a plateau only if ``lr_plateau`` says so; the published figures owe much to that.
+
+    Decided here: the tower has ReLU and dropout between its layers and nothing behind them, and the MLP is each
+    task's own.  Without searches in the training period there is no (3).  What a weight of 0 switches off has no
+    parameters or, with ``search_weight: 0``, frozen ones.
+
+    Confidence: high for (1) to (6) and (8), good for (7), where the activations' places are ours.
+    """
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.alignment_weight = config["alignment_weight"] if len(dataset.training_search_queries) else 0
+        self.transition_weight = config["transition_weight"]
+        width, heads, dropout = config["hidden_size"], config["n_heads"], config["dropout_prob"]
+        lengths = config["MAX_ITEM_LIST_LENGTH"], config["max_search_length"]
+
+        attributes = attributes_of(dataset, dataset.user_attributes, config["user_attribute_size"])
+        self.users = FeatureEmbedding(dataset.user_num, config["user_embedding_size"], attributes, width, nn.Tanh())
+        self.items = item_embedding(config, dataset, nn.Tanh())
+        self.queries = query_embedding(config, dataset, nn.Tanh())
+        self.no_query = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, width))[0])  # for recommendation
+        self.rec_positions, self.search_positions = (nn.Embedding(length, width) for length in lengths)
+        self.positions = nn.Embedding(sum(lengths), width)  # of both sides in one order
+
+        def transformer(layers: int, cross: bool = False) -> TransformerEncoder:
+            return TransformerEncoder(
+                width, layers, heads, dropout,
+                cross=cross, inner=width, activation=nn.ReLU, attention_dropout=dropout, epsilon=1e-5,
+            )  # fmt: skip
+
+        self.rec_encoder, self.search_encoder, self.encoder = (transformer(config["n_layers"]) for _ in range(3))
+        self.rec_decoder, self.search_decoder = transformer(1, cross=True), transformer(1, cross=True)
+        self.rec_interest, self.search_interest = TargetAttention(width), TargetAttention(width)
+        self.experts = ExpertGates(2, 5 * width, width, config["shared_experts"], config["own_experts"], dropout)
+        self.towers = nn.ModuleList(_tower(width, config["mlp_hidden_size"], dropout) for _ in (REC, SEARCH))
+        if self.alignment_weight:
+            searches = dataset.training_search_queries
+            negatives, temperature = config["alignment_negatives"], config["alignment_temperature"]
+            self.alignment = QueryItemAlignment(width, negatives, temperature, searches)
+        if self.transition_weight:
+            temperature = config["transition_temperature"]
+            self.to_rec, self.to_search = (TransitionAlignment(width, temperature) for _ in range(2))
+        self.apply(initialise)
+        if not self.search_weight:
+            for module in (self.experts.own[SEARCH], self.experts.gates[SEARCH], self.towers[SEARCH]):
+                module.requires_grad_(False)
+
+    def draw_mentions(self) -> list[Mentions]:
+        """The negatives of (3), for both tasks."""
+        return [self.alignment.draw(self.items.count)] if self.alignment_weight else []
+
+    def search_losses(self, interaction: Any) -> dict[str, Tensor]:
+        state = self.encode_search(interaction)
+        logits = self.score_search(state, interaction["query_id"], self.training_items(interaction))
+        auxiliary = self.auxiliary_losses(interaction, state)
+        return {
+            "search": positive_first_loss(logits),
+            **{f"search_{name}": loss for name, loss in auxiliary.items()},
+        }
+
+    def auxiliary_losses(self, interaction: Any, state: UserState) -> dict[str, Tensor]:
+        """(3) and (4)"""
+        losses = {}
+        if self.alignment_weight:
+            losses["alignment"] = self.alignment_weight * self.alignment(interaction, self.items, self.queries)
+        if self.transition_weight:
+            both = state.rec.mask.any(dim=1) & state.search.mask.any(dim=1)  # [B]
+            transition = self.to_rec(state.rec, both) + self.to_search(state.search, both)
+            losses["transition"] = self.transition_weight * transition
+        return losses
+
+    def encode(self, interaction: Any) -> UserState:
+        items, queries = interaction[self.ITEM_SEQ], interaction["search_query_list"]
+        rec_mask, search_mask = items != 0, queries != 0
+        rec = self.items(items)  # [B, L, d]
+        search = clicked_queries(self.items, self.queries, interaction)  # (1): [B, S, d]
+
+        rec2rec = self.rec_encoder(rec + self.rec_positions.weight[: rec.shape[1]], rec_mask)  # (2)
+        src2src = self.search_encoder(search + self.search_positions.weight[: search.shape[1]], search_mask)
+        places = torch.cat(merged_places(interaction["search_place_list"], search_mask, rec.shape[1]), dim=1)
+        both = torch.cat([rec, search], dim=1) + lookup(self.positions.weight, places)  # [B, L + S, d]
+        both = self.encoder(both, other_side(rec_mask, search_mask))
+        src2rec, rec2src = both.split([rec.shape[1], search.shape[1]], dim=1)
+
+        rec = self.rec_decoder(rec2rec, rec_mask, src2rec, rec_mask)  # (5): [B, L, d]
+        search = self.search_decoder(src2src, search_mask, rec2src, search_mask)  # (5): [B, S, d]
+        return UserState(
+            self.users(interaction[self.USER_ID]),
+            History(rec_mask, rec2rec, src2rec, rec),
+            History(search_mask, src2src, rec2src, search),
+        )
+
+    def score(self, state: UserState, items: Tensor) -> Tensor:
+        return self.logits(state, self.no_query.expand_as(state.user), items, REC)
+
+    def score_search(self, state: UserState, queries: Tensor, items: Tensor) -> Tensor:
+        return self.logits(state, self.queries(queries), items, SEARCH)
+
+    def logits(self, state: UserState, query: Tensor, items: Tensor, task: int) -> Tensor:
+        """(6) and (7): ``[B, C]`` of ``items [B, C]`` with the query vectors ``[B, d]``."""
+        targets = self.items(items)  # [B, C, d]
+        (rec,) = self.rec_interest(state.rec.fused, state.rec.mask.unsqueeze(1), targets)  # w_r [B, C, d]
+        (search,) = self.search_interest(state.search.fused, state.search.mask.unsqueeze(1), targets)  # w_s [B, C, d]
+        row, pair = torch.cat([state.user, query], dim=1), torch.cat([rec, search, targets], dim=2)
+        return self.towers[task](self.experts(row, pair, task)).squeeze(2)
+
+
+class TransitionAlignment(nn.Module):
+    """(4) for one side: what a history means to itself beside what it means after the other one."""
+
+    def __init__(self, width: int, temperature: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, width)))
+        self.temperature = Temperature(temperature)
+
+    def forward(self, history: History, rows: Tensor) -> Tensor:
+        """A scalar over the users for whom ``rows [B]`` is true."""
+        other, own = (masked_mean(states[rows], history.mask[rows]) for states in (history.other, history.own))
+        return nt_xent(other, own, self.weight, self.temperature())  # of two [users, d]
+
+
+def other_side(rec_mask: Tensor, search_mask: Tensor) -> Tensor:
+    """``[B, L + S, L + S]``: items see valid searches and searches see valid items, and nothing else."""
+    valid = torch.cat([rec_mask, search_mask], dim=1)  # [B, L + S]
+    is_rec = torch.arange(valid.shape[1], device=valid.device) < rec_mask.shape[1]  # [L + S]
+    return valid.unsqueeze(1) & (is_rec.unsqueeze(1) != is_rec)
+
+
+def _tower(width: int, hidden: list[int], dropout: float) -> nn.Sequential:
+    """What turns a task's mixture of experts into a logit: the tower, then the MLP."""
+    return nn.Sequential(
+        *perceptron([width, 2 * width, width], nn.ReLU, dropout), *perceptron([width, *hidden, 1], nn.ReLU, dropout)
+    )
