@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from model_fakes import ROWS, candidates, fake_dataset, interaction
 from reference.din_reference import DINReference, cross_entropy
 from reference.sesrec_reference import Row
-from test_sesrec import ROWS, candidates, fake_dataset, interaction
 from torch import Tensor
 
 from recbole_ser.errors import ConfigError

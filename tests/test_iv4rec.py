@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from model_fakes import ROWS, candidates, interaction
+from model_fakes import fake_dataset as fake_dataset_without_clicks
 from reference.iv4rec_reference import IV4RECReference
 from reference.sesrec_reference import Row
-from test_sesrec import ROWS, candidates, interaction
-from test_sesrec import fake_dataset as fake_dataset_without_clicks
 from torch import Tensor
 
 from recbole_ser.data.dataset import SERDataset
@@ -374,7 +374,7 @@ def test_one_dropout_mask_serves_all_occurrences_of_an_item_in_a_step(monkeypatc
 
 @pytest.mark.parametrize(
     "values",
-    [{"variant": "closed_form"}, {"queries_per_item": 0}, {"n_heads": 3}],
+    [{"variant": "closed_form"}, {"queries_per_item": 0}, {"n_heads": 3, "variant": "regression_user_item"}],
     ids=lambda values: next(iter(values)),
 )
 def test_impossible_settings_are_refused(values: dict[str, Any]) -> None:

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from model_fakes import ROWS, SIZES, candidates, fake_dataset
+from model_fakes import interaction as histories
 from recbole.data.interaction import Interaction
 from reference.sesrec_reference import Row, Search
 from reference.unified_ssr_reference import UnifiedSSRReference
-from test_sesrec import CONFIG as OF_SESREC
-from test_sesrec import ROWS, candidates, fake_dataset
-from test_sesrec import interaction as histories
 from torch import Tensor
 
 from recbole_ser.data.loader import JointBatch
@@ -22,7 +21,7 @@ from recbole_ser.model.search_aware.unified_ssr import UnifiedSSR
 from recbole_ser.testing import CHECKS, ModelUnderTest
 
 CONFIG: dict[str, Any] = {
-    **OF_SESREC, "attention_dropout_prob": 0.0, "pretrain_epochs": 3, "search_weight": 0.5, "session_weight": 0.3,
+    **SIZES, "attention_dropout_prob": 0.0, "pretrain_epochs": 3, "search_weight": 0.5, "session_weight": 0.3,
 }  # fmt: skip
 QUERIES = [2, 5, 9, 2, 11, 7, 1]  # the present query of each of ROWS, as instances of the search task
 BOTH = {"rec", "session", "search", "search_session"}

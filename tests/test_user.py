@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from model_fakes import fake_dataset
 from recbole.data.interaction import Interaction
 from reference.user_reference import Event, Row, USERReference
-from test_sesrec import fake_dataset
 from torch import Tensor
 
 from recbole_ser.data.loader import JointBatch
