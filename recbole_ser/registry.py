@@ -24,7 +24,8 @@ class ModelSpec:
     Args:
         name: what ``--model`` takes; also the name of its YAML file.
         path: ``module:Class``; imported only when the model is asked for.
-        reads: any of ``search``, ``text`` and ``codes``, besides the recommendation history.
+        reads: any of ``search``, ``text`` (the words of queries) and ``codes``, besides the recommendation history, as
+            the model's default settings have it.
         paper: authors, venue and year.
     """
 
@@ -52,11 +53,11 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec("UnifiedSSR", f"{_SEARCH_AWARE}.unified_ssr:UnifiedSSR", _BOTH, "Xie et al., WWW'24"),
         ModelSpec("USER", f"{_SEARCH_AWARE}.user:USER", _BOTH, "Yao et al., CIKM'21"),
         ModelSpec("QuerySeqRec", f"{_SEARCH_AWARE}.query_seqrec:QuerySeqRec", _BOTH, "He et al., CIKM'22"),
-        ModelSpec("IV4REC", f"{_SEARCH_AWARE}.iv4rec:IV4REC", _BOTH, "Si et al., WWW'22"),
+        ModelSpec("IV4REC", f"{_SEARCH_AWARE}.iv4rec:IV4REC", _BOTH, "Si et al., WWW'22, TOIS'23"),
         ModelSpec("SRJGraph", f"{_SEARCH_AWARE}.srjgraph:SRJGraph", _BOTH, "Zhao et al., WSDM'22"),
         ModelSpec("NRHUB", f"{_SEARCH_AWARE}.nrhub:NRHUB", _BOTH, "Wu et al., EMNLP'19"),
         ModelSpec("JSR", f"{_SEARCH_AWARE}.jsr:JSR", _BOTH, "Zamani and Croft, DESIRES'18"),
-        ModelSpec("DIN", f"{_SEARCH_AWARE}.din:DIN", _BOTH, "Zhou et al., KDD'18"),
+        ModelSpec("DIN", f"{_SEARCH_AWARE}.din:DIN", paper="Zhou et al., KDD'18"),
         ModelSpec("SASRec", f"{_SEQUENTIAL}:SASRec", paper="Kang and McAuley, ICDM'18"),
         ModelSpec("GRU4Rec", f"{_SEQUENTIAL}:GRU4Rec", paper="Tan et al., DLRS'16"),
         ModelSpec("STAMP", f"{_SEQUENTIAL}:STAMP", paper="Liu et al., KDD'18"),

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from recbole_ser.registry import MODELS, ModelSpec
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -51,6 +53,13 @@ def test_a_model_of_ones_own_passes_the_contract(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "10 passed" in done.stdout
+
+
+@pytest.mark.parametrize("spec", MODELS.values(), ids=MODELS)
+def test_the_table_of_models_says_what_the_registry_says(spec: ModelSpec) -> None:
+    (row,) = re.findall(rf"^\| `{spec.name}` \|(.*)\|$", README, re.MULTILINE)
+    reads, paper, faithful = (cell.strip() for cell in row.split("|"))
+    assert reads == (", ".join(spec.reads) or "–") and paper == (spec.paper or "–") and faithful
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))

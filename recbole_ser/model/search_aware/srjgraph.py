@@ -63,7 +63,7 @@ class UserState(NamedTuple):
 
 
 class Aggregator(nn.Module):
-    """The intention- and upstream-aware aggregator of one kind of nodes at one hop: (2) to (4)."""
+    """The intention- and upstream-aware aggregator of one kind of nodes at one hop: (2) and (3)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -84,13 +84,6 @@ class Aggregator(nn.Module):
         asking = (asking + self.context(context)).unsqueeze(2)  # [n, T, 1, d]
         votes = self.vote(F.leaky_relu(seen + asking)).squeeze(3)  # (3): [n, T, K]
         return Near(own, nodes, messages, votes)
-
-    def mix(self, near: Near, mask: Tensor) -> Tensor:
-        """(4): ``[..., C, d]`` with the neighbours that count in each of C cases, ``mask [..., C, K]``."""
-        weights = masked_softmax(near.votes.unsqueeze(-2), mask)  # [..., C, K]
-        # Faster on the CPU than a product of many small matrices.
-        mixed = (weights.unsqueeze(-1) * near.messages.unsqueeze(-3)).sum(dim=-2)  # [..., C, d]
-        return F.leaky_relu(near.own.unsqueeze(-2) + mixed)
 
 
 class SRJGraph(JointRecommender):
@@ -194,7 +187,7 @@ class SRJGraph(JointRecommender):
         if hop + 1 < len(self.fan_outs):
             below = self._look(root_kind, walk, hop + 1, context)
             mask = (below.nodes != 0) & (below.nodes != walk.nodes[hop].unsqueeze(2))  # no walk turns back
-            states = self.aggregators[hop + 1][other].mix(below, mask.unsqueeze(2)).squeeze(2)  # [n, T K, d]
+            states = mix(below, mask.unsqueeze(2)).squeeze(2)  # [n, T K, d]
             near = aggregator.near(states)  # [n, T K, 2 d]
         else:
             embedding = self.embedding(other)
@@ -244,7 +237,7 @@ class SRJGraph(JointRecommender):
         """(5): ``[B, C]``."""
         nodes = state.near.nodes.unsqueeze(1)  # [B, 1, K]
         mask = (nodes != 0) & (nodes != items.unsqueeze(2)) & (nodes != state.targets[:, None, None])  # [B, C, K]
-        user_vectors = self.aggregators[0][USER].mix(state.near, mask)  # [B, C, d]
+        user_vectors = mix(state.near, mask)  # [B, C, d]
         return self.mlp(intention, torch.cat([user_vectors, item_vectors], dim=2))
 
     def _items_of_rows(self, state: UserState, intention: Tensor, items: Tensor) -> Tensor:
@@ -263,7 +256,7 @@ class SRJGraph(JointRecommender):
         """h ``[n, d]`` of ``items [n]`` with the users ``hidden [n, any]`` hidden from them."""
         near = self.look(ITEM, walk or self.walk(ITEM, items), intention)
         mask = (near.nodes != 0) & (near.nodes.unsqueeze(2) != hidden.unsqueeze(1)).all(dim=2)  # [n, K]
-        return self.aggregators[0][ITEM].mix(near, mask.unsqueeze(1)).squeeze(1)
+        return mix(near, mask.unsqueeze(1)).squeeze(1)
 
     def _all_items(self) -> Tensor:
         """h ``[n_items, d]`` for users who are no neighbours of them."""
@@ -310,3 +303,11 @@ def once(ids: Tensor, count: int, vectors: Callable[[Tensor], Tensor]) -> Tensor
     """``[..., w]`` for ``ids [...]`` below ``count`` from ``vectors([U]) -> [U, w]``, which sees each id once."""
     values, places = distinct(ids.flatten(), count)
     return lookup(vectors(values), places[ids])
+
+
+def mix(near: Near, mask: Tensor) -> Tensor:
+    """(4): ``[..., C, d]`` with the neighbours that count in each of C cases, ``mask [..., C, K]``."""
+    weights = masked_softmax(near.votes.unsqueeze(-2), mask)  # [..., C, K]
+    # Faster on the CPU than a product of many small matrices.
+    mixed = (weights.unsqueeze(-1) * near.messages.unsqueeze(-3)).sum(dim=-2)  # [..., C, d]
+    return F.leaky_relu(near.own.unsqueeze(-2) + mixed)
