@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from recbole.data.interaction import Interaction
 from reference.sesrec_reference import Row, Search
-from torch import Tensor
+from torch import Tensor, nn
 
 SIZES: dict[str, Any] = {
     "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "LIST_SUFFIX": "_list", "NEG_PREFIX": "neg_",
@@ -74,3 +74,27 @@ def interaction(rows: list[Row], length: int = 6, searches: int = 5, clicks: int
 
 def candidates(rows: list[Row]) -> Tensor:
     return torch.tensor([row.candidates for row in rows])
+
+
+def assert_equals_reference(
+    model: nn.Module,
+    losses: dict[str, Tensor],
+    expected: dict[str, Tensor],
+    weights: dict[str, Tensor],
+    every_gradient: bool = True,
+) -> None:
+    """Named losses in double precision, and the gradient of their sum with respect to every trained parameter.
+
+    ``weights`` are those of the reference, by the names of the model's parameters.  With ``every_gradient`` none of
+    the gradients may be zero.
+    """
+    assert losses.keys() == expected.keys()
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected[name], rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+    torch.stack(list(losses.values())).sum().backward()
+    torch.stack(list(expected.values())).sum().backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            wanted = weights[name].grad
+            torch.testing.assert_close(parameter.grad, wanted, rtol=1e-7, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+            assert not every_gradient or parameter.grad.abs().sum() > 0, f"{name} gets no gradient"

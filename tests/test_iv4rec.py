@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_fakes import ROWS, candidates, interaction
+from model_fakes import ROWS, assert_equals_reference, candidates, interaction
 from model_fakes import fake_dataset as fake_dataset_without_clicks
 from reference.iv4rec_reference import IV4RECReference
 from reference.sesrec_reference import Row
@@ -89,13 +89,7 @@ def test_scores_losses_and_all_gradients_equal_the_reference(
     losses = model.losses(interaction(ROWS))
     names = {"projection": [], "regression_item": ["item_regression"]}
     assert set(losses) == {"rec", *names.get(variant, ["item_regression", "user_regression"])}
-    for name, loss in losses.items():
-        torch.testing.assert_close(loss, expected_losses[name], msg=lambda m, n=name: f"{n}: {m}")
-    summed(losses).backward()
-    summed(expected_losses).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad.abs().sum() > 0, f"{name} gets no gradient"
-        torch.testing.assert_close(parameter.grad, weights[name].grad, msg=lambda m, n=name: f"{n}: {m}")
+    assert_equals_reference(model, losses, expected_losses, weights)
 
 
 @EACH_VARIANT

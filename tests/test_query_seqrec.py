@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from model_fakes import assert_equals_reference
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
@@ -266,14 +267,8 @@ def test_states_and_scores_equal_the_reference() -> None:
 def test_the_loss_and_all_gradients_equal_the_reference(loss_type: str) -> None:
     model = build(loss_type=loss_type).train()
     weights = parameters(model)
-    losses, expected = model.losses(interaction(ROWS)), loss_of(weights, ROWS, loss_type)
-    assert list(losses) == ["rec"]
-    torch.testing.assert_close(losses["rec"], expected)
-    losses["rec"].backward()
-    expected.backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, weights[name].grad, msg=lambda m, n=name: f"{n}: {m}")
-        assert parameter.grad.abs().sum() > 0, name
+    expected = {"rec": loss_of(weights, ROWS, loss_type)}
+    assert_equals_reference(model, model.losses(interaction(ROWS)), expected, weights)
 
 
 def test_a_token_sees_nothing_that_comes_after_it() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_fakes import ROWS, SIZES, candidates, fake_dataset
+from model_fakes import ROWS, SIZES, assert_equals_reference, candidates, fake_dataset
 from model_fakes import interaction as histories
 from recbole.data.interaction import Interaction
 from reference.sesrec_reference import Row, Search
@@ -85,13 +85,8 @@ def test_losses_and_all_gradients_equal_the_reference(values: dict[str, Any]) ->
     losses = model.losses(joint())
     slow, weights = reference(model, **values)
     expected = slow.losses(ROWS, QUERIES)
-    assert losses.keys() == expected.keys() == BOTH
-    for name, loss in losses.items():
-        torch.testing.assert_close(loss, expected[name])
-    torch.stack(list(losses.values())).sum().backward()
-    torch.stack(list(expected.values())).sum().backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, weights[name].grad, msg=lambda m, n=name: f"{n}: {m}")
+    assert losses.keys() == BOTH
+    assert_equals_reference(model, losses, expected, weights)
 
 
 # --- phases ---------------------------------------------------------------------------------------------------------

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from model_fakes import assert_equals_reference, fake_dataset
 from recbole.data.interaction import Interaction
 from reference.unisar_reference import Reference, Row, Search
 from torch import Tensor
@@ -49,23 +49,6 @@ SEARCHED = [
     Row(6, [19, 20, Search(8, [21])], [28, 4, 9, 1], query=7),
     Row(4, [Search(2, [5])], [17, 16, 3, 8], query=6),
 ]
-
-
-def fake_dataset() -> SimpleNamespace:
-    generator = torch.Generator().manual_seed(1)
-
-    def lists(count: int, width: int, high: int) -> Tensor:
-        values = torch.randint(1, high, (count, width), generator=generator, dtype=torch.int32)
-        lengths = torch.randint(0, width + 1, (count, 1), generator=generator)
-        lengths[0] = 0
-        return values * (torch.arange(width) < lengths)
-
-    return SimpleNamespace(
-        user_num=10, item_num=30, query_num=12, term_num=15, source_num=3,
-        query_terms=lists(12, 4, 15), num={"item_id": 30, "tags": 7, "level": 4}.__getitem__,
-        item_attributes={"tags": lists(30, 3, 7)}, user_attributes={"level": lists(10, 1, 4)[:, 0]},
-        training_search_queries=torch.tensor([1, 1, 2, 3, 3, 3, 5, 8], dtype=torch.int32),
-    )  # fmt: skip
 
 
 def fields(rows: list[Row], length: int = 6, searches: int = 5, clicks: int = 3) -> dict[str, Tensor]:
@@ -161,16 +144,7 @@ def test_losses_and_all_gradients_equal_the_reference(values: dict[str, Any]) ->
     losses, negatives = losses_and_negatives(model, ROWS, searched)
     slow, weights = reference(model, **values)
     expected = slow.losses(ROWS, searched, *negatives)
-    assert losses.keys() == expected.keys()
-    for name, loss in losses.items():
-        torch.testing.assert_close(loss, expected[name], rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
-    torch.stack(list(losses.values())).sum().backward()
-    torch.stack(list(expected.values())).sum().backward()
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            wanted = weights[name].grad
-            torch.testing.assert_close(parameter.grad, wanted, rtol=1e-7, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
-            assert parameter.grad.abs().sum() > 0, f"{name} gets no gradient"
+    assert_equals_reference(model, losses, expected, weights)
 
 
 # --- transitions ----------------------------------------------------------------------------------------------------
