@@ -150,8 +150,8 @@ class HistoryReader:
         Returns:
             ``item_id_list [B, L]``, ``item_length [B]``, ``search_query_list [B, S]``,
             ``search_source_list [B, S]``, ``search_click_list [B, S, C]``, ``search_length [B]``,
-            ``search_place_list [B, S]`` (how many items of ``item_id_list`` come before the search; one at the
-            search's own time comes after it) and, of a log with sessions, ``item_session_list [B, L]`` and
+            ``search_place_list [B, S]`` (how many items of ``item_id_list`` come before the search; an interaction
+            at the search's own time comes after it) and, of a log with sessions, ``item_session_list [B, L]`` and
             ``search_session_list [B, S]`` (how many sessions before the target's).
         """
         log = self.log
@@ -171,7 +171,7 @@ class HistoryReader:
         search, search_inside, search_length = _window(log.search_start[users], search_end, self.max_search)
         clicks, clicks_inside = self._clicks(search, search_inside)
         interactions_before = _gather(log.interactions_before, search, search_inside)  # [B, S]
-        place = torch.minimum((interactions_before - rec[:, :1]).clamp(min=0), rec_length.unsqueeze(1))
+        place = (interactions_before - rec[:, :1]).clamp(min=0)  # in the window of interactions
         histories = {
             "item_id_list": _gather(log.items, rec, rec_inside),  # [B, L]
             "item_length": rec_length,

@@ -57,7 +57,7 @@ class SearchTask:
         return Interaction(
             {
                 dataset.uid_field: users,
-                dataset.query_field: log.queries[searches].long(),
+                "query_id": log.queries[searches].long(),
                 dataset.iid_field: log.clicks[clicks].long(),
                 dataset.config["NEG_PREFIX"] + dataset.iid_field: self.sampler.draw(users, self.sample_num, generator),
                 **self.reader.read_searches(searches),
