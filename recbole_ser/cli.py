@@ -74,10 +74,13 @@ def _run(argv: list[str]) -> int:
 def _model_list() -> str:
     from recbole_ser.registry import available_models
 
-    lines = ["models:"]
-    for spec in sorted(available_models().values(), key=lambda spec: spec.name):
-        lines.append(f"  {spec.name:<12} {spec.paper:<26} {'reads ' + ', '.join(spec.reads) if spec.reads else ''}")
-    return "\n".join(line.rstrip() for line in lines)
+    specs = sorted(available_models().values(), key=lambda spec: spec.name.lower())
+    wide = [max(map(len, column)) + 2 for column in zip(*((spec.name, spec.paper) for spec in specs))]
+    lines = [
+        f"  {spec.name:<{wide[0]}}{spec.paper:<{wide[1]}}{'reads ' + ', '.join(spec.reads) if spec.reads else ''}"
+        for spec in specs
+    ]
+    return "\n".join(["models:", *(line.rstrip() for line in lines)])
 
 
 def _parser() -> argparse.ArgumentParser:
