@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from pyarrow import csv
+from torch import Tensor
 
 from recbole_ser.errors import DataError
 
@@ -44,6 +46,13 @@ class Ragged:
         table = np.zeros(inside.shape, dtype=self.values.dtype)
         table[inside] = self.values[(self.starts[:-1, None] + columns)[inside]]
         return table
+
+    def table(self, rows: np.ndarray, size: int, max_width: int) -> Tensor:
+        """int32 ``[size, W]`` with list i in row ``rows[i]``, zeros elsewhere; W <= ``max_width`` fits the longest."""
+        width = min(int(np.diff(self.starts).max(initial=1)), max_width)
+        table = np.zeros((size, width), dtype=np.int32)
+        table[rows] = self.padded(width)
+        return torch.from_numpy(table)
 
     def take(self, rows: np.ndarray) -> Ragged:
         """The lists ``rows``, in that order."""

@@ -276,8 +276,7 @@ class SERDataset(Dataset):
     def _build_log(self) -> EventLog:
         inter, search = self.inter_feat, getattr(self, "search_feat", None)
         if search is None:
-            nothing = np.zeros(0, dtype=np.int64)
-            searches = Searches(nothing, nothing, nothing, nothing, Ragged(nothing, np.zeros(1, dtype=np.int64)))
+            searches = Searches.none()
         else:
             count = len(search)
             clicks = self.sequences.pop(("search_feat", self.clicks_field), None)
@@ -297,8 +296,6 @@ class SERDataset(Dataset):
         terms = self.sequences.pop(("query_feat", self.terms_field), None)
         if terms is None or self.query_feat is None:
             return torch.zeros((self.query_num, 1), dtype=torch.int32)
-        width = min(int(np.diff(terms.starts).max(initial=1)), self.config["max_terms_per_query"])
-        table = np.zeros((self.query_num, width), dtype=np.int32)
         queries = self.query_feat[self.query_field]
         if queries.duplicated().any():
             row = int(queries.duplicated().argmax())
@@ -306,8 +303,7 @@ class SERDataset(Dataset):
             raise DataError(
                 f"{self.dataset_path}/{self.dataset_name}.query", f"query '{token}' is listed twice", line=row + 2
             )
-        table[queries.to_numpy()] = terms.padded(width)
-        return torch.from_numpy(table)
+        return terms.table(queries.to_numpy(), self.query_num, self.config["max_terms_per_query"])
 
     def _attributes(self, feat_name: str, key: str, size: int) -> dict[str, Tensor]:
         """The token columns of ``.item`` or ``.user`` as tables indexed by id; floats stay with RecBole."""
@@ -321,10 +317,8 @@ class SERDataset(Dataset):
         }
         for (name, field), lists in self.sequences.items():
             if name == feat_name:
-                width = min(int(np.diff(lists.starts).max(initial=1)), self.config["max_terms_per_query"])
-                table = np.zeros((size, width), dtype=np.int32)
-                table[self._sequence_rows[name]] = lists.padded(width)
-                tables[field] = torch.from_numpy(table)
+                rows = self._sequence_rows[name]
+                tables[field] = lists.table(rows, size, self.config["max_terms_per_query"])
         return tables
 
     def _user_item_feat_preparation(self) -> None:

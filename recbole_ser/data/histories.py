@@ -83,6 +83,12 @@ class Searches:
     sources: np.ndarray
     clicks: Ragged
 
+    @classmethod
+    def none(cls) -> Searches:
+        """Of a data set without searches."""
+        nothing = np.zeros(0, dtype=np.int64)
+        return cls(nothing, nothing, nothing, nothing, Ragged(nothing, np.zeros(1, dtype=np.int64)))
+
 
 def build_event_log(
     users: np.ndarray,
