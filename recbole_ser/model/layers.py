@@ -80,10 +80,16 @@ class Dropout(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention of states to themselves or to a memory."""
+    """Multi-head attention of states to themselves or to a memory.
+
+    Raises:
+        ConfigError: ``width`` is no multiple of ``heads``.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
+        if width % heads:
+            raise ConfigError(f"hidden_size ({width}) must be a multiple of n_heads ({heads})")
         self.heads = heads
         self.input = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
@@ -177,8 +183,6 @@ class TransformerEncoder(nn.Module):
 
     def __init__(self, width: int, layers: int, heads: int, dropout: float, **options: Any) -> None:
         super().__init__()
-        if width % heads:
-            raise ConfigError(f"hidden_size ({width}) must be a multiple of n_heads ({heads})")
         self.layers = nn.ModuleList(TransformerLayer(width, heads, dropout, **options) for _ in range(layers))
         self.norm = nn.LayerNorm(width, eps=1e-8) if options.get("pre_norm") else nn.Identity()
 

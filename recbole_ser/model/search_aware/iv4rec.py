@@ -128,9 +128,6 @@ class IV4REC(SearchRecommender):
             raise ConfigError(f"variant must be one of {', '.join(VARIANTS)}, not {config['variant']}")
         if config["queries_per_item"] < 1:
             raise ConfigError(f"queries_per_item must be at least 1, not {config['queries_per_item']}")
-        width, heads = config["hidden_size"], config["n_heads"]
-        if config["variant"] == "regression_user_item" and width % heads:
-            raise ConfigError(f"hidden_size ({width}) must be a multiple of n_heads ({heads})")
 
     # --- items --------------------------------------------------------------------------------------------------------
 
