@@ -1,4 +1,4 @@
-"""The command line: ``recbole-ser run | convert | synthesize | doctor``."""
+"""The command line: ``recbole-ser run | groups | convert | synthesize | doctor``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ values are YAML ({mode: full}, [1, 5], 1e-3, ~).  A part of a mapping is enough:
 """
 
 COMMANDS = {
+    "groups": ("recbole_ser.groups", "compare finished runs by how much their users searched"),
     "convert amazon": ("recbole_ser.convert.amazon", "Amazon reviews and product-search queries to atomic files"),
     "synthesize": ("recbole_ser.data.synthetic", "write a generated data set of any size"),
     "doctor": ("recbole_ser.doctor", "print versions, devices and known incompatibilities"),

@@ -1,0 +1,94 @@
+"""Plots of user groups: how many users they have, each run's metric, and who gains (GSERec, Fig. 1, 2 and 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_ser.errors import UserError
+from recbole_ser.evaluation.group_report import GroupReport
+from recbole_ser.evaluation.groups import ALL
+from recbole_ser.files import atomic_write
+
+# Okabe and Ito's colours, which readers with any colour vision can tell apart.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+_BAR = 0.8  # width of the bars of one group together
+_AXIS = "searches before the test target"
+
+
+def write_plots(report: GroupReport, folder: Path) -> None:
+    """Write ``group_sizes.png``, ``<metric>.png`` and, of several runs, ``<metric>_improvement.png`` to ``folder``.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    with _axes(folder / "group_sizes.png", report.groups) as axes:
+        _bars(axes, {"tested users": report.users, "all users, by all their searches": report.all_users})
+        axes.set_ylabel("users")
+    for metric in report.metrics:
+        with _axes(folder / f"{metric}.png", [*report.groups, ALL]) as axes:
+            _bars(axes, {name: _values(report, metric, name) for name in report.runs})
+            axes.set_ylabel(metric)
+        if len(report.runs) > 1:
+            with _axes(folder / f"{metric}_improvement.png", [*report.groups, ALL]) as axes:
+                _improvements(axes, report, metric)
+
+
+@contextmanager
+def _axes(path: Path, labels: list[str]) -> Iterator[Any]:
+    """The axes of a plot with a place for each group, which is written to ``path`` in the end."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError('plots need matplotlib: pip install "recbole_ser[plot]"; the tables do not') from error
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xlabel(_AXIS)
+    axes.spines[["top", "right"]].set_visible(False)
+    yield axes
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    with atomic_write(path, "wb") as handle:
+        figure.savefig(handle, format="png", dpi=150)
+
+
+def _values(report: GroupReport, metric: str, name: str) -> list[float]:
+    """A group without users has a bar of no height."""
+    return [report.row(metric, label, name).value or 0.0 for label in [*report.groups, ALL]]
+
+
+def _bars(axes: Any, series: dict[str, list[Any]]) -> None:
+    width = _BAR / len(series)
+    for (name, heights), offset, colour in zip(series.items(), _offsets(len(series)), _colours(len(series))):
+        axes.bar(np.arange(len(heights)) + offset, heights, width, label=name, color=colour)
+
+
+def _improvements(axes: Any, report: GroupReport, metric: str) -> None:
+    """A point with its 95 % interval for each later run and group; what cannot be said is left out."""
+    first, *later = report.runs
+    axes.axhline(0.0, color="0.6", linewidth=0.8)
+    for name, offset, colour in zip(later, _offsets(len(later)), _colours(len(later) + 1)[1:]):
+        gains = [report.row(metric, label, name).gain for label in [*report.groups, ALL]]
+        known = [(place, gain) for place, gain in enumerate(gains) if gain is not None and gain.percent is not None]
+        places = [place + offset for place, _ in known]
+        axes.plot(places, [gain.percent for _, gain in known], "o", color=colour, label=name)
+        bounded = [(place, gain) for place, (_, gain) in zip(places, known) if gain.low is not None]
+        axes.vlines(
+            [place for place, _ in bounded],
+            [gain.low for _, gain in bounded],
+            [gain.high for _, gain in bounded],
+            color=colour,
+        )
+    axes.set_ylabel(f"{metric} over {first}, per cent")
+
+
+def _offsets(count: int) -> np.ndarray:
+    return (np.arange(count) - (count - 1) / 2) * _BAR / count
+
+
+def _colours(count: int) -> list[str]:
+    return [_COLOURS[number % len(_COLOURS)] for number in range(count)]

@@ -1,0 +1,218 @@
+"""The report of ``recbole-ser groups``: from the folders of runs to tables."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole_ser.config import SERConfig
+from recbole_ser.data.dataset import SERDataset
+from recbole_ser.errors import UserError
+from recbole_ser.evaluation.groups import ALL, Groups, Row, compare, quantile_groups
+from recbole_ser.files import atomic_write, write_json
+from recbole_ser.train.run_folder import RunFolder
+
+_SHORT = 12  # characters of a hash
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """What ``recbole-ser groups`` found (``groups.json``).
+
+    Args:
+        dataset, protocol, data, candidates: what the runs were tested on; hashes, ``None`` for the whole catalogue.
+        edges, groups: where groups begin, and what they are called.
+        by_quantiles: whether the edges come from the data.
+        users: tested users in each group, by their searches before the test target.
+        all_users: all users of the data set in each group, by all their searches (Figure 1).
+        runs: folder of each run by its name, the first is what the others are compared with.
+        seed: of the bootstrap.
+    """
+
+    dataset: str
+    protocol: str
+    data: str
+    candidates: str | None
+    edges: list[int]
+    by_quantiles: bool
+    groups: list[str]
+    users: list[int]
+    all_users: list[int]
+    runs: dict[str, str]
+    seed: int
+    rows: list[Row]
+
+    @property
+    def metrics(self) -> list[str]:
+        return list(dict.fromkeys(row.metric for row in self.rows))
+
+    def row(self, metric: str, group: str, run: str) -> Row:
+        return next(row for row in self.rows if (row.metric, row.group, row.run) == (metric, group, run))
+
+
+def group_report(
+    paths: Sequence[str | Path],
+    metrics: Sequence[str],
+    edges: tuple[int, ...] | None = None,
+    number: int = 4,
+    seed: int = 0,
+) -> GroupReport:
+    """Compare the finished runs in folders ``paths`` by user group.
+
+    Args:
+        edges: where groups begin; ``None``: ``number`` quantiles of the tested users.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: a folder without a finished run, runs on other data or candidates, or changed data files.
+    """
+    folders = [RunFolder.load(path) for path in paths]
+    for other in folders[1:]:
+        _refuse_other_targets(folders[0], other)
+    ranks = {name: folder.ranks() for name, folder in zip(_names(folders), folders)}
+    users = next(iter(ranks.values()))["user_id"].tolist()
+    for folder, frame in zip(folders, ranks.values()):
+        if frame["user_id"].tolist() != users:
+            raise UserError(f"{folder.path}: ranks.csv has other users than that of {folders[0].path}")
+    dataset = _dataset(folders[0], users)
+    counts = dataset.log.search_length[dataset.split.test.long()].numpy()
+    totals = dataset.log.search_start.diff()[1:].numpy()  # of every user but padding
+    groups = quantile_groups(counts, number) if edges is None else Groups(edges)
+    data = folders[0].data()
+    return GroupReport(
+        dataset=dataset.dataset_name,
+        protocol=data["protocol"],
+        data=data["hash"],
+        candidates=data["candidates"].get("test"),
+        edges=list(groups.edges),
+        by_quantiles=edges is None,
+        groups=groups.labels,
+        users=groups.sizes(counts),
+        all_users=groups.sizes(totals),
+        runs={name: str(folder.path) for name, folder in zip(ranks, folders)},
+        seed=seed,
+        rows=compare({name: frame["rank"].to_numpy() for name, frame in ranks.items()}, counts, groups, metrics, seed),
+    )
+
+
+def _refuse_other_targets(first: RunFolder, other: RunFolder) -> None:
+    a, b = first.data(), other.data()
+    for what, one, two in [
+        ("data sets", a["hash"], b["hash"]),
+        ("protocols", a["protocol"], b["protocol"]),
+        ("test candidates", a["candidates"].get("test", "none"), b["candidates"].get("test", "none")),
+        ("numbers of users, items or events", a["counts"], b["counts"]),
+    ]:
+        if one != two:
+            hashes = f" ({one[:_SHORT]} and {two[:_SHORT]})" if isinstance(one, str) else ""
+            raise UserError(f"{first.path} and {other.path} cannot be compared: their {what} differ{hashes}")
+
+
+def _names(folders: Sequence[RunFolder]) -> list[str]:
+    """The models; where that says too little the folders."""
+    models = [str(folder.config()["model"]) for folder in folders]
+    names = [folder.path.name if Counter(models)[model] > 1 else model for model, folder in zip(models, folders)]
+    names = names if len(set(names)) == len(names) else [str(folder.path) for folder in folders]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UserError(f"{name}: this run is given twice")
+    return names
+
+
+def _dataset(folder: RunFolder, users: list[str]) -> SERDataset:
+    """The data set as the run had it; ``users`` are those of its test targets."""
+    dataset = SERDataset(SERConfig(**folder.arguments()))
+    if dataset.data_hash != folder.data()["hash"]:
+        raise UserError(f"{folder.path}: the files of data set '{dataset.dataset_name}' have changed since this run")
+    tested = dataset.log.users[dataset.split.test.long()].numpy()
+    if dataset.id2token(dataset.uid_field, tested).tolist() != users:
+        raise UserError(f"{folder.path}: the users in ranks.csv are not those of the test split")
+    return dataset
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def report_text(report: GroupReport) -> str:
+    """The tables, 80 to 100 columns wide for up to six groups."""
+    how = "quantiles" if report.by_quantiles else "as given"
+    edges = ", ".join(map(str, report.edges)) or "none"
+    sizes = zip([*report.groups, ALL], _with_sum(report.users), _with_sum(report.all_users))
+    lines = [
+        f"{report.dataset}, {report.protocol}: {sum(report.users):,} users by their searches before the test target",
+        f"edges: {edges} ({how})",
+        "",
+        f"{'searches':<12}{'users':>12}{'all users, by all their searches':>40}",
+        *(f"{label:<12}{users:>12,}{everyone:>40,}" for label, users, everyone in sizes),
+    ]
+    for metric in report.metrics:
+        lines += ["", *_values(report, metric)]
+        if len(report.runs) > 1:
+            lines += ["", *_gains(report, metric)]
+    return "\n".join(lines)
+
+
+def _with_sum(numbers: list[int]) -> list[int]:
+    return [*numbers, sum(numbers)]
+
+
+def _values(report: GroupReport, metric: str) -> list[str]:
+    labels = [*report.groups, ALL]
+    width = max(len(name) for name in [metric, *report.runs]) + 2
+    lines = [f"{metric:<{width}}" + "".join(f"{label:>10}" for label in labels)]
+    for name in report.runs:
+        values = [report.row(metric, label, name).value for label in labels]
+        lines.append(f"{name:<{width}}" + "".join(f"{_number(value, '.4f'):>10}" for value in values))
+    return lines
+
+
+def _gains(report: GroupReport, metric: str) -> list[str]:
+    first, *later = report.runs
+    width = max(map(len, later)) + 2
+    lines = [
+        f"{metric}: improvement over {first} in per cent, 95 % interval (bootstrap), p (paired t-test)",
+        f"{'':<{width}}{'searches':<12}{'users':>10}{'improvement':>14}{'interval':>24}{'p':>10}",
+    ]
+    for name in later:
+        for label in [*report.groups, ALL]:
+            row = report.row(metric, label, name)
+            start = f"{name if label == report.groups[0] else '':<{width}}{label:<12}{row.users:>10,}"
+            lines.append(start + _gain_text(row))
+    return lines
+
+
+def _gain_text(row: Row) -> str:
+    if row.gain is None:
+        return f"{'-':>14}{'-':>24}{'-':>10}"
+    gain = row.gain
+    interval = "-" if gain.low is None else f"[{_number(gain.low, '+.1f')}, {_number(gain.high, '+.1f')}]"
+    p = "<0.001" if gain.p is not None and gain.p < 0.001 else _number(gain.p, ".3f")
+    return f"{_number(gain.percent, '+.1f'):>14}{interval:>24}{p:>10}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def write_tables(report: GroupReport, folder: Path) -> None:
+    """``groups.json`` with everything, ``group_sizes.csv`` and ``group_metrics.csv``, in full precision."""
+    write_json(folder / "groups.json", asdict(report))
+    sizes = zip(report.groups, report.users, report.all_users)
+    _write_csv(folder / "group_sizes.csv", ["searches", "users", "all_users"], sizes)
+    header = ["metric", "searches", "users", "run", "value", "improvement_percent", "low", "high", "p"]
+    rows = (
+        [row.metric, row.group, row.users, row.run, row.value, *(asdict(row.gain).values() if row.gain else [None] * 4)]
+        for row in report.rows
+    )
+    _write_csv(folder / "group_metrics.csv", header, rows)
+
+
+def _write_csv(path: Path, header: list[str], rows: Iterable[Iterable[Any]]) -> None:
+    with atomic_write(path) as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

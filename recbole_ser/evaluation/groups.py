@@ -1,0 +1,181 @@
+"""Who gains: metrics and relative improvements by user group (GSERec, Fig. 1, 2 and 5).
+
+The paper gives neither the bounds of its groups nor how it counts; here a user's group is the number of searches
+strictly before the test target, which is what a model can have read of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from recbole_ser.errors import ConfigError
+
+ALL = "all"
+_CONFIDENCE = 0.95
+_BLOCK = 1 << 22  # numbers that are drawn together: 32 MiB
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Ranges of counts that follow each other.
+
+    Args:
+        edges: rising; a group begins at each of them, and one before the first.
+    """
+
+    edges: tuple[int, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """The counts in each group, ``0-4`` or ``0``, the last one open: ``10+``."""
+        starts = [0, *self.edges]
+        closed = [str(a) if b - a == 1 else f"{a}-{b - 1}" for a, b in zip(starts, starts[1:])]
+        return [*closed, f"{starts[-1]}+"]
+
+    def of(self, counts: np.ndarray) -> np.ndarray:
+        """The group, from 0, of each of ``counts [n]``."""
+        return np.searchsorted(self.edges, counts, side="right")
+
+    def sizes(self, counts: np.ndarray) -> list[int]:
+        """How many of ``counts [n]`` are in each group."""
+        return np.bincount(self.of(counts), minlength=len(self.edges) + 1).tolist()
+
+
+def quantile_groups(counts: np.ndarray, number: int) -> Groups:
+    """At most ``number`` groups of about the same size.
+
+    Equal counts stay together, so there are fewer groups where one count is that frequent.
+
+    Raises:
+        ConfigError: less than one group.
+    """
+    if number < 1:
+        raise ConfigError(f"{number} groups: at least one is needed")
+    ordered = np.sort(counts)
+    starts = np.unique(ordered[np.arange(1, number) * len(ordered) // number])
+    return Groups(tuple(starts[starts > ordered[0]].tolist()))
+
+
+def metric_values(ranks: np.ndarray, metric: str) -> np.ndarray:
+    """What each target contributes to the mean ``metric``.
+
+    Args:
+        ranks: ``[n]``, from 1.
+        metric: ``hit@k``, ``ndcg@k``, ``mrr@k`` or ``mrr`` in any case.
+
+    Raises:
+        ConfigError: another metric.
+    """
+    match = re.fullmatch(r"(hit|ndcg|mrr)@([1-9]\d*)|mrr", metric.lower())
+    if match is None:
+        raise ConfigError(f"metric '{metric}' is not known: use Hit@k, NDCG@k, MRR@k or MRR, with a number for k")
+    name = match[1] or "mrr"
+    gains = {"hit": np.ones(len(ranks)), "ndcg": 1.0 / np.log2(ranks + 1.0), "mrr": 1.0 / ranks}[name]
+    return np.where(ranks <= int(match[2]), gains, 0.0) if match[2] else gains
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """How much better one run is than another for the same users; ``None`` is what cannot be said.
+
+    Args:
+        percent: relative improvement of the mean.
+        low, high: its 95 % confidence interval: the percentiles of a paired bootstrap over users.
+        p: of a two-sided paired t-test.
+    """
+
+    percent: float | None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+
+def improvement(base: np.ndarray, other: np.ndarray, resamples: int = 2000, seed: int = 0) -> Improvement:
+    """The relative improvement of ``other [n]`` over ``base [n]``, values of one metric for the same users.
+
+    There is no interval where a resample's mean of ``base`` is zero: its users are too few.
+    """
+    if not base.any():
+        return Improvement(None, p=paired_p_value(base, other))
+    percent = 100.0 * (float(other.mean() / base.mean()) - 1.0)
+    means = bootstrap_means(base, other, resamples, np.random.default_rng(seed))
+    low = high = None
+    if means[:, 0].all():
+        tail = (1.0 - _CONFIDENCE) / 2.0
+        changes = 100.0 * (means[:, 1] / means[:, 0] - 1.0)
+        low, high = np.quantile(changes, [tail, 1.0 - tail]).tolist()
+    return Improvement(percent, low, high, paired_p_value(base, other))
+
+
+def bootstrap_means(base: np.ndarray, other: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """Means of both, ``[resamples, 2]``, over users drawn with replacement, the same users for both.
+
+    Users with the same two values are interchangeable, so what is drawn is how often each pair of values occurs.
+    """
+    pairs, counts = np.unique(np.stack([base, other], axis=1), axis=0, return_counts=True)  # [K, 2], [K]
+    shares = counts / counts.sum()
+    rows = max(1, _BLOCK // len(pairs))
+    means = [
+        generator.multinomial(len(base), shares, min(rows, resamples - start)) @ pairs / len(base)
+        for start in range(0, resamples, rows)
+    ]
+    return np.concatenate(means)
+
+
+def paired_p_value(base: np.ndarray, other: np.ndarray) -> float | None:
+    """Of a two-sided paired t-test; 1 where nothing differs, ``None`` where the differences have no spread."""
+    differences = other - base
+    if len(differences) and not differences.any():
+        return 1.0
+    if len(differences) < 2 or np.ptp(differences) == 0.0:
+        return None
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run in one group (or in ``all``) by one metric.
+
+    Args:
+        value: mean over the group's users; ``None`` where it has none.
+        gain: over the first run; ``None`` for the first run itself and for a group without users.
+    """
+
+    metric: str
+    group: str
+    users: int
+    run: str
+    value: float | None
+    gain: Improvement | None
+
+
+def compare(
+    runs: Mapping[str, np.ndarray], counts: np.ndarray, groups: Groups, metrics: Sequence[str], seed: int = 0
+) -> list[Row]:
+    """Every run by every metric in every group and in all of them together; later runs against the first.
+
+    Args:
+        runs: ranks ``[n]`` of the same targets by name of the run.
+        counts: searches before each target ``[n]``.
+        seed: of the resamples; each row has the same ones whatever else is compared.
+    """
+    group = groups.of(counts)
+    members = {label: group == number for number, label in enumerate(groups.labels)}
+    members[ALL] = np.ones(len(counts), dtype=bool)
+    rows = []
+    for metric in metrics:
+        values = {name: metric_values(ranks, metric) for name, ranks in runs.items()}
+        first = next(iter(values))
+        for label, inside in members.items():
+            for name, mine in values.items():
+                users = int(inside.sum())
+                compared = users > 0 and name != first
+                gain = improvement(values[first][inside], mine[inside], seed=seed) if compared else None
+                mean = float(mine[inside].mean()) if users else None
+                rows.append(Row(metric, label, users, name, mean, gain))
+    return rows
