@@ -1,4 +1,4 @@
-"""The command line: ``recbole-ser run | groups | convert | synthesize | doctor``."""
+"""The command line: ``recbole-ser run | codes | groups | convert | synthesize | doctor``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from recbole_ser import __version__
 from recbole_ser.errors import UserError
@@ -34,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.  Returns 0, or 2 where the user's input is wrong, which it says on standard error."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        if argv[:1] == ["run"]:
-            return _run(argv[1:])
+        if argv[:1] in (["run"], ["codes"]):
+            return {"run": _run, "codes": _codes}[argv[0]](argv[1:])
         arguments = _parser().parse_args(argv)
         return arguments.run(arguments)
     except UserError as error:
@@ -66,10 +67,28 @@ def _run(argv: list[str]) -> int:
     for key in ("model", "dataset"):
         if key not in values:
             raise ConfigError(f"--{key} is missing: for example --model=SESRec --dataset=ser-sample")
-    files = values.pop("config_files", None)
-    paths = files.split() if isinstance(files, str) else files
-    run(str(values.pop("model")), str(values.pop("dataset")), config_files=paths, config_dict=values)
+    run(str(values.pop("model")), str(values.pop("dataset")), config_files=_paths(values), config_dict=values)
     return 0
+
+
+def _codes(argv: list[str]) -> int:
+    from recbole_ser.codes.command import HELP, make_codes
+    from recbole_ser.config import parse_arguments
+    from recbole_ser.errors import ConfigError
+
+    if not argv or {"-h", "--help"} & set(argv):
+        print(HELP)
+        return 0
+    values = parse_arguments(argv)
+    if "dataset" not in values:
+        raise ConfigError("--dataset is missing: for example --dataset=ser-sample")
+    make_codes(str(values.pop("dataset")), _paths(values), values, str(values.pop("model", "GSERec")))
+    return 0
+
+
+def _paths(values: dict[str, Any]) -> list[str] | None:
+    files = values.pop("config_files", None)
+    return files.split() if isinstance(files, str) else files
 
 
 def _model_list() -> str:
@@ -89,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"recbole-ser {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     commands.add_parser("run", help="train and evaluate a model", add_help=False)
+    commands.add_parser("codes", help="give users the codes that GSERec reads", add_help=False)
     groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}
     for name, (module, help_text) in COMMANDS.items():
         group, _, source = name.rpartition(" ")

@@ -93,7 +93,7 @@ class SERConfig(Config):
     Later layers win: RecBole's defaults, ``properties/overall.yaml``, ``properties/model/<Model>.yaml``,
     ``properties/dataset/<dataset>.yaml`` (where ``models: {<Model>: {...}}`` holds for that model only), the files of
     ``config_file_list``, ``config_dict``.  Mappings
-    (``eval_args``, ``train_neg_sample_args``) are merged key by key; everything else is replaced.
+    (``eval_args``, ``train_neg_sample_args``, ``codes``) are merged key by key; everything else is replaced.
 
     Args:
         model: a registered name, ``package.module:Class``, or a model class.
@@ -133,7 +133,8 @@ class SERConfig(Config):
         """What ``SERConfig(**arguments)`` needs to arrive at this configuration again, with absolute paths."""
         model = f"{self.model_class.__module__}:{self.model_class.__qualname__}"
         data_path = str(Path(self["data_path"]).absolute().parent)
-        values = {**_plain(self.external_config_dict), "data_path": data_path}
+        codes_file = {"codes_file": self["codes_file"]} if self["codes_file"] else {}
+        values = {**_plain(self.external_config_dict), "data_path": data_path, **codes_file}
         return {"model": model, "dataset": self["dataset"], "config_dict": values}
 
     # --- what RecBole does differently ------------------------------------------------------------------------------
@@ -224,7 +225,7 @@ class SERConfig(Config):
         known |= {"encoding", "embedding_size", "hidden_size"}  # models differ in what they call their width
         for key, value in self.external_config_dict.items():
             self._refuse_unknown(key, known, f"{self.origin[key]}: {model} has no key '{key}'")
-            if key in {"eval_args", "train_neg_sample_args"} and isinstance(value, dict):
+            if key in {"eval_args", "train_neg_sample_args", "codes"} and isinstance(value, dict):
                 parts = {*self.internal_config_dict[key], "alpha", "dynamic", "candidate_num"}
                 for part in value:
                     self._refuse_unknown(part, parts, f"{self.origin[key]}: {key} has no key '{part}'")

@@ -48,6 +48,7 @@ _BOTH = ("search", "text")
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in [
+        ModelSpec("GSERec", f"{_SEARCH_AWARE}.gserec:GSERec", (*_BOTH, "codes"), "Shi et al., CIKM'25"),
         ModelSpec("SESRec", f"{_SEARCH_AWARE}.sesrec:SESRec", _BOTH, "Si et al., SIGIR'23"),
         ModelSpec("UniSAR", f"{_SEARCH_AWARE}.unisar:UniSAR", _BOTH, "Shi et al., SIGIR'24"),
         ModelSpec("UnifiedSSR", f"{_SEARCH_AWARE}.unified_ssr:UnifiedSSR", _BOTH, "Xie et al., WWW'24"),

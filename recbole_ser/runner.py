@@ -12,6 +12,7 @@ import torch
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import init_seed
 
+from recbole_ser.codes.stage import ensure_codes
 from recbole_ser.config import SERConfig, package_folder
 from recbole_ser.convert.prepare import ensure_dataset
 from recbole_ser.data.dataset import SERDataset
@@ -76,7 +77,9 @@ def _run(config: SERConfig, folder: RunFolder, callback: Callable[[int, dict[str
         log.info(f"{config['dataset']}: " + ", ".join(f"{count:,} {name}" for name, count in dataset.summary().items()))
         train, valid, test = TrainLoader(config, dataset), *(EvalLoader(config, dataset, p) for p in ("valid", "test"))
         candidates = {part.phase: part.candidates.hash for part in (valid, test) if part.candidates is not None}
-        folder.write_data(dataset.data_hash, config["eval_args"]["mode"]["test"], candidates, dataset.summary())
+        codes = ensure_codes(config, dataset) if reads_codes(config) else None
+        protocol = config["eval_args"]["mode"]["test"]
+        folder.write_data(dataset.data_hash, protocol, candidates, dataset.summary(), codes)
 
         trainer = SERTrainer(config, config.model_class(config, train.dataset).to(config["device"]))
         trainer.resume_checkpoint()
@@ -86,9 +89,18 @@ def _run(config: SERConfig, folder: RunFolder, callback: Callable[[int, dict[str
     return result
 
 
+def reads_codes(config: SERConfig) -> bool:
+    return getattr(config.model_class, "reads_codes", False)
+
+
 def locate_data(config: SERConfig) -> None:
-    """Point ``data_path`` at the data set: where it is, else at the bundled sample, else at where it is made."""
+    """Point ``data_path`` at the data set: where it is, else at the bundled sample, else at where it is made.
+
+    Codes of users are looked for, and made, in the first of these, for the bundled sample may not be writable.
+    """
     folder, name = Path(config["data_path"]), config["dataset"]
+    if reads_codes(config):
+        config["codes_file"] = str(Path(config["codes_file"] or folder / f"{name}.codes").absolute())
     bundled = package_folder("dataset_atomic") / name
     if not (folder / f"{name}.inter").is_file() and (bundled / f"{name}.inter").is_file():
         config["data_path"] = str(bundled)

@@ -26,6 +26,7 @@ from recbole.utils import init_seed
 from torch import Tensor
 
 from recbole_ser.config import SERConfig
+from recbole_ser.data.codes import write_codes
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader
 from recbole_ser.data.planted import SyntheticLogs, SyntheticSpec, generate
@@ -65,7 +66,12 @@ class ModelUnderTest:
             "train_batch_size": 32, "seed": 11, "eval_args": {"mode": "uni19"},
             "load_col": {"inter": "*", "search": "*", "query": "*", "item": "*", "user": "*"}, **(self.config or {}),
         }  # fmt: skip
-        return SERDataset(SERConfig(self.model, name, None, values))
+        config = SERConfig(self.model, name, None, values)
+        config["codes_file"] = str(self.folder / f"{name}.codes")
+        dataset = SERDataset(config)
+        if config.model_class.reads_codes:
+            write_codes(config["codes_file"], dataset, *random_codes(dataset.user_num - 1), origin={})
+        return dataset
 
     def build(self, dataset: SERDataset | None = None) -> SearchRecommender:
         """The model with the weights of its seed, in evaluation mode."""
@@ -274,6 +280,13 @@ def same(first: Tensor, second: Tensor, cause: str) -> None:
     """Equal up to rounding, relative to the larger of 1 and the values' size."""
     worst = (first - second).abs().max().item()
     assert worst <= TOLERANCE * max(1.0, second.abs().max().item()), f"{cause} changes the result by {worst:.2g}"
+
+
+def random_codes(users: int, levels: int = 2, size: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Codes ``[users, levels]`` of both sides; every seventh user has none on the search side."""
+    search, rec = np.random.default_rng(5).integers(size, size=(2, users, levels))
+    search[::7] = -1
+    return search, rec
 
 
 def with_other_held_out_events(under_test: ModelUnderTest) -> SyntheticLogs:

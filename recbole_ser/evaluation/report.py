@@ -22,6 +22,8 @@ class RunResult:
         parameters: how many numbers the model learns.
         seconds, cpu_seconds: of all evaluated epochs, also over interruptions.
         peak_memory_mib: largest resident memory of the process.
+        codes: of the users, where the model reads them: the ``hash`` of the file, and the back-ends that made the
+            ``summaries`` and ``vectors``.
     """
 
     model: str
@@ -38,6 +40,7 @@ class RunResult:
     seconds: float
     cpu_seconds: float
     peak_memory_mib: float
+    codes: dict[str, str] | None = None
 
 
 def final_table(result: RunResult, folder: str | Path) -> str:
@@ -51,6 +54,8 @@ def final_table(result: RunResult, folder: str | Path) -> str:
         "data": result.data[:_SHORT],
         "candidates": ", ".join(candidates) or "the whole catalogue",
     }
+    if result.codes:
+        facts["codes"] = f"{result.codes['hash'][:_SHORT]} ({result.codes['summaries']}, {result.codes['vectors']})"
     lines = [
         f"{result.model} on {result.dataset}, {result.protocol}, seed {result.seed}",
         f"{'':<12}{'valid':>10}{'test':>10}",

@@ -36,6 +36,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
 
     n_items: int  # padding id included
     input_type = InputType.LISTWISE  # one positive beside a list of negatives
+    reads_codes = False  # whether it reads ``dataset.user_codes``, see ``data/codes.py``
     search_task = False  # whether training batches bring search instances, see JointRecommender
     pretrain_epochs = 0  # the first epochs, in which early stopping does not count
 

@@ -119,6 +119,42 @@ def nt_xent(left: Tensor, right: Tensor, weight: Tensor, temperature: Tensor) ->
     return F.cross_entropy(logits, other_view)
 
 
+class ViewContrast(nn.Module):
+    """InfoNCE between two views of users, in both directions, against the other view of the other users of a batch.
+
+    Args:
+        width: d.
+        similarity: ``bilinear``, tanh(x W y') with a learnt W, or ``cosine``.
+        temperature: where the learnt temperature starts.
+
+    Raises:
+        ConfigError: another similarity.
+    """
+
+    def __init__(self, width: int, similarity: str, temperature: float) -> None:
+        super().__init__()
+        if similarity not in ("bilinear", "cosine"):
+            raise ConfigError(f"contrast_similarity must be bilinear or cosine, not {similarity}")
+        bilinear = similarity == "bilinear"
+        self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, width))) if bilinear else None
+        self.temperature = Temperature(temperature)
+
+    def forward(self, left: Tensor, right: Tensor, users: Tensor) -> Tensor:
+        """The mean, a scalar, over the rows and both directions; 0 of none.
+
+        ``left [B, d]`` and ``right [B, d]`` are the views, ``users [B]`` whose: rows of one user are no negatives.
+        """
+        if self.weight is None:
+            similarity = F.normalize(left, dim=1) @ F.normalize(right, dim=1).t()  # [B, B]
+        else:
+            similarity = torch.tanh(left @ self.weight @ right.t())  # [B, B]
+        same = (users.unsqueeze(1) == users) & ~torch.eye(len(users), dtype=torch.bool, device=users.device)
+        logits = (similarity / self.temperature()).masked_fill(same, -torch.inf)
+        own = logits.diagonal()  # [B]
+        losses = 0.5 * (logits.logsumexp(dim=1) + logits.logsumexp(dim=0)) - own  # [B]
+        return losses.sum() / max(len(users), 1)
+
+
 def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
     """``max(|anchor - positive| - |anchor - negative| + margin, 0)``, Euclidean: ``[B]`` from three ``[B, d]``."""
     return F.relu(F.pairwise_distance(anchor, positive) - F.pairwise_distance(anchor, negative) + margin)

@@ -20,8 +20,8 @@ class _PlainFormatter(logging.Formatter):
 
 
 @contextmanager
-def log_to(file: str | Path, level: str = "INFO") -> Iterator[None]:
-    """Inside this block the root logger, which is RecBole's, writes to the console and appends to ``file``.
+def log_to(file: str | Path | None, level: str = "INFO") -> Iterator[None]:
+    """Inside this block the root logger, which is RecBole's, writes to the console and appends to ``file``, if any.
 
     Handlers that were there before are silent inside the block and come back after it.
     """
@@ -29,13 +29,16 @@ def log_to(file: str | Path, level: str = "INFO") -> Iterator[None]:
     handlers, before_level = logger.handlers[:], logger.level
     console = logging.StreamHandler(sys.stderr)
     console.setFormatter((logging.Formatter if sys.stderr.isatty() else _PlainFormatter)("%(message)s"))
-    to_file = logging.FileHandler(file, mode="a", encoding="utf-8")
-    to_file.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.handlers = [console, to_file]
+    logger.handlers = [console]
+    if file is not None:
+        to_file = logging.FileHandler(file, mode="a", encoding="utf-8")
+        to_file.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(to_file)
     logger.setLevel(level.upper())
     try:
         yield
     finally:
+        for handler in logger.handlers:
+            handler.close()
         logger.handlers = handlers
         logger.setLevel(before_level)
-        to_file.close()

@@ -80,7 +80,14 @@ class RunFolder:
     def environment(self) -> dict[str, Any]:
         return json.loads(self._read("environment.json"))
 
-    def write_data(self, fingerprint: str, protocol: str, candidates: dict[str, str], counts: dict[str, int]) -> None:
+    def write_data(
+        self,
+        fingerprint: str,
+        protocol: str,
+        candidates: dict[str, str],
+        counts: dict[str, int],
+        codes: dict[str, str] | None = None,
+    ) -> None:
         """What the run is trained and tested on.
 
         Args:
@@ -88,11 +95,12 @@ class RunFolder:
             protocol: name of the evaluation protocol.
             candidates: hash of the candidate table by split; empty when the whole catalogue is ranked.
             counts: users, items, events, targets ... of the data set by name.
+            codes: of the users, where the model reads them: the hash of the file and what they were made by.
 
         Raises:
             UserError: the run was started on other data.
         """
-        data = {"hash": fingerprint, "protocol": protocol, "candidates": candidates, "counts": counts}
+        data = {"hash": fingerprint, "protocol": protocol, "candidates": candidates, "counts": counts, "codes": codes}
         if (self.path / "data.json").exists() and (before := self.data()) != data:
             changed = ", ".join(key for key in data if before.get(key) != data[key])
             raise UserError(f"{self.path}: this run was started on other data ({changed} changed): start a new run")

@@ -34,7 +34,8 @@ _PROGRESS = ("cur_step", "stopping_step", "best_epoch", "best_valid_score", "bes
 
 # Settings that may differ when a run is resumed: they do not change what an epoch computes.
 _FREE = frozenset(
-    ["epochs", "run_dir", "checkpoint_dir", "data_path", "show_progress", "state", "log_wandb", "wandb_project"]
+    ["epochs", "run_dir", "checkpoint_dir", "data_path", "codes_file", "codes"]
+    + ["show_progress", "state", "log_wandb", "wandb_project"]
 )
 
 
@@ -221,6 +222,7 @@ class SERTrainer(Trainer):
             test=self.evaluator.evaluate(ranks),
             candidates=data["candidates"],
             data=data["hash"],
+            codes=data.get("codes"),
             parameters=sum(value.numel() for value in self.model.parameters() if value.requires_grad),
             **totals,
         )

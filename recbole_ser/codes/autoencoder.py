@@ -1,0 +1,226 @@
+"""The RQ-VAE of two sides (GSERec, section 4.1.2, Eq. 1 to 6).
+
+B rows, L levels, K codes of each level, w width of a code, d_s and d_r widths of the users' vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_ser.codes.quantiser import SMALLEST_EPSILON, ResidualQuantiser, collision_rate, repair_collisions
+from recbole_ser.errors import ConfigError
+from recbole_ser.model.losses import Temperature
+
+_ROWS = 16384  # rows that are encoded at once
+
+
+@dataclass(frozen=True)
+class RQVAESpec:
+    """How codes are made; the defaults are the published values, but for ``max_steps`` and ``tolerance``.
+
+    Attributes:
+        levels, codebook_size, width: L, K and w.
+        users_per_code: K is lower on a side with fewer than so many distinct vectors for each of a level's codes: a
+            code that hardly anyone shares relates its users to nobody.  Published data sets have 48 to 750.
+        hidden: widths of the hidden layers of the encoders; the decoders have them in reverse.  Those more than twice
+            as wide as a side's vectors are left out, but for the last.
+        lambda_rq, lambda_rq_cl: weights of Eq. 6; 0 for the latter leaves Eq. 1 out.
+        commitment: weight of the second term of Eq. 5.
+        temperature: where tau_1 of Eq. 1 starts.
+        learning_rate, weight_decay, gradient_norm, batch_size: of AdamW, and what the norm of gradients is clipped to.
+        epochs, max_steps: the budget, as many whole epochs as reach either.  Over its first tenth the learning rate
+            rises, then it falls to 0, both in a straight line.
+        tolerance: training ends before its budget once, over a fifth of the budget and at least three epochs, neither
+            the reconstruction loss nor the collision rate has become better by this share of the best before.
+        sinkhorn_epsilon, sinkhorn_iterations: of the assignment of the last level's codes in training.
+    """
+
+    levels: int = 4
+    codebook_size: int = 256
+    users_per_code: int = 48
+    width: int = 32
+    hidden: tuple[int, ...] = (512, 256, 128, 64)
+    lambda_rq: float = 1.0
+    lambda_rq_cl: float = 1e-4
+    commitment: float = 0.25
+    temperature: float = 0.1
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-7
+    gradient_norm: float = 1.0
+    batch_size: int = 1024
+    epochs: int = 500
+    max_steps: int = 4000
+    tolerance: float = 0.01
+    sinkhorn_epsilon: float = 0.003
+    sinkhorn_iterations: int = 50
+    seed: int = 2024
+
+    def __post_init__(self) -> None:
+        for name in (
+            "levels",
+            "codebook_size",
+            "users_per_code",
+            "width",
+            "batch_size",
+            "epochs",
+            "max_steps",
+            "sinkhorn_iterations",
+        ):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("lambda_rq", "lambda_rq_cl", "commitment", "weight_decay", "tolerance", "seed"):
+            self._require(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("learning_rate", "gradient_norm"):
+            self._require(name, getattr(self, name) > 0, "above 0")
+        self._require("hidden", all(width >= 1 for width in self.hidden), "widths of at least 1")
+        self._require("sinkhorn_epsilon", self.sinkhorn_epsilon >= SMALLEST_EPSILON, f"at least {SMALLEST_EPSILON}")
+
+    def _require(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise ConfigError(f"RQ-VAE: {name} must be {wanted}, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The terms of Eq. 6 of a batch and what the users' codes were.
+
+    Attributes:
+        reconstruction: ``[2]``, Eq. 4 of the search and of the recommendation side.
+        contrast: scalar, Eq. 1.
+        total: scalar, Eq. 6.
+        nearest: int64 ``[2, B, L]``, the nearest codes of both sides.
+    """
+
+    reconstruction: Tensor
+    contrast: Tensor
+    total: Tensor
+    nearest: Tensor
+
+
+class Side(nn.Module):
+    """Encoder, codebooks and decoder of one side.
+
+    Args:
+        inputs: width of the side's vectors.
+        size: K.
+    """
+
+    def __init__(self, inputs: int, size: int, spec: RQVAESpec) -> None:
+        super().__init__()
+        hidden = [width for width in spec.hidden if width <= 2 * inputs] or list(spec.hidden[-1:])
+        widths = [inputs, *hidden, spec.width]
+        self.encoder, self.decoder = mlp(widths), mlp(widths[::-1])
+        self.quantiser = ResidualQuantiser(
+            spec.levels, size, spec.width,
+            commitment=spec.commitment, epsilon=spec.sinkhorn_epsilon, iterations=spec.sinkhorn_iterations,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def assign(self, vectors: Tensor, rows: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """The codes of ``rows [m]`` of ``vectors [n, d]``, no two of them the same, collisions repaired.
+
+        Returns:
+            int64 ``[m, L]``, and ``collision_rate`` before and after the repair and its ``repair_rounds``.
+        """
+        latents = torch.cat([self.encoder(vectors[part]) for part in rows.split(_ROWS)])  # [m, w]
+        nearest, residuals = self.quantiser.codes(latents)
+        codes, rounds = repair_collisions(nearest, residuals, self.quantiser.codebooks[-1])
+        rate = {"before": collision_rate(nearest), "after": collision_rate(codes)}
+        return codes, {"collision_rate": rate, "repair_rounds": rounds}
+
+
+class RQVAE(nn.Module):
+    """Two sides that have nothing in common but the contrast of their latent vectors.
+
+    The losses are means over rows and widths where Eq. 4 and 5 have squared norms, and over both sides and all levels
+    in Eq. 5: the published weights belong to means.
+
+    Args:
+        inputs: d_s and d_r.
+        sizes: K of each side.
+    """
+
+    def __init__(self, inputs: Sequence[int], sizes: Sequence[int], spec: RQVAESpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.search, self.rec = (Side(width, size, spec) for width, size in zip(inputs, sizes))
+        self.temperature = Temperature(spec.temperature)  # tau_1
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.search, self.rec
+
+    def no_weight_decay(self) -> set[str]:
+        return {"temperature.raw"}
+
+    def forward(self, search: Tensor, rec: Tensor) -> Losses:
+        """The losses of ``search [B, d_s]`` and ``rec [B, d_r]``."""
+        vectors = (search, rec)
+        latents = [side.encoder(v) for side, v in zip(self.sides, vectors)]  # z_s, z_r [B, w]
+        quantised = [side.quantiser(z) for side, z in zip(self.sides, latents)]
+        decoded = [side.decoder(q.values) for side, q in zip(self.sides, quantised)]
+        reconstruction = torch.stack([F.mse_loss(*pair) for pair in zip(decoded, vectors)])  # Eq. 4
+        quantisation = (quantised[0].loss + quantised[1].loss) / 2  # Eq. 5
+        total = reconstruction.sum() + self.spec.lambda_rq * quantisation  # Eq. 6
+        contrast = total.new_zeros(())
+        if self.spec.lambda_rq_cl:
+            is_pair = search.any(dim=1) & rec.any(dim=1)  # zeros, an empty text, say nothing to agree with
+            contrast = alignment_loss(latents[0][is_pair], latents[1][is_pair], self.temperature())
+            total = total + self.spec.lambda_rq_cl * contrast
+        return Losses(reconstruction, contrast, total, torch.stack([q.nearest for q in quantised]))
+
+    @torch.no_grad()
+    def start(self, vectors: Sequence[Tensor]) -> None:
+        """K-means start of all codebooks on a batch: ``vectors`` are ``[B, d_s]`` and ``[B, d_r]``."""
+        for side, v in zip(self.sides, vectors):
+            side.quantiser.start(side.encoder(v), self.spec.seed)
+
+    @torch.no_grad()
+    def revive(self, nearest: Tensor, vectors: Sequence[Tensor]) -> None:
+        """Move the codes that are not among ``nearest [2, n, L]`` to where some of the users in ``vectors`` are.
+
+        Not published; without it, a third to two thirds of the first level's codes fall idle in the first epochs, while
+        the latent vectors are still close together, and remain so.
+        """
+        for side, codes, v in zip(self.sides, nearest, vectors):
+            size = side.quantiser.codebooks.shape[1]
+            used = torch.stack([torch.bincount(level, minlength=size) > 0 for level in codes.t()])  # [L, K]
+            side.quantiser.revive(used, side.encoder(v))
+
+
+def alignment_loss(search: Tensor, rec: Tensor, temperature: Tensor) -> Tensor:
+    """InfoNCE between the sides (GSERec, Eq. 1): the mean over rows of the sum of both directions.
+
+    The similarity is the cosine, the negatives of a row are the other rows on the other side (published code: on both
+    sides).  The positive is part of the denominator: without it the loss has no lower bound once the temperature is
+    learnt.
+
+    Args:
+        search, rec: ``[B, w]``.
+        temperature: scalar.
+
+    Returns:
+        A scalar; 0 of no rows.
+    """
+    if not len(search):
+        return temperature * 0.0
+    logits = (F.normalize(search) / temperature) @ F.normalize(rec).t()  # [B, B]
+    same_user = torch.arange(len(logits))
+    return F.cross_entropy(logits, same_user) + F.cross_entropy(logits.t(), same_user)
+
+
+def mlp(widths: Sequence[int]) -> nn.Sequential:
+    """Linear layers from each of ``widths`` to the next, ReLU between them; Xavier-normal, zero bias."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        linear = nn.Linear(before, after)
+        nn.init.xavier_normal_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

@@ -1,0 +1,304 @@
+"""A client of servers that speak OpenAI's protocol: vLLM, Ollama, llama.cpp, OpenAI itself."""
+
+from __future__ import annotations
+
+import email.utils
+import http.client
+import json
+import logging
+import math
+import os
+import random
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from recbole_ser.errors import ConfigError, UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before the second attempt, which double with every further one
+_LONGEST_RETRY_AFTER = 3600.0
+_TRANSIENT = {408, 409, 425, 429}  # and every 5xx
+_log = logging.getLogger(__name__)
+_random = random.Random()  # RecBole seeds the global one, and runs must not depend on how often a server was busy
+_clock, _wait, _now = time.monotonic, time.sleep, time.time
+
+
+def api_key(variable: str | None) -> str | None:
+    """What the environment ``variable`` holds; keys are in no configuration, which is written to files.
+
+    Raises:
+        ConfigError: it is not set.
+    """
+    if variable is None:
+        return None
+    if not os.environ.get(variable):
+        raise ConfigError(f"api_key_variable: the environment variable '{variable}' is not set")
+    return os.environ[variable]
+
+
+class UnusableAnswer(UserError):
+    """The server answered, but the text is cut off, refused or empty; asking again may help.
+
+    Args:
+        problem: what is wrong with it.
+        answer: the text, as far as there is one.
+    """
+
+    def __init__(self, problem: str, answer: str = "") -> None:
+        self.problem, self.answer = problem, answer
+        super().__init__(f"{problem}: {answer[:200]!r}")
+
+
+class _Failed(Exception):
+    """One attempt failed; another may not.  ``pause`` is what the server asks for, in seconds."""
+
+    def __init__(self, problem: str, pause: float = 0.0) -> None:
+        self.pause = pause
+        super().__init__(problem)
+
+
+class Client:
+    """Requests to one model of one server, from any number of threads.
+
+    Time-outs, broken connections, answers 408, 409, 425, 429 and 5xx and bodies that are not the protocol's are tried
+    again after 1, 2, 4 ... seconds (at most 60), less up to a half at random, or after what ``Retry-After`` says,
+    which holds back every thread.  The key is sent to the server and appears nowhere else; redirections are not
+    followed.
+
+    Args:
+        base_url: with the version, such as ``http://localhost:8000/v1``.
+        model: its name at the server.
+        api_key: sent as a bearer token; local servers need none.
+        timeout: seconds without a byte, so also the longest time for an answer that is not streamed.
+        concurrency: requests under way at once in ``each``.
+        retries: further attempts after the first.
+        requests_per_minute: evenly spaced; attempts count.
+
+    Raises:
+        ConfigError: an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key: str | None = None,
+        timeout: float = 600.0,
+        concurrency: int = 8,
+        retries: int = 5,
+        requests_per_minute: float | None = None,
+    ) -> None:
+        for name, value, right in [
+            ("timeout", timeout, 0 < timeout < math.inf),
+            ("concurrency", concurrency, concurrency >= 1),
+            ("retries", retries, retries >= 0),
+            ("requests_per_minute", requests_per_minute, requests_per_minute is None or requests_per_minute > 0),
+        ]:
+            if not right:
+                raise ConfigError(f"{name}: {value} is out of range")
+        self.base_url, self.model = _checked_url(base_url), model
+        self.timeout, self.concurrency, self.retries = timeout, concurrency, retries
+        self._key = _checked_key(api_key)
+        self._pace = _Pace(60.0 / requests_per_minute if requests_per_minute else 0.0)
+        self._opener = urllib.request.build_opener(_NoRedirect)
+
+    def chat(self, messages: Sequence[Mapping[str, str]], **parameters: Any) -> str:
+        """The answer to a conversation.
+
+        Args:
+            parameters: sent as they are: ``temperature``, ``max_tokens``, ``seed``, ``response_format``, ...
+
+        Raises:
+            UnusableAnswer: the answer is cut off at the limit of tokens, refused or empty.
+            UserError: the server refuses the request, or every attempt failed.
+        """
+        choice = self._post("chat/completions", {"messages": list(messages), **parameters}, _choice)
+        message, reason = choice["message"], choice.get("finish_reason")
+        text = message.get("content") or ""
+        if not isinstance(text, str):
+            raise UnusableAnswer("the answer is no text", json.dumps(text))
+        if message.get("refusal") or reason == "content_filter":
+            raise UnusableAnswer("the model refuses to answer", str(message.get("refusal") or text))
+        if reason == "length":
+            raise UnusableAnswer("the answer is cut off at the limit of tokens", text)
+        if not text.strip():
+            raise UnusableAnswer("the answer is empty")
+        return text
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """The vector of each text, all in one request.
+
+        Raises:
+            UserError: the server refuses the request, or every attempt failed.
+        """
+        body = {"input": list(texts), "encoding_format": "float"}
+        return self._post("embeddings", body, lambda answer: _vectors(answer, len(texts)))
+
+    def each(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
+        """``function`` of every task in ``concurrency`` threads: (place in ``tasks``, result) as they arrive.
+
+        The next task starts only after a result has been taken.  After an exception no task starts; the results of
+        those under way still come, and then the exception is raised.
+        """
+        error: BaseException | None = None
+        waiting = iter(enumerate(tasks))
+        running: dict[Future[R], int] = {}
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            while True:
+                if error is None:
+                    for place, task in islice(waiting, self.concurrency - len(running)):
+                        running[pool.submit(function, task)] = place
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    place = running.pop(future)
+                    if (problem := future.exception()) is None:
+                        yield place, future.result()
+                    else:
+                        error = error or problem
+        if error is not None:
+            raise error
+
+    def _post(self, path: str, body: dict[str, Any], read: Callable[[Any], R]) -> R:
+        """What ``read`` makes of the server's answer.  ``read`` raises LookupError, TypeError or ValueError."""
+        url = f"{self.base_url}/{path}"
+        data = json.dumps({"model": self.model, **body}).encode("ascii")
+        for attempt in range(self.retries + 1):
+            self._pace.take_turn()
+            try:
+                return self._attempt(url, data, read)
+            except _Failed as failure:
+                problem = self._without_key(str(failure))
+                self._pace.hold(failure.pause)
+                if attempt == self.retries:
+                    break
+                pause = min(_FIRST_PAUSE * 2.0**attempt, _LONGEST_PAUSE) * _random.uniform(0.5, 1.0)
+                _log.warning("%s: %s; trying again in %.1f s", url, problem, max(pause, failure.pause))
+                _wait(max(pause, failure.pause))
+        raise UserError(f"{url}: {problem}, {self.retries + 1} times: is the server up?")
+
+    def _attempt(self, url: str, data: bytes, read: Callable[[Any], R]) -> R:
+        headers = {"Content-Type": "application/json", "User-Agent": "recbole_ser"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        request = urllib.request.Request(url, data, headers)
+        try:
+            with self._opener.open(request, timeout=self.timeout) as response:
+                content = response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refused(url, error) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _Failed(str(getattr(error, "reason", error)) or type(error).__name__) from error
+        try:
+            return read(json.loads(content))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            beginning = content[:200].decode("utf-8", "replace")
+            raise _Failed(f"the server's answer is not the protocol's: {beginning!r}") from error
+
+    def _refused(self, url: str, error: urllib.error.HTTPError) -> Exception:
+        problem = f"the server answers {error.code} {error.reason}{_detail(error)}"
+        if error.code not in _TRANSIENT and error.code < 500:
+            return UserError(f"{url}: {self._without_key(problem)}")
+        pause = _retry_after(error.headers.get("Retry-After"))
+        if pause > _LONGEST_RETRY_AFTER:
+            return UserError(f"{url}: {self._without_key(problem)}: it asks to wait {pause:,.0f} s; try again then")
+        return _Failed(problem, pause)
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+
+class _Pace:
+    """Lets requests start no closer than ``interval`` seconds, whichever thread they are of."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval, self._next, self._lock = interval, -math.inf, threading.Lock()
+
+    def take_turn(self) -> None:
+        while True:
+            with self._lock:
+                now = _clock()
+                if now >= self._next:
+                    self._next = now + self._interval
+                    return
+                pause = self._next - now
+            _wait(pause)
+
+    def hold(self, seconds: float) -> None:
+        """No request starts in the next ``seconds``."""
+        with self._lock:
+            self._next = max(self._next, _clock() + seconds)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *arguments: Any) -> None:
+        return None  # becomes an HTTPError with the server's code
+
+
+def _choice(answer: Any) -> dict[str, Any]:
+    choice = answer["choices"][0]
+    choice["message"].get("content")
+    return choice
+
+
+def _vectors(answer: Any, count: int) -> list[list[float]]:
+    entries = sorted(answer["data"], key=lambda entry: entry["index"])
+    vectors = [[float(value) for value in entry["embedding"]] for entry in entries]
+    if [entry["index"] for entry in entries] != list(range(count)):
+        raise ValueError(f"{len(vectors)} vectors for {count} texts")
+    if len({len(vector) for vector in vectors}) > 1 or not all(math.isfinite(x) for v in vectors for x in v):
+        raise ValueError("vectors of different lengths, or not finite")
+    return vectors
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    """The server's own words, as far as they can be read."""
+    try:
+        text = error.read(2000).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        return ""
+    try:
+        text = str(json.loads(text)["error"]["message"])
+    except (LookupError, TypeError, ValueError):
+        text = text.strip()
+    return f": {text[:300]}" if text else ""
+
+
+def _retry_after(value: str | None) -> float:
+    """The header's seconds, or the seconds until its date; 0 where there is none that can be read."""
+    if value is None:
+        return 0.0
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - _now()
+        except ValueError:
+            return 0.0
+    return max(seconds, 0.0) if not math.isnan(seconds) else 0.0
+
+
+def _checked_url(url: str) -> str:
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ConfigError("base_url: a user name or password in it would end up in logs: give a key instead")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or " " in url:
+        raise ConfigError("base_url: not an address such as http://localhost:8000/v1, without '?' and '#'")
+    return url.rstrip("/")
+
+
+def _checked_key(key: str | None) -> str | None:
+    key = (key or "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError("the API key holds characters that a header cannot carry")
+    return key or None

@@ -1,0 +1,137 @@
+"""GSERec's first stage: what users did in the training period, as text, as vectors, as codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_ser.codes.autoencoder import RQVAESpec
+from recbole_ser.codes.histories import training_histories
+from recbole_ser.codes.rqvae import fit_codes
+from recbole_ser.codes.summaries import create_summariser
+from recbole_ser.codes.vectors import create_encoder, encode_sides
+from recbole_ser.config import SERConfig
+from recbole_ser.data.codes import read_manifest, write_codes
+from recbole_ser.data.dataset import SERDataset
+from recbole_ser.errors import ConfigError
+
+CACHE_FOLDER = "codes_cache"  # beside the codes: answers of models
+
+_SETTINGS = ("summaries", "vectors", "max_records", "max_clicks", "missing_side", "rqvae")
+
+_log = logging.getLogger(__name__)
+
+
+def ensure_codes(config: SERConfig, dataset: SERDataset) -> dict[str, str]:
+    """Have the file ``codes_file``: the one that is there, else made as the block ``codes`` says.
+
+    Returns:
+        The ``hash`` of the file and the back-ends of its ``summaries`` and ``vectors``.
+
+    Raises:
+        ConfigError: the file was made with other settings than this run was given; or see ``build_codes``.
+        DataError: the file is damaged, or was made from other training data.
+    """
+    path = Path(config["codes_file"])
+    if not path.exists():
+        _log.info(f"{path} does not exist: making the codes, once for all runs on this data set")
+        build_codes(dataset, config["codes"], path, config["show_progress"])
+    else:
+        _refuse_other_settings(path, config.external_config_dict.get("codes") or {})
+    codes = dataset.user_codes
+    backends = {name: codes.origin[name]["backend"] for name in ("summaries", "vectors")}
+    _log.info(f"codes: {path}, from {' and '.join(f'{name} by {value}' for name, value in backends.items())}")
+    return {"hash": codes.hash, **backends}
+
+
+def build_codes(
+    dataset: SERDataset, settings: Mapping[str, Any], path: str | Path, progress: bool = False
+) -> dict[str, Any]:
+    """Write ``X.codes`` and its manifest to ``path``; what models answer is kept beside it, so a second call is cheap.
+
+    Args:
+        settings: the block ``codes`` of the configuration: ``summaries`` and ``vectors`` (``backend`` and its options),
+            ``max_records``, ``max_clicks``, ``missing_side`` and ``rqvae`` (fields of ``RQVAESpec``).
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong.
+        UserError: a back-end failed.
+    """
+    _check(settings)
+    cache = Path(path).parent / CACHE_FOLDER
+    spec = _spec(settings["rqvae"])
+    summariser = create_summariser(cache_folder=cache, **_backend(settings["summaries"]))
+    encoder = create_encoder(cache_folder=cache, **_backend(settings["vectors"]))
+    histories = training_histories(dataset, settings["max_records"], settings["max_clicks"])
+    _log.info(f"codes of {len(histories):,} users: summaries")
+    search, rec = (summariser.summarise(histories, side, progress) for side in ("search", "rec"))
+    if settings["missing_side"] == "copy":  # published code
+        search, rec = _copied(search, rec), _copied(rec, search)
+    _log.info("codes: vectors")
+    vectors = encode_sides(encoder, search, rec, progress)
+    _log.info("codes: RQ-VAE")
+    codes = fit_codes(*vectors, spec, progress)
+    origin = {
+        "settings": dict(settings),
+        "summaries": summariser.describe(),
+        "vectors": encoder.describe(),
+        "rqvae": dataclasses.asdict(spec),
+        "report": {"summaries": summariser.report, "rqvae": codes.report},
+    }
+    return write_codes(path, dataset, _where(search, codes.search), _where(rec, codes.rec), origin)
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    for key in settings:
+        if key not in _SETTINGS:
+            raise ConfigError(f"codes has no key '{key}': known are {', '.join(_SETTINGS)}")
+    for key in ("max_records", "max_clicks"):
+        if not isinstance(settings[key], int) or settings[key] < 1:
+            raise ConfigError(f"codes: {key} must be a whole number above 0, not {settings[key]}")
+    if settings["missing_side"] not in ("copy", "empty"):
+        raise ConfigError(f"codes: missing_side must be copy or empty, not {settings['missing_side']}")
+
+
+def _refuse_other_settings(path: Path, wanted: Mapping[str, Any]) -> None:
+    """What the user asks for in this run must be how the codes were made; what is not said may be anything."""
+    made = read_manifest(path).get("settings", {})
+    for key, value in wanted.items():
+        if made.get(key) != value:
+            raise ConfigError(
+                f"{path} was made with {key} {made.get(key)}, not {value}: name another file with --codes_file, or "
+                "make it anew with 'recbole-ser codes'"
+            )
+
+
+def _backend(options: Any) -> dict[str, Any]:
+    """``template``, or ``{backend: openai, model: ...}``, as arguments of the factories."""
+    options = {"backend": options} if isinstance(options, str) else dict(options)
+    if "backend" not in options:
+        raise ConfigError("codes: name the backend of summaries and vectors, as in {backend: openai, model: ...}")
+    return {"name": options.pop("backend"), **options}
+
+
+def _spec(values: Mapping[str, Any]) -> RQVAESpec:
+    known = {field.name for field in dataclasses.fields(RQVAESpec)}
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"codes: rqvae has no key '{key}': known are {', '.join(sorted(known))}")
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return RQVAESpec(**fields)
+
+
+def _copied(texts: Sequence[str], other: Sequence[str]) -> list[str]:
+    return [text or spare for text, spare in zip(texts, other)]
+
+
+def _where(texts: Sequence[str], codes: np.ndarray) -> np.ndarray:
+    """``codes [n, L]``, -1 where there is no text to make them from."""
+    return np.where(np.array([not text for text in texts])[:, None], -1, codes)

@@ -1,0 +1,37 @@
+"""What all back-ends do to the rows of their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from recbole_ser.errors import UserError
+
+
+def encode_distinct(texts: Sequence[str], encode: Callable[[list[str]], np.ndarray]) -> np.ndarray:
+    """Vectors of ``texts``, made of what ``encode`` gives for those that are not blank, each distinct one once.
+
+    Equal texts get equal vectors even where ``encode`` depends on what else is in a batch.
+
+    Returns:
+        float32 ``[n, d]``, rows of length 1; zeros for a blank text and where ``encode`` gives zeros.
+
+    Raises:
+        UserError: every text is blank.
+    """
+    place = {text: row for row, text in enumerate(dict.fromkeys(text for text in texts if text.strip()))}
+    if not place:
+        raise UserError("every text is empty: there is nothing to make vectors of")
+    distinct = unit_rows(encode(list(place)))  # [distinct, d]
+    vectors = np.zeros((len(texts), distinct.shape[1]), dtype=np.float32)
+    for row, text in enumerate(texts):
+        if text in place:
+            vectors[row] = distinct[place[text]]
+    return vectors
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """``vectors [n, d]`` with rows of length 1, float32; rows of zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(lengths > 0.0, lengths, 1.0)).astype(np.float32)

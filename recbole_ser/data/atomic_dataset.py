@@ -1,0 +1,214 @@
+"""RecBole's loading and filters over strictly read atomic files, with a second log and its id spaces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from recbole.data.dataset import Dataset
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_ser.data import atomic
+from recbole_ser.data.atomic import Column, Ragged
+from recbole_ser.data.vocabulary import token_column
+from recbole_ser.errors import ConfigError, DataError
+from recbole_ser.files import sha256
+
+_SUFFIXES = ("search", "query")
+_TOKENS = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
+
+
+class AtomicDataset(Dataset):
+    """A RecBole data set up to its frames: files read, filtered, and every token numbered.
+
+    RecBole's keys for loading and filtering work (``load_col``, ``alias_of_item_id``, ``val_interval``,
+    ``item_inter_num_interval``, ...).  Searches of users that have no interaction left are dropped, which the log
+    says.
+
+    Attributes:
+        sequences: the lists of ids of each token_seq column, by (name of the frame, column).
+        file_hashes: SHA-256 of each file that was read, by file name.
+
+    Raises:
+        DataError: a file that is missing or wrong.
+    """
+
+    inter_feat: Any
+    search_feat: pd.DataFrame | None
+    query_feat: pd.DataFrame | None
+    _rest_fields: np.ndarray
+
+    def _get_field_from_config(self) -> None:
+        super()._get_field_from_config()
+        config = self.config
+        self.query_field, self.terms_field = config["QUERY_ID_FIELD"], config["TERMS_FIELD"]
+        self.clicks_field, self.source_field = config["CLICKED_ITEMS_FIELD"], config["SOURCE_FIELD"]
+        self.sequences: dict[tuple[str, str], Ragged] = {}
+        self.file_hashes: dict[str, str] = {}
+
+    # --- loading ----------------------------------------------------------------------------------------------------
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        folder = Path(dataset_path)
+        if not (folder / f"{token}.inter").is_file():
+            raise DataError(folder / f"{token}.inter", "file not found", hint="data sets live in data_path/<name>/")
+        super()._load_data(token, dataset_path)
+        if self.inter_feat is None or not len(self.inter_feat):
+            raise DataError(folder / f"{token}.inter", "there are no interactions")
+
+    def _load_additional_feat(self, token: str, dataset_path: str) -> None:
+        """As RecBole's, but a missing ``.query`` means queries without words, a missing ``.search`` no searches."""
+        for suffix in self.config["additional_feat_suffix"] or []:
+            path = Path(dataset_path) / f"{token}.{suffix}"
+            if path.is_file():
+                setattr(self, f"{suffix}_feat", self._load_feat(str(path), suffix))
+            elif suffix not in _SUFFIXES:
+                raise DataError(path, "file not found", hint="it is named in additional_feat_suffix")
+            elif suffix == "search" and self.config["require_both_histories"]:
+                raise DataError(path, "file not found", hint="without searches set require_both_histories to false")
+
+    def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
+        load, unload = self._get_load_and_unload_col(source)
+        if load == set():
+            return None
+        columns = atomic.read_header(filepath, self.config["field_separator"])
+        required = self._required(source, filepath, {column.name for column in columns})
+        wanted = [
+            c
+            for c in columns
+            if c.name in required or ((load is None or c.name in load) and c.name not in (unload or ()))
+        ]
+        for name in sorted((load or set()) - {column.name for column in columns}):
+            raise DataError(filepath, "the column named in load_col is missing", line=1, column=name)
+        for column in wanted:
+            self._register(column, source, filepath)
+        self.file_hashes[Path(filepath).name] = sha256(filepath)
+        return atomic.read_atomic(filepath, wanted, self.config["field_separator"], required=required)
+
+    def _required(self, source: FeatureSource | str, filepath: str, present: set[str]) -> set[str]:
+        """Columns that a file must have, every entry filled."""
+        needed = {
+            FeatureSource.INTERACTION: {self.uid_field, self.iid_field, self.time_field},
+            FeatureSource.USER: {self.uid_field},
+            FeatureSource.ITEM: {self.iid_field},
+            "search": {self.uid_field, self.query_field, self.time_field},
+            "query": {self.query_field},
+        }.get(source, set())
+        for name in sorted(needed - present):
+            raise DataError(filepath, "the column is missing", line=1, column=name)
+        return needed
+
+    def _register(self, column: Column, source: FeatureSource | str, filepath: str) -> None:
+        """Note a column's type, as RecBole's ``_load_feat`` does; keys that several files share keep their first."""
+        if column.type == "float_seq":
+            raise DataError(
+                filepath, "float_seq columns are not read", line=1, column=column.name, hint="name it in unload_col"
+            )
+        kind = FeatureType(column.type)
+        name = column.name
+        if name in self.field2type:
+            shared = {self.uid_field, self.iid_field, self.time_field, self.query_field}
+            if name not in shared or self.field2type[name] != kind:
+                raise DataError(filepath, "another file has a column of this name", line=1, column=name)
+            return
+        self.field2type[name], self.field2source[name], self.field2seqlen[name] = kind, source, 1
+
+    def field2feats(self, field: str) -> list[pd.DataFrame]:
+        """The frames that hold ``field``, first the one whose ids come first."""
+        holders = {
+            self.uid_field: ["inter", "user", "search"],
+            self.iid_field: ["inter", "item"],
+            self.query_field: ["search", "query"],
+            self.time_field: ["inter", "search"],
+        }.get(field)
+        if holders is None:
+            source = self.field2source[field]
+            holders = [source.value if isinstance(source, FeatureSource) else source]
+        feats = [getattr(self, f"{name}_feat", None) for name in holders]
+        return [feat for feat in feats if feat is not None and field in feat]
+
+    # --- filters ----------------------------------------------------------------------------------------------------
+
+    def _data_filtering(self) -> None:
+        super()._data_filtering()
+        search = getattr(self, "search_feat", None)
+        if search is not None:
+            known = search[self.uid_field].isin(self.inter_feat[self.uid_field].unique())
+            if not known.all():
+                self.logger.info(f"{(~known).sum():,} searches of users without interactions are left out")
+                self.search_feat = search[known].reset_index(drop=True)
+
+    def _filter_by_inter_num(self) -> None:
+        """RecBole's k-core filter, counted in NumPy: repeats until every user and item is inside its interval."""
+        limits = [
+            (field, self._parse_intervals_str(self.config[key]))
+            for field, key in [(self.uid_field, "user_inter_num_interval"), (self.iid_field, "item_inter_num_interval")]
+        ]
+        limits = [(field, limit) for field, limit in limits if limit and limit != [("[", 0.0, float("inf"), ")")]]
+        while True:
+            keep = np.ones(len(self.inter_feat), dtype=bool)
+            for field, limit in limits:
+                codes = self.inter_feat[field].cat.codes.to_numpy()
+                keep &= self._within_intervals(np.bincount(codes)[codes], limit)
+            if keep.all():
+                return
+            self.inter_feat = self.inter_feat[keep]
+
+    def _reset_index(self) -> None:
+        if not len(self.inter_feat):
+            raise DataError(f"{self.dataset_path}/{self.dataset_name}.inter", "no interaction is left after filtering")
+        for name in self.feat_name_list:
+            getattr(self, name).reset_index(drop=True, inplace=True)
+
+    def _normalize(self) -> None:
+        if self.config["normalize_all"] or self.time_field in (self.config["normalize_field"] or []):
+            raise ConfigError(
+                f"'{self.time_field}' orders the events and cannot be normalised: name other columns in normalize_field"
+            )
+        super()._normalize()
+
+    # --- ids --------------------------------------------------------------------------------------------------------
+
+    def _set_alias(self, alias_name: str, default_value: list[str]) -> None:
+        """Clicked items are items, whatever the configuration says about aliases."""
+        super()._set_alias(alias_name, default_value + [self.clicks_field] * (alias_name == "item_id"))
+
+    def _init_alias(self) -> None:
+        """RecBole leaves columns of additional files out of the id spaces; ours have ids too."""
+        super()._init_alias()
+        spaces = {field for alias in self.alias.values() for field in alias}
+        ours = [
+            field for field, kind in self.field2type.items()
+            if isinstance(self.field2source[field], str) and kind in _TOKENS and field not in spaces
+        ]  # fmt: skip
+        self._rest_fields = np.concatenate([self._rest_fields, np.array(ours, dtype=object)])
+
+    def _get_remap_list(self, field_list: np.ndarray) -> list[tuple[pd.DataFrame, str, FeatureType]]:
+        return super()._get_remap_list([field for field in field_list if field in self.field2type])
+
+    def _remap(self, remap_list: list[tuple[pd.DataFrame, str, FeatureType]]) -> None:
+        """Number the tokens of one id space from 1, in order of appearance, file by file; sequences share the space."""
+        separator = self.config["seq_separator"]
+        columns = [
+            token_column(feat[field], separator if kind == FeatureType.TOKEN_SEQ else None)
+            for feat, field, kind in remap_list
+        ]
+        if not columns:
+            return
+        numbers, tokens = pd.factorize(np.concatenate([column.tokens for column in columns]))
+        id_token = np.concatenate([["[PAD]"], tokens]).astype(object)
+        token_id = dict(zip(id_token.tolist(), range(len(id_token))))
+        ends = np.cumsum([len(column.tokens) for column in columns])[:-1]
+        for (feat, field, _), column, ids in zip(remap_list, columns, np.split(numbers + 1, ends)):
+            self.field2id_token[field], self.field2token_id[field] = id_token, token_id
+            values = column.with_ids(ids.astype(np.int32))
+            if isinstance(values, Ragged):
+                self.sequences[self._feat_name(feat), field] = values
+                del feat[field]
+            else:
+                feat[field] = values
+
+    def _feat_name(self, feat: pd.DataFrame) -> str:
+        return next(name for name in self.feat_name_list if getattr(self, name) is feat)

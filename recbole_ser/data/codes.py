@@ -1,0 +1,165 @@
+"""The file ``X.codes``: discrete codes of every user's preferences in search and recommendation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbole_ser.data import atomic
+from recbole_ser.data.atomic import Column, Ragged
+from recbole_ser.data.vocabulary import token_column
+from recbole_ser.errors import DataError
+from recbole_ser.files import atomic_write, sha256, write_json
+
+COLUMNS = (Column("user_id", "token"), Column("search_codes", "token_seq"), Column("rec_codes", "token_seq"))
+REBUILD = "build it anew with 'recbole-ser codes'"
+
+
+@dataclass(frozen=True)
+class UserCodes:
+    """Codes of all users; codes of different levels or sides are different.
+
+    Args:
+        search, rec: int64 ``[user_num, L]``, numbered from 1 on each side; 0: none.
+        search_num, rec_num: how many ids there are, the padding id 0 included.
+        origin: what the manifest says of how they were made.
+        hash: SHA-256 of the file.
+    """
+
+    search: Tensor
+    rec: Tensor
+    search_num: int
+    rec_num: int
+    origin: dict[str, Any]
+    hash: str
+
+
+def manifest_path(path: str | Path) -> Path:
+    """``X.codes.json`` beside ``X.codes``."""
+    return Path(f"{path}.json")
+
+
+def training_hash(dataset: Any) -> str:
+    """Identifies the events of the training period, and the texts of queries and items.
+
+    Codes may only be used on the ones that they were made from; what is held out, and what a model sees of it all, may
+    be anything.
+    """
+    digest = hashlib.sha256()
+    log, interactions, searches = dataset.log, dataset.split.training_interactions, dataset.split.training_searches
+    clicks = dataset.training_clicks
+    for field, ids in [
+        (dataset.uid_field, log.users[interactions]), (dataset.iid_field, log.items[interactions]),
+        (dataset.uid_field, log.search_users(searches)), (dataset.query_field, log.queries[searches]),
+        (dataset.iid_field, clicks.items),
+    ]:  # fmt: skip
+        used, places = np.unique(ids.numpy(), return_inverse=True)
+        digest.update("\n".join(dataset.field2id_token[field][used] if len(used) else []).encode())
+        digest.update(places.astype("<i4").tobytes())
+    digest.update(np.unique(clicks.searches.numpy(), return_counts=True)[1].astype("<i4").tobytes())
+    for suffix in ("query", "item"):
+        path = Path(dataset.dataset_path) / f"{dataset.dataset_name}.{suffix}"
+        digest.update(sha256(path).encode() if path.is_file() else b"none")
+    return digest.hexdigest()
+
+
+def write_codes(
+    path: str | Path, dataset: Any, search: np.ndarray, rec: np.ndarray, origin: dict[str, Any]
+) -> dict[str, Any]:
+    """Write ``X.codes`` and its manifest, which is returned.
+
+    Args:
+        search, rec: ``[users, L]`` the code of each level, from 0; row r belongs to user id r + 1; -1: none.
+        origin: JSON-able, how they were made.
+    """
+    tokens = dataset.id2token(dataset.uid_field, np.arange(1, dataset.user_num))
+    with atomic_write(path) as handle:
+        handle.write("\t".join(column.label for column in COLUMNS) + "\n")
+        for token, *sides in zip(tokens, search.tolist(), rec.tolist()):
+            handle.write("\t".join([token, *map(_code_tokens, sides)]) + "\n")
+    manifest = {**origin, "training_hash": training_hash(dataset), "codes_hash": sha256(path)}
+    write_json(manifest_path(path), manifest)
+    return manifest
+
+
+def read_codes(path: str | Path, dataset: Any) -> UserCodes:
+    """The codes of the users of ``dataset``.
+
+    Raises:
+        DataError: the file or its manifest is missing or damaged, or was made from other training data; a user is
+            missing from it or listed twice.
+    """
+    origin = read_manifest(path)
+    if not Path(path).is_file():
+        raise DataError(path, "file not found", hint=REBUILD)
+    present = {column.name for column in atomic.read_header(path)}
+    for column in COLUMNS:
+        if column.name not in present:
+            raise DataError(path, "the column is missing", line=1, column=column.name, hint=REBUILD)
+    frame = atomic.read_atomic(path, COLUMNS, required=["user_id"])
+    digest = sha256(path)
+    if origin["codes_hash"] != digest:
+        raise DataError(path, "the file is not the one that its manifest describes", hint=REBUILD)
+    if origin["training_hash"] != training_hash(dataset):
+        raise DataError(path, "the codes were made from other data or under another protocol", hint=REBUILD)
+    rows = _rows_of_users(path, frame["user_id"], dataset)
+    search, search_num = _table(frame["search_codes"], rows)
+    rec, rec_num = _table(frame["rec_codes"], rows)
+    return UserCodes(search, rec, search_num, rec_num, origin, digest)
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """How the codes in ``path`` were made.
+
+    Raises:
+        DataError: the manifest is missing or damaged.
+    """
+    try:
+        origin = json.loads(manifest_path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(manifest_path(path), "file not found", hint=REBUILD) from None
+    except ValueError as error:
+        raise DataError(manifest_path(path), f"not JSON: {error}", hint=REBUILD) from error
+    for key in ("training_hash", "codes_hash"):
+        if not isinstance(origin, dict) or key not in origin:
+            raise DataError(manifest_path(path), f"the entry '{key}' is missing", hint=REBUILD)
+    return origin
+
+
+def _rows_of_users(path: str | Path, users: Any, dataset: Any) -> np.ndarray:
+    """The row ``[user_num]`` of the file that belongs to each user id; -1 for padding."""
+    ids = dataset.field2token_id[dataset.uid_field]
+    rows = np.full(dataset.user_num, -1)
+    for row, user in enumerate(users):
+        number = ids.get(user, 0)
+        if number == 0:
+            raise DataError(path, f"user '{user}' is not in the data set", line=row + 2, hint=REBUILD)
+        if rows[number] >= 0:
+            raise DataError(path, f"user '{user}' is listed twice", line=row + 2, hint=REBUILD)
+        rows[number] = row
+    missing = np.flatnonzero(rows[1:] < 0)
+    if len(missing):
+        token = dataset.id2token(dataset.uid_field, int(missing[0]) + 1)
+        raise DataError(path, f"{len(missing):,} users are missing, the first is '{token}'", hint=REBUILD)
+    return rows
+
+
+def _table(texts: Any, rows: np.ndarray) -> tuple[Tensor, int]:
+    column = token_column(texts, " ")
+    lists = column.with_ids(np.arange(1, len(column.tokens) + 1, dtype=np.int64))
+    assert isinstance(lists, Ragged)
+    width = max(int(np.diff(lists.starts).max(initial=1)), 1)
+    table = np.zeros((len(rows), width), dtype=np.int64)
+    table[1:] = lists.padded(width)[rows[1:]]
+    return torch.from_numpy(table), len(column.tokens) + 1
+
+
+def _code_tokens(codes: list[int]) -> str:
+    return " ".join(f"{level}-{code}" for level, code in enumerate(codes, start=1) if code >= 0)
