@@ -11,14 +11,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from recbole_ser.config import package_folder
+from recbole_ser.config import SERConfig, package_folder, read_yaml
+from recbole_ser.data.codes import read_codes, write_codes
+from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.synthetic import PRESETS, generate, shuffle_searches_between_users, write
 from recbole_ser.evaluation.report import RunResult
 from recbole_ser.registry import MODELS
-from recbole_ser.runner import resume, run
+from recbole_ser.runner import locate_data, resume, run
 from recbole_ser.train.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
@@ -123,7 +127,8 @@ def test_resuming_a_finished_run_scores_it_again(reference: Path, tmp_path: Path
 
 @pytest.mark.parametrize("model", sorted(MODELS.keys() - {"SESRec"}))
 def test_every_model_runs_on_the_same_candidates(model: str, reference: Path, tmp_path: Path) -> None:
-    result = run_in(tmp_path / model, model, epochs=1)
+    few = {"epochs": 2, "levels": 2, "hidden": [16]}
+    result = run_in(tmp_path / model, model, epochs=1, codes_file=str(tmp_path / "x.codes"), codes={"rqvae": few})
     assert result.candidates == RunFolder.load(reference).result().candidates
     assert result.data == RunFolder.load(reference).result().data
     assert 0 < result.test["hit@10"] < 1
@@ -147,15 +152,33 @@ def test_search_decides_on_the_planted_data(tmp_path: Path) -> None:
     """SESRec beats SASRec clearly on the sample; dealing the searches out anew between users takes the lead away."""
     logs = shuffle_searches_between_users(generate(PRESETS["ser-sample"]), seed=1)
     write(logs, tmp_path / "data" / "shuffled")
-    load_col = {"search": "*", "query": "*", "item": ["item_id", "category"], "user": ["user_id", "search_level"]}
-    sizes = {"embedding_size": 32, "hidden_size": 32, "max_clicks_per_search": 3, "max_terms_per_query": 4}
-    shuffled = {"dataset": "shuffled", "data_path": str(tmp_path / "data"), "load_col": load_col, **sizes}
-    epochs = {"epochs": 12, "learning_rate": 0.003}
+    settings = read_yaml(package_folder("properties") / "dataset" / "ser-sample.yaml")
+    shuffled = {**settings, "dataset": "shuffled", "data_path": str(tmp_path / "data")}
+    epochs = {"epochs": 12}
     sesrec = run_in(tmp_path / "SESRec", **epochs).test["ndcg@10"]
     sasrec = run_in(tmp_path / "SASRec", "SASRec", **epochs).test["ndcg@10"]
     without = run_in(tmp_path / "without", **epochs, **shuffled).test["ndcg@10"]
     assert sesrec > 1.4 * sasrec
     assert without < sasrec
+
+
+def test_codes_help_the_users_who_search_seldom(tmp_path: Path) -> None:
+    """GSERec with its codes against GSERec with codes of other users; who searches often needs them less."""
+    values = {"epochs": 16, "codes_file": str(tmp_path / "real.codes")}
+    run_in(tmp_path / "real", "GSERec", **values)
+    config = SERConfig("GSERec", "ser-sample")
+    locate_data(config)
+    dataset = SERDataset(config)
+    codes = read_codes(tmp_path / "real.codes", dataset)
+    others = np.random.default_rng(0).permutation(dataset.user_num - 1)
+    dealt = codes.search[1:].numpy()[others], codes.rec[1:].numpy()[others]
+    write_codes(tmp_path / "dealt.codes", dataset, *dealt, codes.origin)
+    run_in(tmp_path / "dealt", "GSERec", **{**values, "codes_file": str(tmp_path / "dealt.codes")})
+    runs = [RunFolder.load(tmp_path / name).ranks().set_index("user_id")["rank"] for name in ("real", "dealt")]
+    real, dealt_out = (np.where(rank <= 10, 1 / np.log2(rank + 1), 0) for rank in runs)
+    levels = pd.read_csv(Path(config["data_path"]) / "ser-sample.user", sep="\t", index_col=0).iloc[:, 0]
+    gain = pd.Series(real - dealt_out, index=runs[0].index).groupby(levels).mean()
+    assert gain["sparse"] > 0.03 and gain["sparse"] > gain["rich"] + 0.02
 
 
 def test_the_bundled_sample_needs_no_download() -> None:

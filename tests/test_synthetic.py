@@ -136,6 +136,9 @@ def test_words_and_clicks_tell_the_topic_of_a_query() -> None:
     )
     assert (topics_of_word == 1).all() and (own_words[:, 0] != own_words[:, 1]).all()
     assert len(np.setdiff1d(LOGS.query_terms.values, own_words)) > 0, "common words"
+    words_of_topic = {number: set(own_words[topic == number].ravel()) for number in range(SPEC.topics)}
+    for item, words in enumerate(LOGS.item_terms.padded(2).tolist()):
+        assert set(words) & words_of_topic[item % SPEC.topics], "so does the title of an item"
     search = np.repeat(np.arange(SPEC.searches), np.diff(LOGS.search_clicks.starts))
     clicks = LOGS.search_clicks.values
     assert (clicks % SPEC.topics == LOGS.search_query[search] % SPEC.topics).all()
@@ -166,6 +169,7 @@ class Targets:
     query: np.ndarray  # the latest query strictly before
     source: np.ndarray  # of that query
     clicks: Ragged  # under that query
+    is_recent: np.ndarray  # whether that query is not from before the previous interaction
     is_test: np.ndarray  # the user's last
     is_training: np.ndarray  # neither the user's last nor second last
 
@@ -178,12 +182,13 @@ def targets(logs: SyntheticLogs) -> Targets:
     span = 1 + max(logs.time.max(), logs.search_time.max())
     moments = search_user * span + logs.search_time[search_order]
     latest = np.searchsorted(moments, user * span + time, side="left") - 1
+    recent = moments[latest] >= np.append(-1, (user * span + time)[:-1])
     kept = np.flatnonzero((np.diff(user, prepend=-1) == 0) & (latest >= 0) & (search_user[latest] == user))
     search = search_order[latest[kept]]
     from_last = pd.Series(user[kept]).groupby(user[kept]).cumcount(ascending=False).to_numpy()
     return Targets(
         user[kept], item[kept], item[kept - 1], logs.search_query[search], logs.search_source[search],
-        logs.search_clicks.take(search), from_last == 0, from_last >= 2,
+        logs.search_clicks.take(search), recent[kept], from_last == 0, from_last >= 2,
     )  # fmt: skip
 
 
@@ -229,24 +234,43 @@ def test_shuffled_searches_decide_nothing() -> None:
 
 
 def test_searches_that_nobody_follows_decide_nothing() -> None:
-    spec = replace(SPEC, follow=0.0)
+    spec = replace(SPEC, follow=0.0, communities=0)
     found = rank_by_counting(generate(spec), spec)
     assert found["query"] < 1.2 * found["popularity"]
-    assert found["item"] > 3 * found["popularity"], "the sequels remain"
+    assert found["item"] > 2 * found["popularity"], "the sequels remain"
 
 
 def test_noise_comes_mostly_from_the_last_source_and_is_not_followed() -> None:
     every = targets(LOGS)
     follows = every.item % SPEC.topics == every.query % SPEC.topics
     last = every.source == SPEC.sources - 1
-    assert follows[~last].mean() > 0.7
-    assert follows[last].mean() < follows[~last].mean() - 0.15
+    assert follows[every.is_recent & ~last].mean() > 0.8
+    assert follows[every.is_recent & last].mean() < follows[every.is_recent & ~last].mean() - 0.1
+
+
+def test_a_search_decides_the_very_next_item_only() -> None:
+    logs = generate(replace(SPEC, communities=0, stay=0.0))
+    every = targets(logs)
+    follows = every.item % SPEC.topics == every.query % SPEC.topics
+    assert follows[every.is_recent].mean() > 0.8 and follows[~every.is_recent].mean() < 0.1
+
+
+@pytest.mark.parametrize("level", [0, 1, 2], ids=["rich", "sparse", "none"])
+def test_a_community_has_one_taste_however_often_its_users_search(level: int) -> None:
+    logs = generate(replace(SPEC, stay=0.0, follow=0.0))
+    likes = logs.item % SPEC.topics % SPEC.communities == logs.user_community[logs.user]
+    by_chance = 1 / SPEC.communities
+    expected = SPEC.taste + (1 - SPEC.taste) * by_chance
+    assert likes[logs.user_level[logs.user] == level].mean() == pytest.approx(expected, abs=0.05)
+    searched = logs.search_query % SPEC.topics % SPEC.communities == logs.user_community[logs.search_user]
+    assert searched.mean() == pytest.approx(expected, abs=0.05)
 
 
 def test_a_search_at_the_very_time_comes_too_late() -> None:
+    logs = generate(replace(SPEC, communities=0))
     pairs = pd.merge(
-        pd.DataFrame({"user": LOGS.user, "time": LOGS.time, "item": LOGS.item}),
-        pd.DataFrame({"user": LOGS.search_user, "time": LOGS.search_time, "query": LOGS.search_query}),
+        pd.DataFrame({"user": logs.user, "time": logs.time, "item": logs.item}),
+        pd.DataFrame({"user": logs.search_user, "time": logs.search_time, "query": logs.search_query}),
         on=["user", "time"],
     )
     assert len(pairs) > 200

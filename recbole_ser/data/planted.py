@@ -3,17 +3,22 @@
 Items and queries belong to topics: item ``i`` to topic ``i % topics``, query ``q`` to topic ``q % topics``; the
 quotient is the popularity rank there, 0 the most popular.  A user's next item comes from the first that applies of:
 
-1.  with probability ``follow``: the topic of the user's latest informative search strictly before, by popularity.
-    Topics of searches are drawn afresh, so what precedes a search says nothing about what follows it;
+1.  with probability ``follow``: the topic of the user's latest informative search, by popularity, if that is strictly
+    before this interaction and not before the previous one;
 2.  with probability ``stay``: the sequel of the previous item, which is the one of the next rank in its topic;
-3.  any topic, by popularity: noise.
+3.  with probability ``taste``: a topic that the user's community likes, by popularity;
+4.  any topic, by popularity: noise.
 
 An item that the user already has is drawn anew, from the same topic as long as that helps.
 
+Topics of searches come from rules 3 and 4 alone, so what precedes a search says little about what follows it.  Topic
+``t`` is liked by community ``t % communities``, and users of one community have the same taste however often they
+search; without communities there is no rule 3.
+
 A search comes shortly before an interaction.  A share ``noise`` of the searches decides nothing; most of these are from
 the last source.  A share ``tied`` bears the time of the interaction itself, for which it is too late.  A query has two
-words of its topic and others that any topic uses.  The clicks of a search are items of the query's topic, but not the
-one that the user interacts with next.  Users search often, seldom or never.
+words of its topic and others that any topic uses; so has the title of an item.  The clicks of a search are items of the
+query's topic, but not the one that the user interacts with next.  Users search often, seldom or never.
 
 With ``mirrored`` the searches are those of the Amazon data sets instead: each item has one query, and a search is the
 event of an interaction, with its time and with its item as the only click.
@@ -47,7 +52,7 @@ class SyntheticSpec:
         users, items, queries, interactions, searches: exact counts.  Every user has at least 5 interactions, all of
             different items; every item has an interaction and every query a search.
         terms: size of the vocabulary of the queries.
-        topics: see the module, as for ``noise``, ``follow``, ``stay`` and ``mirrored``.
+        topics: see the module, as for ``noise``, ``follow``, ``stay``, ``communities``, ``taste`` and ``mirrored``.
         sources: how many places a search can come from.
         max_clicks: most clicks of one search.
         max_terms: most words of one query, at least 2.
@@ -84,6 +89,8 @@ class SyntheticSpec:
     follow: float = 0.85
     stay: float = 0.6
     tied: float = 0.05
+    communities: int = 0
+    taste: float = 0.8
     mirrored: bool = False
     seed: int = 2023
 
@@ -97,6 +104,8 @@ class SyntheticSpec:
             "fewer queries than topics": self.queries < self.topics,
             "too few items per topic for the clicks": self.items < self.topics * (self.max_clicks + 1),
             "fewer than 2 terms per query": self.max_terms < 2,
+            "topics that cannot be dealt out to the communities": bool(self.communities)
+            and self.topics % self.communities > 0,
             "too few terms for the queries": words * (words - 1) * self.topics < self.queries,
         }
         if found := [fault for fault, is_so in faults.items() if is_so]:
@@ -121,9 +130,10 @@ class SyntheticLogs:
         user, item, time: ``[interactions]``.
         search_user, search_query, search_time, search_source: ``[searches]``.
         search_clicks: the items clicked in each search.
-        query_terms: the words of each query, in order.
+        query_terms, item_terms: the words of each query and of each item's title, in order.
         item_category: ``[items]``; a category is a few topics.
         user_level: ``[users]`` how often each user searches, an index of ``SEARCH_LEVELS``.
+        user_community: ``[users]``, all 0 without communities.
     """
 
     user: np.ndarray
@@ -135,8 +145,10 @@ class SyntheticLogs:
     search_source: np.ndarray
     search_clicks: Ragged
     query_terms: Ragged
+    item_terms: Ragged
     item_category: np.ndarray
     user_level: np.ndarray
+    user_community: np.ndarray
 
 
 def generate(spec: SyntheticSpec) -> SyntheticLogs:
@@ -149,7 +161,8 @@ def generate(spec: SyntheticSpec) -> SyntheticLogs:
     level = np.searchsorted(np.cumsum([spec.rich_users, spec.sparse_users]), random.uniform(spec.users), side="right")
     user, time = _interaction_times(random, spec)
     anchor = _anchors(random, spec, level[user])
-    made = (_mirrored if spec.mirrored else _planted)(random, spec, user, time, anchor)
+    community = random.below(spec.communities, spec.users) if spec.communities else np.zeros(spec.users, dtype=np.int64)
+    made = (_mirrored if spec.mirrored else _planted)(random, spec, user, time, anchor, community[user])
     rows, search_rows = np.argsort(time, kind="stable"), np.argsort(made.time, kind="stable")
     return SyntheticLogs(
         user=user[rows],
@@ -160,9 +173,11 @@ def generate(spec: SyntheticSpec) -> SyntheticLogs:
         search_time=made.time[search_rows] + spec.start,
         search_source=made.source[search_rows],
         search_clicks=made.clicks.take(search_rows),
-        query_terms=_query_terms(random, spec),
+        query_terms=_words(random, spec, spec.queries),
+        item_terms=_words(random, spec, spec.items),
         item_category=np.arange(spec.items) % spec.topics // TOPICS_PER_CATEGORY,
         user_level=level,
+        user_community=community,
     )
 
 
@@ -205,22 +220,27 @@ class _Events(NamedTuple):
     clicks: Ragged
 
 
-def _planted(random: _Random, spec: SyntheticSpec, user: np.ndarray, time: np.ndarray, anchor: np.ndarray) -> _Events:
+def _planted(
+    random: _Random, spec: SyntheticSpec, user: np.ndarray, time: np.ndarray, anchor: np.ndarray, community: np.ndarray
+) -> _Events:
     """Searches of their own, each before the interaction ``anchor``, and the items that follow from them."""
-    query = _cover(random, _popular(random, spec, random.below(spec.topics, len(anchor)), spec.queries), spec.queries)
+    searched = _topics(random, spec, community[anchor])
+    query = _cover(random, _popular(random, spec, searched, spec.queries), spec.queries)
     search_time = _search_times(random, spec, time[anchor])
     informative = random.uniform(len(anchor)) >= spec.noise
     source = random.below(spec.sources, len(anchor))
     source[~informative & (random.uniform(len(anchor)) < 0.75)] = spec.sources - 1
     moment = (user[anchor] * spec.span + search_time)[informative]
     topic = _topic_before(moment, query[informative] % spec.topics, user * spec.span + time, spec.span)
-    item = _items(random, spec, user, topic)
+    item = _items(random, spec, user, topic, community)
     return _Events(item, query, search_time, source, _clicks(random, spec, query, item[anchor]))
 
 
-def _mirrored(random: _Random, spec: SyntheticSpec, user: np.ndarray, time: np.ndarray, anchor: np.ndarray) -> _Events:
+def _mirrored(
+    random: _Random, spec: SyntheticSpec, user: np.ndarray, time: np.ndarray, anchor: np.ndarray, community: np.ndarray
+) -> _Events:
     """Items that follow from no search, and searches that are the events of the interactions ``anchor``."""
-    item = _items(random, spec, user, np.full(len(user), -1))
+    item = _items(random, spec, user, np.full(len(user), -1), community)
     query = _ranked(item[anchor] % spec.topics, item[anchor] // spec.topics, spec.queries, spec.topics)
     if len(np.unique(query)) < spec.queries:
         raise ConfigError("a query remains without a search: generate fewer queries or more searches")
@@ -261,20 +281,35 @@ def _search_times(random: _Random, spec: SyntheticSpec, time: np.ndarray) -> np.
 
 
 def _topic_before(moment: np.ndarray, topic: np.ndarray, target: np.ndarray, span: int) -> np.ndarray:
-    """Topic of the user's latest search strictly before each ``target``, or -1; moments are user x ``span`` + time."""
+    """Topic of the user's latest search strictly before each ``target`` and not before the previous one, or -1.
+
+    Moments are user x ``span`` + time; targets are in order.
+    """
     moment, topic = np.append(-1, moment), np.append(-1, topic)  # the first is before everything, and nobody's
     order = np.argsort(moment, kind="stable")
     latest = order[np.searchsorted(moment[order], target, side="left") - 1]
-    return np.where(moment[latest] // span == target // span, topic[latest], -1)
+    previous = np.maximum(np.append(-1, target[:-1]), target - target % span)  # the user's, or the begin of the log
+    return np.where(moment[latest] >= previous, topic[latest], -1)
 
 
-def _items(random: _Random, spec: SyntheticSpec, user: np.ndarray, searched_topic: np.ndarray) -> np.ndarray:
+def _topics(random: _Random, spec: SyntheticSpec, community: np.ndarray) -> np.ndarray:
+    """A topic for each event, of the taste of its user's ``community`` or any."""
+    topic = random.below(spec.topics, len(community))
+    if not spec.communities:
+        return topic
+    liked = community + spec.communities * random.below(spec.topics // spec.communities, len(topic))
+    return np.where(random.uniform(len(topic)) < spec.taste, liked, topic)
+
+
+def _items(
+    random: _Random, spec: SyntheticSpec, user: np.ndarray, searched_topic: np.ndarray, community: np.ndarray
+) -> np.ndarray:
     """The item of each interaction by the rules of the module; ``searched_topic`` is -1 without a search."""
     count = len(user)
     first = np.diff(user, prepend=-1) > 0
     follows = (searched_topic >= 0) & (random.uniform(count) < spec.follow)
     stays = ~follows & ~first & (random.uniform(count) < spec.stay)
-    topic = np.where(follows, searched_topic, random.below(spec.topics, count))
+    topic = np.where(follows, searched_topic, _topics(random, spec, community))
     item = _popular(random, spec, topic, spec.items)
     start = _latest(~stays)
     item = _ranked(topic[start], item[start] // spec.topics + np.arange(count) - start, spec.items, spec.topics)
@@ -307,12 +342,11 @@ def _clicks(random: _Random, spec: SyntheticSpec, query: np.ndarray, next_item: 
     return Ragged(np.where(click == next_item[search], spare[search], click), starts)
 
 
-def _query_terms(random: _Random, spec: SyntheticSpec) -> Ragged:
-    """Two different words of the topic, another pair for each query of it, and then words of no topic."""
-    query = np.arange(spec.queries)
-    topic, rank = query % spec.topics, query // spec.topics
+def _words(random: _Random, spec: SyntheticSpec, count: int) -> Ragged:
+    """Two different words of the topic, another pair for each rank while there are pairs, then words of no topic."""
+    topic, rank = np.arange(count) % spec.topics, np.arange(count) // spec.topics
     own, common = spec.topic_words, spec.topic_words * spec.topics
-    starts = np.append(0, np.cumsum(2 + random.below(spec.max_terms - 1, spec.queries)))
+    starts = np.append(0, np.cumsum(2 + random.below(spec.max_terms - 1, count)))
     terms = common + random.below(spec.terms - common, int(starts[-1]))
     terms[starts[:-1]] = topic * own + rank % own
     terms[starts[:-1] + 1] = topic * own + (rank + 1 + rank // own % (own - 1)) % own

@@ -49,7 +49,7 @@ PRESETS: Mapping[str, SyntheticSpec] = {
         items=384,
         queries=160,
         interactions=13_000,
-        searches=8_500,
+        searches=7_000,
         terms=120,
         topics=32,
         sources=3,
@@ -57,6 +57,13 @@ PRESETS: Mapping[str, SyntheticSpec] = {
         max_terms=4,
         start=1_640_995_200,  # 2022-01-01 in seconds
         span=60 * DAY,
+        rich_users=0.5,
+        sparse_users=0.4,
+        noise=0.1,
+        follow=0.95,
+        stay=0.2,
+        communities=16,
+        taste=0.6,
     ),
     "kindle": SyntheticSpec(
         users=68_223,
@@ -127,7 +134,8 @@ def _files(logs: SyntheticLogs) -> dict[str, _File]:
     queries = _names("q", len(logs.query_terms.starts) - 1)
     sources = _names("s", int(logs.search_source.max()) + 1)
     categories = _names("c", int(logs.item_category.max()) + 1)
-    words = pa.array([_word(number) for number in range(int(logs.query_terms.values.max()) + 1)])
+    count = 1 + int(max(terms.values.max() for terms in (logs.query_terms, logs.item_terms)))
+    words = pa.array([_word(number) for number in range(count)])
     interactions = {
         "user_id:token": _tokens(users, logs.user),
         "item_id:token": _tokens(items, logs.item),
@@ -149,7 +157,12 @@ def _files(logs: SyntheticLogs) -> dict[str, _File]:
             {"query_id:token": queries.__getitem__, "terms:token_seq": _sequences(words, logs.query_terms)},
         ),
         "item": _File(
-            len(items), {"item_id:token": items.__getitem__, "category:token": _tokens(categories, logs.item_category)}
+            len(items),
+            {
+                "item_id:token": items.__getitem__,
+                "category:token": _tokens(categories, logs.item_category),
+                "title:token_seq": _sequences(words, logs.item_terms),
+            },
         ),
         "user": _File(len(users), {"user_id:token": users.__getitem__, "search_level:token": levels}),
     }
