@@ -15,13 +15,17 @@ import pytest
 import torch
 from chat_server import ChatServer, chat, chat_server
 from conftest import load_dataset, write_lines, write_toy
+from sklearn.metrics import normalized_mutual_info_score
 
 from recbole_ser.cli import main
 from recbole_ser.codes.stage import build_codes
+from recbole_ser.config import SERConfig
 from recbole_ser.data.codes import manifest_path, read_codes
+from recbole_ser.data.dataset import SERDataset
+from recbole_ser.data.synthetic import PRESETS, generate
 from recbole_ser.errors import ConfigError, DataError
 from recbole_ser.evaluation.report import RunResult
-from recbole_ser.runner import resume, run
+from recbole_ser.runner import locate_data, resume, run
 from recbole_ser.train.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
@@ -152,6 +156,22 @@ def test_a_user_without_searches_has_the_codes_of_the_other_text_or_none(folder:
     assert all(codes_of(folder)["u7"][0])
     search, rec = codes_of(folder, missing_side="empty")["u7"]
     assert not any(search) and all(rec)
+
+
+def test_codes_of_the_sample_find_the_communities_of_users_who_search_seldom_too(tmp_path: Path) -> None:
+    config = SERConfig("GSERec", "ser-sample", None, {"codes_file": str(tmp_path / "x.codes")})
+    locate_data(config)
+    dataset = SERDataset(config)
+    settings = {**config["codes"], "rqvae": {**config["codes"]["rqvae"], "epochs": 60}}
+    build_codes(dataset, settings, config["codes_file"])
+    logs = generate(PRESETS["ser-sample"])
+    numbers = [int(token[1:]) for token in dataset.id2token("user_id", np.arange(1, dataset.user_num))]
+    community, level = logs.user_community[numbers], logs.user_level[numbers]
+    for codes, least in ((dataset.user_codes.search, 0.4), (dataset.user_codes.rec, 0.55)):
+        first = codes[1:, 0].numpy()
+        for among in (level == 0, level == 1):  # rich, sparse
+            assert normalized_mutual_info_score(community[among], first[among]) > least
+            assert normalized_mutual_info_score(community[among], np.roll(first, 1)[among]) < 0.25  # of other users
 
 
 def about(body: dict[str, Any]) -> str:

@@ -11,18 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from recbole_ser.config import SERConfig, package_folder, read_yaml
-from recbole_ser.data.codes import read_codes, write_codes
-from recbole_ser.data.dataset import SERDataset
+from recbole_ser.config import package_folder, read_yaml
 from recbole_ser.data.synthetic import PRESETS, generate, shuffle_searches_between_users, write
 from recbole_ser.evaluation.report import RunResult
 from recbole_ser.registry import MODELS
-from recbole_ser.runner import locate_data, resume, run
+from recbole_ser.runner import resume, run
 from recbole_ser.train.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
@@ -160,25 +156,6 @@ def test_search_decides_on_the_planted_data(tmp_path: Path) -> None:
     without = run_in(tmp_path / "without", **epochs, **shuffled).test["ndcg@10"]
     assert sesrec > 1.4 * sasrec
     assert without < sasrec
-
-
-def test_codes_help_the_users_who_search_seldom(tmp_path: Path) -> None:
-    """GSERec with its codes against GSERec with codes of other users; who searches often needs them less."""
-    values = {"epochs": 16, "codes_file": str(tmp_path / "real.codes")}
-    run_in(tmp_path / "real", "GSERec", **values)
-    config = SERConfig("GSERec", "ser-sample")
-    locate_data(config)
-    dataset = SERDataset(config)
-    codes = read_codes(tmp_path / "real.codes", dataset)
-    others = np.random.default_rng(0).permutation(dataset.user_num - 1)
-    dealt = codes.search[1:].numpy()[others], codes.rec[1:].numpy()[others]
-    write_codes(tmp_path / "dealt.codes", dataset, *dealt, codes.origin)
-    run_in(tmp_path / "dealt", "GSERec", **{**values, "codes_file": str(tmp_path / "dealt.codes")})
-    runs = [RunFolder.load(tmp_path / name).ranks().set_index("user_id")["rank"] for name in ("real", "dealt")]
-    real, dealt_out = (np.where(rank <= 10, 1 / np.log2(rank + 1), 0) for rank in runs)
-    levels = pd.read_csv(Path(config["data_path"]) / "ser-sample.user", sep="\t", index_col=0).iloc[:, 0]
-    gain = pd.Series(real - dealt_out, index=runs[0].index).groupby(levels).mean()
-    assert gain["sparse"] > 0.03 and gain["sparse"] > gain["rich"] + 0.02
 
 
 def test_the_bundled_sample_needs_no_download() -> None:
