@@ -134,4 +134,4 @@ def _texts_of_file(dataset: SERDataset, suffix: str, key: str, only: str | None 
     entries = [frame[column].astype(object).where(frame[column].notna(), "").tolist() for column in frame]
     rows = zip(*entries) if entries else ((),) * len(ids)
     texts = [". ".join(filter(None, (" ".join(entry.replace(words, " ").split()) for entry in row))) for row in rows]
-    return dict(zip(ids, texts))
+    return dict(zip(map(str, ids), texts))

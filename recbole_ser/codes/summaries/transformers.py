@@ -66,7 +66,7 @@ class TransformersSummariser(PromptedSummariser):
             raise UserError(f'the back-end transformers needs: pip install "recbole_ser[llm]" ({error})') from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(self._path, local_files_only=True, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 self._path, local_files_only=True, trust_remote_code=False, use_safetensors=True, torch_dtype="auto"
             )
         except (ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
