@@ -1,6 +1,6 @@
 """The codes of generated users: CPU seconds, memory beyond the vectors, and how training went.
 
-python benchmarks/codes.py 75258               # about four minutes, one thread
+python benchmarks/codes.py 75258               # some minutes, one thread
 python benchmarks/codes.py 192403 --width 1024 --steps 200
 """
 

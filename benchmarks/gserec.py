@@ -1,6 +1,6 @@
 """GSERec's speed and memory against propagation over the whole graph, for growing numbers of users, on one thread.
 
-    python benchmarks/gserec.py                  # about four minutes and 3 GB of memory
+    python benchmarks/gserec.py                  # some minutes and 3 GB of memory
     python benchmarks/gserec.py --users 75258    # one size
 
 Random codes; 5,000 users, spread over all ids, have events like those of Amazon: each search is a purchase's category

@@ -1,6 +1,6 @@
 """Who gains from GSERec on the bundled sample, whose users search often or seldom and have the same tastes.
 
-    python benchmarks/sparse_users.py --out=saved/sparse_users      # about ten minutes on one thread
+    python benchmarks/sparse_users.py --out=saved/sparse_users      # some minutes on one thread
 
 Trains SESRec, GSERec, and GSERec with every user's codes dealt out anew between users, with several seeds.  Prints
 NDCG@10 by how often the users search (the generator knows), and the lead over SESRec with its standard error over

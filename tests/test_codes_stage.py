@@ -73,7 +73,7 @@ def test_a_run_makes_the_codes_that_are_missing_and_records_them(folder: Path) -
     made = path.stat().st_mtime_ns
     again = run_gserec(folder, "again")
     assert path.stat().st_mtime_ns == made and again.test == result.test
-    resume(folder / "run")
+    assert resume(folder / "run").test == result.test
 
 
 def test_the_weights_do_not_depend_on_who_made_the_codes(folder: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_run_refuses_codes_made_otherwise_than_it_asks(folder: Path) -> None:
     )
 
 
-def test_codes_of_other_training_data_end_a_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_codes_of_other_training_data_end_a_run(folder: Path) -> None:
     run_gserec(folder)
     with (folder / "toy" / "toy.inter").open("a") as handle:
         handle.write("u3\ti-new\t1\n")
