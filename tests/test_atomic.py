@@ -12,10 +12,13 @@ from conftest import load_dataset, write_toy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recbole_ser.data import atomic
 from recbole_ser.data.atomic import Ragged, read_atomic, read_header, split_sequences
 from recbole_ser.errors import DataError
+from recbole_ser.validation.report import validate
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float"
+JUNK = ["", "\t", "\n", "\r\n", "\r", '"', "\x00", " ", "é", "٣", "0x", "1e5", "nan", ":", "a\tb\tc\n"]
 
 
 def read(path: Path, content: str | bytes) -> pd.DataFrame:
@@ -48,15 +51,82 @@ def test_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> None:
         ("u\ti\t1\t2", r":3: 4 columns where the header has 3"),
         ("u\ti\tsoon", r":3: column 'timestamp': 'soon' is not a number"),
         ("u\ti\t", r":3: column 'timestamp': the value is missing"),
-        ("u\ti\tnan", r":3: column 'timestamp': the value is missing or not finite"),
-        ("u\ti\tinf", r":3: column 'timestamp': the value is missing or not finite"),
+        ("u\ti\tnan", r":3: column 'timestamp': 'nan' is not finite"),
+        ("u\ti\tinf", r":3: column 'timestamp': 'inf' is not finite"),
+        ("u\ti\t-1e999", r":3: column 'timestamp': '-1e999' is not finite"),
         ("\ti\t1", r":3: column 'user_id': the value is missing"),
-        ("", r":3: "),
+        ("", r":3: a blank line"),
+        ("\r", r":3: a blank line"),
+        ("u\ti\r\t1", r":3: a carriage return inside the line"),
+        ("u\ti\t1\ru\ti\t2", r":3: a carriage return inside the line"),
+        ("u\ti\t1\r\r", r":3: a carriage return inside the line"),
+        ("u\ti\0\t1", r":3: the line holds a NUL"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path: Path, row: str, complaint: str) -> None:
     with pytest.raises(DataError, match=complaint):
         read(tmp_path / "x.inter", f"{HEADER}\nu\ti\t1\n{row}\nu\ti\t2\n")
+
+
+def test_the_first_of_several_kinds_of_fault_is_named(tmp_path: Path) -> None:
+    for wrong in ("u\ti\tx", "u\ti\t", "u\ti\r\t1", "u\ti\0\t1", "u\t", ""):
+        with pytest.raises(DataError, match=r":2: "):
+            read(tmp_path / "x.inter", f"{HEADER}\n{wrong}\nu\ti\t0x1\nu\t\0\r\t1\nu\n\n")
+
+
+@pytest.mark.parametrize("text", ["1", "-1", "+1", "007", "1.", ".5", "-.5", "1e5", "1.5E-3", "1e-400", "9" * 30])
+def test_numbers(tmp_path: Path, text: str) -> None:
+    path = write_toy(tmp_path, inter=[f"a i1 {text}", "a i2 3"]) / "toy.inter"
+    assert read_atomic(path, read_header(path))["timestamp"].tolist() == [float(text), 3]
+    assert validate(path.parent).clean()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [" 1", "1 ", "0x1F", "0X1", "-0x1", "\u0663", "1_0", "1,5", "-", ".", "e5", "1e", "1f", "1\x0b", "nan(1)", "in"],
+)
+@pytest.mark.parametrize("other", ["3", "-3", "3.5"])
+def test_what_is_no_number(tmp_path: Path, text: str, other: str) -> None:
+    path = tmp_path / "toy" / "toy.item"
+    write_toy(tmp_path)
+    path.write_text(f"item_id:token\tprice:float\ni1\t{other}\ni2\t\ni3\t{text}\n")
+    with pytest.raises(DataError, match=r"toy\.item:4: column 'price': '.*' is not a number"):
+        read_atomic(path, read_header(path), required=["item_id"])
+    (finding,) = validate(path.parent).first("error")
+    assert (finding.rule, finding.line) == ("not-a-number", 4)
+
+
+def test_an_optional_number_may_be_missing_but_not_infinite(tmp_path: Path) -> None:
+    path = tmp_path / "x.item"
+    path.write_text("item_id:token\tprice:float\ni1\t\ni2\tNaN\ni3\t-nan\ni4\t2\n")
+    assert read_atomic(path, read_header(path))["price"].isna().tolist() == [True, True, True, False]
+    path.write_text("item_id:token\tprice:float\ni1\tnan\ni2\t-Infinity\n")
+    with pytest.raises(DataError, match=r":3: column 'price': '-Infinity' is not finite"):
+        read_atomic(path, read_header(path))
+
+
+def test_columns_that_are_not_read_are_not_blamed(tmp_path: Path) -> None:
+    path = tmp_path / "x.item"
+    path.write_text("item_id:token\tprice:float\tsize:float\ni1\tcheap\t1\ni2\t1\tbig\n")
+    with pytest.raises(DataError, match=r":3: column 'size': 'big'"):
+        read_atomic(path, [column for column in read_header(path) if column.name != "price"])
+
+
+@pytest.mark.parametrize("block", [60, 61, 62, 63, 64, 1000])
+def test_line_ends_on_the_edge_of_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(atomic, "BLOCK", block)
+    rows = "".join(f"u\ti\t{k}\r\n" for k in range(100, 120))
+    assert len(read(tmp_path / "x.inter", f"{HEADER}\r\n{rows}")) == 20
+    with pytest.raises(DataError, match=r":21: a carriage return"):
+        read(tmp_path / "x.inter", f"{HEADER}\r\n{rows[:-1]}")
+
+
+def test_a_long_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic, "BLOCK", 60)
+    with pytest.raises(DataError, match=r":3: the line is longer"):
+        read(tmp_path / "x.inter", f"{HEADER}\nu\ti\t1\nu\t{'i' * 200}\t1\n")
+    with pytest.raises(DataError, match=r":1: the line is longer"):
+        read(tmp_path / "x.inter", "\t".join(f"column{k}:token" for k in range(20)))
 
 
 def test_broken_utf8_is_named(tmp_path: Path) -> None:
@@ -71,11 +141,20 @@ def test_broken_utf8_is_named(tmp_path: Path) -> None:
         ("user_id", "not name:type"),
         ("user_id:word", "types are token"),
         ("a:token\ta:token", "declared twice"),
+        ("a:token\tb:token\ru\t1", "a carriage return"),
+        ("a:token\tb\0:token", "a NUL"),
+        ("a:token\tb\udcff:token", "not UTF-8"),
     ],
 )
 def test_a_wrong_header_is_named(tmp_path: Path, header: str, complaint: str) -> None:
     with pytest.raises(DataError, match=rf":1: .*{complaint}"):
-        read(tmp_path / "x.inter", header + "\n")
+        read(tmp_path / "x.inter", (header + "\n").encode(errors="surrogateescape"))
+
+
+@pytest.mark.parametrize("end", ["", "\r"])
+def test_a_header_without_end_is_named(tmp_path: Path, end: str) -> None:
+    with pytest.raises(DataError, match=r":1: (the file ends in its header|a carriage return)"):
+        read(tmp_path / "x.inter", HEADER + end)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -85,7 +164,7 @@ def test_a_mutated_file_either_loads_whole_or_names_a_line(tmp_path: Path, data:
     content = "\n".join([HEADER, *rows]) + "\n"
     at = data.draw(st.integers(len(HEADER), len(content)))
     cut = data.draw(st.integers(0, 3))
-    junk = data.draw(st.sampled_from(["", "\t", "\n", "\r\n", '"', "\x00", " ", "é", "1e5", "nan", ":", "a\tb\tc\n"]))
+    junk = data.draw(st.sampled_from(JUNK))
     mutated = content[:at] + junk + content[at + cut :]
     try:
         frame = read(tmp_path / "x.inter", mutated)

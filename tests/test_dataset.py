@@ -223,8 +223,89 @@ def test_a_query_that_is_listed_twice_is_named(tmp_path: Path) -> None:
     base = write_toy(tmp_path)
     with (base / "toy.query").open("a") as handle:
         handle.write("q2\tgreen\n")
-    with pytest.raises(DataError, match=r"toy\.query:5: query 'q2' is listed twice"):
+    for values in ({}, {"load_col": {"inter": [], "search": "*", "query": ["query_id"]}}):
+        with pytest.raises(DataError, match=r"toy\.query:5: query 'q2' is listed twice"):
+            load_dataset(tmp_path, "toy", **values)
+
+
+@pytest.mark.parametrize(("suffix", "key"), [("item", "i2"), ("user", "b")])
+def test_an_item_or_user_that_is_listed_twice_is_named(tmp_path: Path, suffix: str, key: str) -> None:
+    base = write_toy(tmp_path)
+    write_lines(base / f"toy.{suffix}", f"{suffix}_id:token\tkind:token", "z\tk", f"{key}\tk", "y\t", f"{key}\tl")
+    with pytest.raises(DataError, match=rf"toy\.{suffix}:5: {suffix} '{key}' is listed twice"):
+        load_dataset(tmp_path, "toy", load_col=None)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "label", "wrong"),
+    [
+        ("inter", "user_id:token", "token_seq"),
+        ("inter", "item_id:token", "token_seq"),
+        ("inter", "item_id:token", "float"),
+        ("inter", "timestamp:float", "token"),
+        ("inter", "timestamp:float", "token_seq"),
+        ("search", "user_id:token", "float"),
+        ("search", "query_id:token", "token_seq"),
+        ("search", "timestamp:float", "token"),
+        ("search", "clicked_items:token_seq", "token"),
+        ("query", "query_id:token", "float"),
+        ("query", "terms:token_seq", "token"),
+    ],
+)
+def test_a_known_column_of_another_type_is_named(tmp_path: Path, suffix: str, label: str, wrong: str) -> None:
+    path = write_toy(tmp_path) / f"toy.{suffix}"
+    name, _, right = label.partition(":")
+    path.write_text(path.read_text().replace(label, f"{name}:{wrong}"))
+    with pytest.raises(DataError, match=rf"toy\.{suffix}:1: column '{name}': the type is {wrong}, not {right} "):
+        load_dataset(tmp_path, "toy", require_both_histories=False)
+
+
+def test_types_of_known_columns_under_other_names(tmp_path: Path) -> None:
+    path = write_toy(tmp_path) / "toy.search"
+    path.write_text(path.read_text().replace("clicked_items:token_seq", "opened:float_seq"))
+    with pytest.raises(DataError, match=r"toy\.search:1: column 'opened': the type is float_seq, not token_seq"):
+        load_dataset(tmp_path, "toy", CLICKED_ITEMS_FIELD="opened")
+    write_lines(path, "user_id:token\tquery_id:token\ttimestamp:float\tplace:float", "a\tq1\t20\t", "a\tq1\t21\t1")
+    with pytest.raises(DataError, match=r"toy\.search:1: column 'place': the type is float, not token"):
+        load_dataset(tmp_path, "toy", SOURCE_FIELD="place")
+    dataset = load_dataset(tmp_path, "toy", unload_col={"search": ["place"]}, load_col=None, SOURCE_FIELD="place")
+    assert dataset.source_num == 2
+
+
+@pytest.mark.parametrize(
+    ("suffix", "label"),
+    [
+        ("item", "user_id:token"),
+        ("item", "query_id:token_seq"),
+        ("user", "item_id:token"),
+        ("query", "timestamp:float"),
+    ],
+)
+def test_the_key_of_another_file_is_no_attribute(tmp_path: Path, suffix: str, label: str) -> None:
+    base, name = write_toy(tmp_path), label.partition(":")[0]
+    write_lines(base / f"toy.{suffix}", f"{suffix}_id:token\t{label}", "a\t1", "b\t")
+    with pytest.raises(DataError, match=rf"toy\.{suffix}:1: column '{name}': this key belongs to other files"):
+        load_dataset(tmp_path, "toy", load_col=None)
+
+
+def test_two_files_with_a_column_of_one_name_are_named(tmp_path: Path) -> None:
+    base = write_toy(tmp_path)
+    write_lines(base / "toy.query", "query_id:token\tclicked_items:token_seq", "q1\ti1")
+    with pytest.raises(DataError, match=r"toy\.query:1: column 'clicked_items': another file has a column"):
         load_dataset(tmp_path, "toy")
+
+
+def test_keys_in_a_file_of_another_suffix_are_filled(tmp_path: Path) -> None:
+    base = write_toy(tmp_path)
+    write_lines(base / "toy.extra", "user_id:token\tmood:token", "a\t", "b\tgood")
+    values = {"additional_feat_suffix": ["search", "query", "extra"], "load_col": None}
+    assert load_dataset(tmp_path, "toy", **values).extra_feat["mood"].tolist() == [0, 1]
+    write_lines(base / "toy.extra", "user_id:token\tmood:token", "a\t", "\tgood")
+    with pytest.raises(DataError, match=r"toy\.extra:3: column 'user_id': the value is missing"):
+        load_dataset(tmp_path, "toy", **values)
+    write_lines(base / "toy.extra", "user_id:float", "1")
+    with pytest.raises(DataError, match=r"toy\.extra:1: column 'user_id': the type is float, not token"):
+        load_dataset(tmp_path, "toy", **values)
 
 
 def test_time_cannot_be_normalised(toy: Callable[..., SERDataset]) -> None:

@@ -59,7 +59,9 @@ def training_histories(dataset: SERDataset, max_records: int = 20, max_clicks: i
     users = log.search_users(split.training_searches).numpy()
     latest, search_start = _latest(users, max_records, dataset.user_num)
     searches = searches[latest]
-    clicks = Ragged(log.clicks.numpy(), log.click_start.numpy()).take(searches).truncated(max_clicks)
+    known = np.bincount(dataset.training_clicks.searches.numpy(), minlength=len(log.queries))  # clicks of each search
+    starts = np.concatenate([[0], np.cumsum(known)])
+    clicks = Ragged(dataset.training_clicks.items.numpy(), starts).take(searches).truncated(max_clicks)
     clicked, click_start = clicks.values.tolist(), clicks.starts.tolist()
     records = [
         SearchRecord(queries[query], tuple(items[item] for item in clicked[click_start[row] : click_start[row + 1]]))

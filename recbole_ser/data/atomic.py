@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,12 @@ from torch import Tensor
 from recbole_ser.errors import DataError
 
 TYPES = ("token", "token_seq", "float", "float_seq")
+BLOCK = 1 << 24  # bytes; longer lines are refused
+
+# What stands for a number, and what for none: no spaces, no digits but ASCII's, nothing hexadecimal.
+NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+NO_NUMBER = r"[+-]?(?i:nan|inf|infinity)"
+_FLOAT = re.compile(f"{NUMBER}|{NO_NUMBER}")
 
 
 @dataclass(frozen=True)
@@ -77,11 +85,12 @@ def read_header(path: str | Path, separator: str = "\t") -> list[Column]:
     """
     try:
         with open(path, "rb") as handle:
-            line = handle.readline().decode("utf-8-sig").rstrip("\r\n")
+            raw = handle.readline(BLOCK)
     except FileNotFoundError:
         raise DataError(path, "file not found") from None
-    except UnicodeDecodeError as error:
-        raise DataError(path, f"not UTF-8: {error.reason}", line=1, hint="save the file as UTF-8") from error
+    if fault := _byte_fault(raw):
+        raise DataError(path, fault[0], line=1, hint=fault[1])
+    line = _without_end(raw).decode("utf-8-sig")
     if not line:
         raise DataError(path, "the header is missing", line=1, hint="the first line names the columns as name:type")
     columns: list[Column] = []
@@ -103,37 +112,23 @@ def read_atomic(
 ) -> pd.DataFrame:
     """Read ``columns`` of an atomic file.
 
-    Tokens and sequences come as categoricals of their text (an empty entry is missing), floats as int64 where every
+    Tokens and sequences come as categoricals of their text (an empty entry is missing; `split_sequences` and
+    `split_numbers` take it apart), floats as int64 where every
     value is an integer and float64 elsewhere: 64-bit times stay exact.
 
     Args:
-        required: names of columns in which an empty entry is an error.
+        required: names of columns in which an empty entry, or NaN, is an error.
 
     Raises:
         DataError: the first line that is wrong, with its number.
     """
     columns, required = list(columns), set(required)
-    kinds = {c.label: pa.int64() if c.type == "float" else pa.dictionary(pa.int32(), pa.string()) for c in columns}
     try:
-        try:
-            table = _read(path, separator, kinds)
-        except pa.ArrowInvalid:
-            numbers = [label for label, kind in kinds.items() if kind == pa.int64()]
-            kinds.update({label: _number_type(path, separator, label) for label in numbers})
-            table = _read(path, separator, kinds)
+        frame = _read(path, columns, separator)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise _first_fault(path, separator) or DataError(path, str(error)) from error
-    frame = pd.DataFrame({c.name: _to_pandas(table.column(c.label)) for c in columns})
-    for column in columns:
-        values = frame[column.name]
-        wrong = values.isna().to_numpy()
-        if column.type == "float" and values.dtype == np.float64:
-            wrong = ~np.isfinite(values.to_numpy()) if column.name in required else np.isinf(values.to_numpy())
-        elif column.name not in required:
-            continue
-        if wrong.any():
-            line = int(np.argmax(wrong)) + 2
-            raise DataError(path, "the value is missing or not finite", line=line, column=column.name)
+        raise _first_fault(path, columns, required, separator, str(error)) from error
+    if _has_stray_bytes(path) or any(_is_wrong(frame[c.name], c.name in required) for c in columns):
+        raise _first_fault(path, columns, required, separator, "an entry is missing or not finite")
     return frame
 
 
@@ -159,10 +154,23 @@ def split_sequences(texts: pd.Series, separator: str = " ") -> tuple[np.ndarray,
     )
 
 
-def _read(path: str | Path, separator: str, kinds: dict[str, pa.DataType]) -> pa.Table:
-    return csv.read_csv(
+def split_numbers(texts: pd.Series, separator: str = " ") -> tuple[np.ndarray, Ragged]:
+    """Split a categorical of lists of numbers.
+
+    Returns:
+        For each row the number of its list, -1 where it is missing; and the lists, int64 if all numbers are whole.
+    """
+    tokens, codes, lists = split_sequences(texts, separator)
+    return codes, Ragged(_numbers(pa.chunked_array([pa.array(tokens, pa.string())]))[lists.values], lists.starts)
+
+
+def _read(path: str | Path, columns: list[Column], separator: str) -> pd.DataFrame:
+    """Read what can be read; a carriage return alone counts as a line end here."""
+    # Numbers are read as texts: Arrow's reader of files would take spaces around them, and hexadecimal digits.
+    kinds = {c.label: pa.string() if c.type == "float" else pa.dictionary(pa.int32(), pa.string()) for c in columns}
+    table = csv.read_csv(
         str(path),
-        read_options=csv.ReadOptions(block_size=1 << 24),
+        read_options=csv.ReadOptions(block_size=BLOCK),
         parse_options=csv.ParseOptions(
             delimiter=separator, quote_char=False, newlines_in_values=False, ignore_empty_lines=False
         ),
@@ -170,19 +178,30 @@ def _read(path: str | Path, separator: str, kinds: dict[str, pa.DataType]) -> pa
             column_types=kinds, include_columns=list(kinds), null_values=[""], strings_can_be_null=True
         ),
     )
+    frame = pd.DataFrame({c.name: _to_pandas(table.column(c.label)) for c in columns})
+    for column in columns:
+        if column.type == "float_seq" and not np.isfinite(split_numbers(frame[column.name])[1].values).all():
+            raise pa.ArrowInvalid("a number is not finite")
+    return frame
 
 
-def _number_type(path: str | Path, separator: str, label: str) -> pa.DataType:
+def _numbers(texts: pa.ChunkedArray) -> np.ndarray:
+    """Texts as int64 if all are integers, else as float64; missing ones are NaN."""
+    if not pc.all(pc.ascii_is_decimal(texts)).as_py():
+        numbers = pc.cast(texts, pa.float64())  # refuses hexadecimal digits, which int64 takes
+        if pc.any(pc.match_substring(texts.filter(pc.is_nan(numbers)), "(")).as_py():
+            raise pa.ArrowInvalid("NaN with a payload")
+        if not pc.all(pc.equal(numbers, pc.floor(numbers)), min_count=0).as_py():
+            return numbers.to_numpy()  # int64 would take long to refuse every fraction
     try:
-        _read(path, separator, {label: pa.int64()})
+        return pc.cast(texts, pa.int64()).to_numpy()
     except pa.ArrowInvalid:
-        return pa.float64()
-    return pa.int64()
+        return pc.cast(texts, pa.float64()).to_numpy()
 
 
 def _to_pandas(column: pa.ChunkedArray) -> pd.Series:
     if not pa.types.is_dictionary(column.type):
-        return pd.Series(column.to_numpy())
+        return pd.Series(_numbers(column))
     array = column.unify_dictionaries().combine_chunks()
     array = array.chunk(0) if isinstance(array, pa.ChunkedArray) and array.num_chunks else array
     if isinstance(array, pa.ChunkedArray):  # no rows at all
@@ -191,29 +210,76 @@ def _to_pandas(column: pa.ChunkedArray) -> pd.Series:
     return pd.Series(pd.Categorical.from_codes(codes, categories=array.dictionary.to_numpy(zero_copy_only=False)))
 
 
-def _first_fault(path: str | Path, separator: str) -> DataError | None:
-    """Read line by line what the fast reader refused, and name the first line that is wrong."""
-    columns = read_header(path, separator)
+def _has_stray_bytes(path: str | Path) -> bool:
+    """Whether there is a NUL, or a carriage return that does not belong to a line end."""
     with open(path, "rb") as handle:
-        next(handle)
+        while block := handle.read(BLOCK):
+            if block.endswith(b"\r"):
+                block += handle.read(1)
+            if b"\0" in block or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
+                return True
+    return False
+
+
+def _is_wrong(values: pd.Series, required: bool) -> bool:
+    """Whether there is an infinite value, or a missing one where it is required."""
+    infinite = values.dtype == np.float64 and np.isinf(values.to_numpy()).any()
+    return bool(infinite or (required and values.isna().any()))
+
+
+def _first_fault(
+    path: str | Path, columns: list[Column], required: set[str], separator: str, otherwise: str
+) -> DataError:
+    """Read line by line what the fast reader refused, and name the first line that is wrong."""
+    header = read_header(path, separator)
+    wanted = [(place, column) for place, column in enumerate(header) if column in columns]
+    with open(path, "rb") as handle:
+        if not next(handle).endswith(b"\n"):
+            return DataError(path, "the file ends in its header", line=1, hint="end every line with a line feed")
         for number, raw in enumerate(handle, start=2):
-            try:
-                line = raw.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                return DataError(path, f"not UTF-8: {error.reason}", line=number, hint="save the file as UTF-8")
+            if fault := _byte_fault(raw):
+                return DataError(path, fault[0], line=number, hint=fault[1])
+            line = _without_end(raw).decode()
+            if not line:
+                return DataError(path, "a blank line", line=number, hint="delete it")
             entries = line.split(separator)
-            if len(entries) != len(columns):
-                found = "a blank line" if not line else f"{len(entries)} columns"
-                return DataError(path, f"{found} where the header has {len(columns)} columns", line=number)
-            for column, entry in zip(columns, entries):
-                if column.type == "float" and not _is_number(entry):
-                    return DataError(path, f"'{entry}' is not a number", line=number, column=column.name)
+            if len(entries) != len(header):
+                found = f"{len(entries)} columns where the header has {len(header)} columns"
+                return DataError(path, found, line=number)
+            for place, column in wanted:
+                if problem := _entry_fault(entries[place], column.type, column.name in required):
+                    return DataError(path, problem, line=number, column=column.name)
+    return DataError(path, otherwise)
+
+
+def _without_end(raw: bytes) -> bytes:
+    return raw.removesuffix(b"\r\n") if raw.endswith(b"\r\n") else raw.removesuffix(b"\n")
+
+
+def _byte_fault(raw: bytes) -> tuple[str, str] | None:
+    """What is wrong with a line before it is text, and what to do about it."""
+    line = _without_end(raw)
+    if len(line) >= BLOCK:
+        return "the line is longer than 16 MiB", "a line feed may be missing"
+    if b"\0" in line:
+        return "the line holds a NUL character", "the file is damaged or is UTF-16: save it as UTF-8"
+    if b"\r" in line:
+        return "a carriage return inside the line", "end lines with a line feed alone"
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        return f"not UTF-8: {error.reason}", "save the file as UTF-8"
     return None
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text.strip() == text and "_" not in text
+def _entry_fault(entry: str, kind: str, required: bool) -> str | None:
+    if not entry:
+        return "the value is missing" if required else None
+    if kind == "float_seq":
+        return next(filter(None, (_entry_fault(part, "float", True) for part in entry.split(" ") if part)), None)
+    if kind != "float":
+        return None
+    if not _FLOAT.fullmatch(entry):
+        return f"'{entry}' is not a number"
+    value = float(entry)
+    return f"'{entry}' is not finite" if math.isinf(value) or (required and math.isnan(value)) else None

@@ -17,6 +17,7 @@ from recbole_ser.errors import ConfigError, DataError
 from recbole_ser.files import sha256
 
 _SUFFIXES = ("search", "query")
+_LISTINGS = (FeatureSource.USER, FeatureSource.ITEM, "query")  # files with one line for each id
 _TOKENS = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
 
 
@@ -45,6 +46,7 @@ class AtomicDataset(Dataset):
         config = self.config
         self.query_field, self.terms_field = config["QUERY_ID_FIELD"], config["TERMS_FIELD"]
         self.clicks_field, self.source_field = config["CLICKED_ITEMS_FIELD"], config["SOURCE_FIELD"]
+        self.click_times_field = config["CLICK_TIMES_FIELD"]
         self.sequences: dict[tuple[str, str], Ragged] = {}
         self.file_hashes: dict[str, str] = {}
 
@@ -74,43 +76,90 @@ class AtomicDataset(Dataset):
         if load == set():
             return None
         columns = atomic.read_header(filepath, self.config["field_separator"])
-        required = self._required(source, filepath, {column.name for column in columns})
-        wanted = [
-            c
-            for c in columns
-            if c.name in required or ((load is None or c.name in load) and c.name not in (unload or ()))
-        ]
+        required, optional = self._known_columns(source)
+        for name in sorted(required.keys() - {column.name for column in columns}):
+            raise DataError(filepath, "the column is missing", line=1, column=name)
+        left_out = {c.name for c in columns if (load is not None and c.name not in load) or c.name in (unload or ())}
+        if source == "search" and self.clicks_field not in left_out:
+            left_out.discard(self.click_times_field)  # clicks without their times would show what comes later
+        wanted = [c for c in columns if c.name in required or c.name not in left_out]
         for name in sorted((load or set()) - {column.name for column in columns}):
             raise DataError(filepath, "the column named in load_col is missing", line=1, column=name)
         for column in wanted:
+            self._check_column(column, {**required, **optional}, filepath)
             self._register(column, source, filepath)
         self.file_hashes[Path(filepath).name] = sha256(filepath)
-        return atomic.read_atomic(filepath, wanted, self.config["field_separator"], required=required)
+        keys = [column.name for column in wanted if column.name in self._keys]
+        frame = atomic.read_atomic(filepath, wanted, self.config["field_separator"], required=keys)
+        if source in _LISTINGS:
+            _check_listed_once(frame[keys[0]], filepath)
+        if self.click_times_field in frame:
+            self._check_click_times(frame, filepath)
+        return frame
 
-    def _required(self, source: FeatureSource | str, filepath: str, present: set[str]) -> set[str]:
-        """Columns that a file must have, every entry filled."""
-        needed = {
-            FeatureSource.INTERACTION: {self.uid_field, self.iid_field, self.time_field},
-            FeatureSource.USER: {self.uid_field},
-            FeatureSource.ITEM: {self.iid_field},
-            "search": {self.uid_field, self.query_field, self.time_field},
-            "query": {self.query_field},
-        }.get(source, set())
-        for name in sorted(needed - present):
-            raise DataError(filepath, "the column is missing", line=1, column=name)
-        return needed
+    def _check_click_times(self, frame: pd.DataFrame, filepath: str) -> None:
+        separator = self.config["seq_separator"]
+        if self.clicks_field not in frame:
+            raise DataError(
+                filepath, f"there are no '{self.clicks_field}' to it", line=1, column=self.click_times_field
+            )
+        numbers = []
+        for field in (self.clicks_field, self.click_times_field):
+            _, rows, lists = atomic.split_sequences(frame[field], separator)
+            numbers.append(np.append(np.diff(lists.starts), 0)[rows])
+        wrong = numbers[0] != numbers[1]
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise DataError(
+                filepath, f"{numbers[1][row]} times of {numbers[0][row]} clicked items", line=row + 2,
+                column=self.click_times_field, hint="give every clicked item its time",
+            )  # fmt: skip
+
+    @property
+    def _keys(self) -> dict[str, str]:
+        """The columns that relate the files, with their types.  They are filled in every line."""
+        return {self.uid_field: "token", self.iid_field: "token", self.query_field: "token", self.time_field: "float"}
+
+    def _known_columns(self, source: FeatureSource | str) -> tuple[dict[str, str], dict[str, str]]:
+        """The columns of a file that have a meaning, with their types: those it must have, and those it may have."""
+        user, item, query, time = ({name: kind} for name, kind in self._keys.items())
+        return {
+            FeatureSource.INTERACTION: ({**user, **item, **time}, {}),
+            FeatureSource.USER: (user, {}),
+            FeatureSource.ITEM: (item, {}),
+            "search": (
+                {**user, **query, **time},
+                {self.clicks_field: "token_seq", self.click_times_field: "float_seq", self.source_field: "token"},
+            ),
+            "query": (query, {self.terms_field: "token_seq"}),
+        }.get(source, ({}, self._keys))
+
+    def _check_column(self, column: Column, known: dict[str, str], filepath: str) -> None:
+        if column.name in self._keys and column.name not in known:
+            raise DataError(
+                filepath, "this key belongs to other files", line=1, column=column.name,
+                hint="rename the column, or leave it out of load_col",
+            )  # fmt: skip
+        if column.type != known.get(column.name, column.type):
+            raise DataError(
+                filepath, f"the type is {column.type}, not {known[column.name]}", line=1, column=column.name,
+                hint="correct the type in the header",
+            )  # fmt: skip
 
     def _register(self, column: Column, source: FeatureSource | str, filepath: str) -> None:
         """Note a column's type, as RecBole's ``_load_feat`` does; keys that several files share keep their first."""
-        if column.type == "float_seq":
+        if column.type == "float_seq" and (source, column.name) != ("search", self.click_times_field):
             raise DataError(
-                filepath, "float_seq columns are not read", line=1, column=column.name, hint="name it in unload_col"
+                filepath,
+                "float_seq columns are not read here",
+                line=1,
+                column=column.name,
+                hint="name it in unload_col",
             )
         kind = FeatureType(column.type)
         name = column.name
         if name in self.field2type:
-            shared = {self.uid_field, self.iid_field, self.time_field, self.query_field}
-            if name not in shared or self.field2type[name] != kind:
+            if name not in self._keys:
                 raise DataError(filepath, "another file has a column of this name", line=1, column=name)
             return
         self.field2type[name], self.field2source[name], self.field2seqlen[name] = kind, source, 1
@@ -212,3 +261,11 @@ class AtomicDataset(Dataset):
 
     def _feat_name(self, feat: pd.DataFrame) -> str:
         return next(name for name in self.feat_name_list if getattr(self, name) is feat)
+
+
+def _check_listed_once(ids: pd.Series, filepath: str) -> None:
+    again = ids.duplicated().to_numpy()
+    if again.any():
+        row = int(again.argmax())
+        suffix = Path(filepath).suffix[1:]
+        raise DataError(filepath, f"{suffix} '{ids.iloc[row]}' is listed twice", line=row + 2, hint="list it once")

@@ -14,7 +14,7 @@ from recbole.utils import FeatureType
 from torch import Tensor
 
 from recbole_ser import compat
-from recbole_ser.data.atomic import Ragged
+from recbole_ser.data.atomic import Ragged, split_numbers
 from recbole_ser.data.atomic_dataset import AtomicDataset
 from recbole_ser.data.codes import UserCodes, read_codes
 from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_event_log
@@ -91,35 +91,37 @@ class SERDataset(AtomicDataset):
 
     def _build_log(self) -> EventLog:
         inter, search = self.inter_feat, getattr(self, "search_feat", None)
-        if search is None:
-            searches = Searches.none()
-        else:
-            count = len(search)
-            clicks = self.sequences.pop(("search_feat", self.clicks_field), None)
-            searches = Searches(
-                search[self.uid_field].to_numpy(),
-                search[self.time_field].to_numpy(),
-                search[self.query_field].to_numpy(),
-                search[self.source_field].to_numpy() if self.source_field in search else np.ones(count, dtype=np.int32),
-                clicks.truncated(self.config["max_clicks_per_search"])
-                if clicks is not None
-                else Ragged(np.zeros(0, dtype=np.int32), np.zeros(count + 1, dtype=np.int64)),
-            )
         users, times, items = (inter[f].to_numpy() for f in (self.uid_field, self.time_field, self.iid_field))
+        searches = Searches.none() if search is None else self._searches(search)
         return build_event_log(users, times, items, searches, self.user_num, self.config["session_gap"])
+
+    def _searches(self, search: pd.DataFrame) -> Searches:
+        clicks = self.sequences.pop(("search_feat", self.clicks_field), None)
+        if clicks is None:
+            clicks = Ragged(np.zeros(0, dtype=np.int32), np.zeros(len(search) + 1, dtype=np.int64))
+        click_times = None
+        if self.click_times_field in search:
+            rows, lists = split_numbers(search[self.click_times_field], self.config["seq_separator"])
+            times = Ragged(lists.values, np.append(lists.starts, lists.starts[-1])).take(rows).values
+            order = np.lexsort((times, np.repeat(np.arange(len(search)), np.diff(clicks.starts))))
+            clicks = Ragged(clicks.values[order], clicks.starts)  # by time: the first ones were known first
+            width = self.config["max_clicks_per_search"]
+            click_times = Ragged(times[order], clicks.starts).truncated(width).values
+        return Searches(
+            search[self.uid_field].to_numpy(),
+            search[self.time_field].to_numpy(),
+            search[self.query_field].to_numpy(),
+            search[self.source_field].to_numpy() if self.source_field in search else np.ones(len(search), np.int32),
+            clicks.truncated(self.config["max_clicks_per_search"]),
+            click_times,
+        )
 
     def _query_terms(self) -> Tensor:
         terms = self.sequences.pop(("query_feat", self.terms_field), None)
         if terms is None or self.query_feat is None:
             return torch.zeros((self.query_num, 1), dtype=torch.int32)
-        queries = self.query_feat[self.query_field]
-        if queries.duplicated().any():
-            row = int(queries.duplicated().argmax())
-            token = self.id2token(self.query_field, int(queries.iloc[row]))
-            raise DataError(
-                f"{self.dataset_path}/{self.dataset_name}.query", f"query '{token}' is listed twice", line=row + 2
-            )
-        return terms.table(queries.to_numpy(), self.query_num, self.config["max_terms_per_query"])
+        queries = self.query_feat[self.query_field].to_numpy()
+        return terms.table(queries, self.query_num, self.config["max_terms_per_query"])
 
     def _attributes(self, feat_name: str, key: str, size: int) -> dict[str, Tensor]:
         """The token columns of ``.item`` or ``.user`` as tables indexed by id; floats stay with RecBole."""

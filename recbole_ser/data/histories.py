@@ -32,6 +32,9 @@ class EventLog:
         click_start: ``[searches + 1]`` where each search's clicks begin.
         item_sessions, search_sessions: the session of each interaction and search, rising within a user; ``None``
             where events are not divided into sessions.
+        interactions_until_click, searches_until_click: ``[clicks]`` where the user's interactions and searches begin
+            that are strictly later than the click, in ``items`` and ``queries``: only they have it in their history.
+            ``None`` where a click is as old as its search.
     """
 
     items: Tensor
@@ -46,6 +49,8 @@ class EventLog:
     click_start: Tensor
     item_sessions: Tensor | None = None
     search_sessions: Tensor | None = None
+    interactions_until_click: Tensor | None = None
+    searches_until_click: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
@@ -75,13 +80,17 @@ class EventLog:
 
 @dataclass(frozen=True)
 class Searches:
-    """The search side of an event log before it is ordered: one entry per search, in file order."""
+    """The search side of an event log before it is ordered: one entry per search, in file order.
+
+    ``click_times`` are those of ``clicks.values``, rising within a search; ``None``: clicks are as old as their search.
+    """
 
     users: np.ndarray
     times: np.ndarray
     queries: np.ndarray
     sources: np.ndarray
     clicks: Ragged
+    click_times: np.ndarray | None = None
 
     @classmethod
     def none(cls) -> Searches:
@@ -108,7 +117,8 @@ def build_event_log(
     item_sessions, search_sessions = (
         (None, None) if session_gap is None else _sessions(users, times, searches, session_gap)
     )
-    rec_time, search_time = _comparable(times, searches.times)
+    click_time = times[:0] if searches.click_times is None else searches.click_times
+    rec_time, search_time, click_time = _comparable(times, searches.times, click_time)
     order = _stable_order(users, rec_time, user_num)
     users, rec_time = users[order].astype(np.int32), rec_time[order]
     search_order = _stable_order(searches.users, search_time, user_num)
@@ -118,6 +128,12 @@ def build_event_log(
     searches_before = np.searchsorted(search_key, rec_key, side="left")
     interactions_before = np.searchsorted(rec_key, search_key, side="left")
     clicks = searches.clicks.take(search_order)
+    until_click: dict[str, Tensor] = {}
+    if searches.click_times is not None:
+        click_time = Ragged(click_time, searches.clicks.starts).take(search_order).values
+        click_key = _user_time_key(np.repeat(search_users, np.diff(clicks.starts)), click_time)
+        for name, key in [("interactions_until_click", rec_key), ("searches_until_click", search_key)]:
+            until_click[name] = _int32(np.searchsorted(key, click_key, side="right"))
     return EventLog(
         items=_int32(items[order]),
         users=torch.from_numpy(users),
@@ -131,6 +147,7 @@ def build_event_log(
         click_start=_int32(clicks.starts),
         item_sessions=None if item_sessions is None else _int32(item_sessions[order]),
         search_sessions=None if search_sessions is None else _int32(search_sessions[search_order]),
+        **until_click,
     )
 
 
@@ -162,20 +179,39 @@ class HistoryReader:
         """
         log = self.log
         sessions = None if log.item_sessions is None else log.item_sessions[positions]
-        return self._read(log.users[positions].long(), positions, log.searches_before[positions], sessions)
+        known_from = log.interactions_until_click
+        return self._read(
+            log.users[positions].long(), positions, log.searches_before[positions], sessions, known_from, positions
+        )
 
     def read_searches(self, searches: Tensor) -> dict[str, Tensor]:
         """The same for the searches ``[B]``: earlier searches by position, and interactions strictly earlier."""
         log = self.log
         sessions = None if log.search_sessions is None else log.search_sessions[searches]
-        return self._read(log.search_users(searches), log.interactions_before[searches], searches, sessions)
+        known_from = log.searches_until_click
+        return self._read(
+            log.search_users(searches), log.interactions_before[searches], searches, sessions, known_from, searches
+        )
 
-    def _read(self, users: Tensor, rec_end: Tensor, search_end: Tensor, sessions: Tensor | None) -> dict[str, Tensor]:
-        """The last events before ``rec_end [B]`` and ``search_end [B]`` of ``users [B]``."""
+    def _read(
+        self,
+        users: Tensor,
+        rec_end: Tensor,
+        search_end: Tensor,
+        sessions: Tensor | None,
+        known_from: Tensor | None,
+        targets: Tensor,
+    ) -> dict[str, Tensor]:
+        """The last events before ``rec_end [B]`` and ``search_end [B]`` of ``users [B]``.
+
+        Of a search's clicks those are read whose entry in ``known_from [clicks]`` is at most ``targets [B]``.
+        """
         log = self.log
         rec, rec_inside, rec_length = _window(log.user_start[users], rec_end, self.max_rec)
         search, search_inside, search_length = _window(log.search_start[users], search_end, self.max_search)
         clicks, clicks_inside = self._clicks(search, search_inside)
+        if known_from is not None:
+            clicks_inside &= _gather(known_from, clicks, clicks_inside) <= targets.view(-1, 1, 1)
         interactions_before = _gather(log.interactions_before, search, search_inside)  # [B, S]
         place = (interactions_before - rec[:, :1]).clamp(min=0)  # in the window of interactions
         histories = {
@@ -242,16 +278,15 @@ def _stable_order(users: np.ndarray, times: np.ndarray, user_num: int) -> np.nda
     return np.arange(len(key)) if bool(np.all(key[1:] >= key[:-1])) else np.argsort(key, kind="stable")
 
 
-def _comparable(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both time columns as int64 with the same order and the same ties, from 0, and small enough for a user's id."""
-    if a.dtype.kind == "i" and b.dtype.kind == "i":
-        both = [int(column.min()) for column in (a, b) if len(column)]
-        lowest = min(both, default=0)
-        highest = max((int(column.max()) for column in (a, b) if len(column)), default=0)
+def _comparable(*columns: np.ndarray) -> list[np.ndarray]:
+    """Columns of times as int64 with the same order and the same ties, from 0, and small enough for a user's id."""
+    if all(column.dtype.kind == "i" for column in columns):
+        lowest = min((int(column.min()) for column in columns if len(column)), default=0)
+        highest = max((int(column.max()) for column in columns if len(column)), default=0)
         if highest - lowest < _TIME_SPAN:
-            return a - lowest, b - lowest
-    ranks = np.unique(np.concatenate([a, b]), return_inverse=True)[1].astype(np.int64)
-    return ranks[: len(a)], ranks[len(a) :]
+            return [column - lowest for column in columns]
+    ranks = np.unique(np.concatenate(columns), return_inverse=True)[1].astype(np.int64)
+    return np.split(ranks, np.cumsum([len(column) for column in columns])[:-1])
 
 
 _TIME_SPAN = 1 << 37  # leaves 26 bits for the user; a longer span of times is replaced by its ranks

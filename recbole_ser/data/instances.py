@@ -21,6 +21,7 @@ class Split:
         training_interactions: every interaction before its user's validation target, targets or not, int32; all of
             them where the user has no validation target.
         training_searches: likewise every search strictly before the time of the validation target, int32.
+        training_clicks: what was clicked under them before that time, as positions in the log's clicks, int32.
         search_train: the instances of the search task, as positions in the log's clicks, int32: a training search
             and one item clicked under it.
     """
@@ -30,6 +31,7 @@ class Split:
     test: Tensor
     training_interactions: Tensor
     training_searches: Tensor
+    training_clicks: Tensor
     search_train: Tensor
 
 
@@ -58,23 +60,33 @@ def split_instances(log: EventLog, require_both_histories: bool) -> Split:
     rec_end[log.users[valid]] = valid.int()
     search_end[log.users[valid]] = log.searches_before[valid]
     training_searches = _stretches(log.search_start[:-1], search_end)
+    training_clicks = _clicks_of(log, training_searches, rec_end)
     return Split(
         train=kept[(from_end > 1) | ~enough].int(),
         valid=valid.int(),
         test=test.int(),
         training_interactions=_stretches(log.user_start[:-1], rec_end),
         training_searches=training_searches,
-        search_train=_clicks_of(log, training_searches, require_both_histories),
+        training_clicks=training_clicks,
+        search_train=_with_both_histories(log, training_clicks) if require_both_histories else training_clicks,
     )
 
 
-def _clicks_of(log: EventLog, searches: Tensor, require_both_histories: bool) -> Tensor:
-    """Every click of ``searches``, as positions in the log's clicks, int32."""
-    if require_both_histories:
-        users = log.search_users(searches)
-        has_rec = log.interactions_before[searches] > log.user_start[users]
-        searches = searches[has_rec & (searches > log.search_start[users])]
-    return _stretches(log.click_start[searches], log.click_start[searches + 1])
+def _clicks_of(log: EventLog, searches: Tensor, rec_end: Tensor) -> Tensor:
+    """The clicks of ``searches`` before the user's interaction at ``rec_end [users]``, as positions in the clicks."""
+    clicks = _stretches(log.click_start[searches], log.click_start[searches + 1])
+    if log.interactions_until_click is None:
+        return clicks
+    users = log.search_users(log.searches_of_clicks(clicks))
+    return clicks[log.interactions_until_click[clicks] <= rec_end[users]]
+
+
+def _with_both_histories(log: EventLog, clicks: Tensor) -> Tensor:
+    """Those of ``clicks`` whose search has an earlier search and a strictly earlier interaction."""
+    searches = log.searches_of_clicks(clicks)
+    users = log.search_users(searches)
+    has_rec = log.interactions_before[searches] > log.user_start[users]
+    return clicks[has_rec & (searches > log.search_start[users])]
 
 
 def _stretches(start: Tensor, end: Tensor) -> Tensor:

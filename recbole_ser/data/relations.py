@@ -22,13 +22,10 @@ class TrainingClicks:
 
 
 def training_clicks(log: EventLog, split: Split) -> TrainingClicks:
-    """The clicks of ``split.training_searches``, whatever histories the searches have."""
-    is_training = torch.zeros(len(log.queries), dtype=torch.bool)
-    is_training[split.training_searches] = True
-    searches = torch.repeat_interleave(torch.arange(len(log.queries)), log.click_start.diff().long())  # [all clicks]
-    kept = is_training[searches]
-    searches = searches[kept]
-    return TrainingClicks(log.search_users(searches), searches, log.queries[searches].long(), log.clicks[kept].long())
+    """The clicks ``split.training_clicks``, whatever histories their searches have."""
+    searches = log.searches_of_clicks(split.training_clicks)
+    items = log.clicks[split.training_clicks].long()
+    return TrainingClicks(log.search_users(searches), searches, log.queries[searches].long(), items)
 
 
 class Relation(nn.Module):
