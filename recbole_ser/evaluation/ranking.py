@@ -50,7 +50,7 @@ def rank_targets(
             if catalogue is None:
                 scores, column = scorer.score(scorer.encode(interaction), items), positive
             else:
-                scores = _catalogue_scores(scorer, interaction, catalogue)  # [b, n]
+                scores = catalogue_scores(scorer, interaction, catalogue)  # [b, n]
                 column = _column_of(positive, catalogue, done)
             _refuse_non_finite(scores, loader, done, model_name)
             ranks.append(rank_of_column(scores, column).cpu())
@@ -86,8 +86,8 @@ def _ranked_items(catalogue: Tensor) -> Tensor:
     return items[items != 0]
 
 
-def _catalogue_scores(scorer: Scorer, interaction: Interaction, catalogue: Tensor) -> Tensor:
-    """Scores ``[b, n]`` of the whole catalogue; the positive's is one of them, so that equal scores compare equal."""
+def catalogue_scores(scorer: Scorer, interaction: Interaction, catalogue: Tensor) -> Tensor:
+    """Scores ``[b, n]`` of the items ``catalogue [n]`` for every row, as many at once as ``PAIRS_AT_ONCE`` allows."""
     rows = len(interaction)
     state = scorer.encode(interaction)
     score_catalogue = getattr(scorer, "score_catalogue", None)

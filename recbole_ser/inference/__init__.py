@@ -1,0 +1,5 @@
+"""What a trained model recommends now, to users of its data or for histories that come in a file."""
+
+from recbole_ser.inference.recommender import Recommender, recommend
+
+__all__ = ["Recommender", "recommend"]

@@ -1,0 +1,281 @@
+"""A finished run, loaded once, that recommends as often as it is asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from recbole.data.interaction import Interaction
+from recbole.utils import ModelType
+from torch import Tensor
+from tqdm import tqdm
+
+from recbole_ser.data.timed_dataset import TimedDataset
+from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.evaluation.ranking import catalogue_scores
+from recbole_ser.inference.events import GivenEvents, note, numbered, read_events
+from recbole_ser.inference.histories import UserEvents, joined, latest_histories
+from recbole_ser.inference.loading import load_run
+from recbole_ser.inference.new_queries import reads_words, with_queries
+from recbole_ser.inference.scores import rows_at_once, top_k
+from recbole_ser.model.base import SearchRecommender
+from recbole_ser.model.foreign import candidate_scorer
+from recbole_ser.model.general.pop import Pop
+
+_log = logging.getLogger("recbole_ser.inference")
+
+
+def recommend(
+    run_folder: str | Path,
+    users: Iterable[Any] | None = None,
+    k: int = 10,
+    events: str | Path | pd.DataFrame | None = None,
+    exclude_seen: bool = False,
+    candidates: Iterable[Any] | None = None,
+    extend: bool = False,
+) -> pd.DataFrame:
+    """``Recommender.load(run_folder).recommend(...)``, for one request."""
+    return Recommender.load(run_folder).recommend(users, k, events, exclude_seen, candidates, extend)
+
+
+class Request(NamedTuple):
+    """What is asked for, in ids; R rows, one for each user.
+
+    Args:
+        names: raw ids of the users ``[R]``.
+        users: their ids ``[R]``, 0 where the data do not know them.
+        known: as ``users``, but 0 where what the data know is not part of the history.
+        given: their numbers in the events of the request ``[R]``, 0 where they have none there.
+        items: what is ranked, ascending ids ``[n]``.
+    """
+
+    names: list[str]
+    users: np.ndarray
+    known: np.ndarray
+    given: np.ndarray
+    items: Tensor
+    k: int
+    exclude_seen: bool
+
+
+class Recommender:
+    """The model of a finished run and its data, to be asked again and again (by one thread at a time).
+
+    Attributes:
+        users: raw ids of all users of the data.
+        reads: the fields of a history that the model reads, as far as it tells; none: events change no score.
+    """
+
+    def __init__(self, config: Any, dataset: TimedDataset, model: Any) -> None:
+        self.config, self.dataset, self.model = config, dataset, model
+        self.scorer = candidate_scorer(model)
+        self.device = torch.device(config["device"])
+        self.history = UserEvents.of_dataset(dataset)
+        self.users: list[str] = dataset.id2token(dataset.uid_field, np.arange(1, dataset.user_num)).tolist()
+        self.reads = self._fields_read()
+
+    @classmethod
+    def load(cls, run_folder: str | Path) -> Recommender:
+        """From the folder of a finished run.
+
+        Raises:
+            UserError: no run, one that is not finished, a damaged checkpoint, or data that have changed since.
+        """
+        return cls(*load_run(run_folder))
+
+    def recommend(
+        self,
+        users: Iterable[Any] | None = None,
+        k: int = 10,
+        events: str | Path | pd.DataFrame | None = None,
+        exclude_seen: bool = False,
+        candidates: Iterable[Any] | None = None,
+        extend: bool = False,
+        show_progress: bool = False,
+    ) -> pd.DataFrame:
+        """The k best items of each user, now: after everything that is known of them.
+
+        Equal scores are ranked in the order in which the data number the items.  What of the request was not
+        understood is said in one warning to the log ``recbole_ser.inference``.
+
+        Args:
+            users: raw ids; by default all that have ``events``.
+            k: most items for a user; there are fewer where fewer can be ranked.
+            events: histories, in a file (``.csv`` or ``.jsonl``) or a frame.  Columns are called as in the atomic
+                files: ``user_id``, ``event`` (``click`` or ``search``) and ``timestamp`` (in the unit of the data) of
+                every row; ``item_id`` of a click; of a search ``query_id`` or ``terms`` (its words) and, where there
+                are any, ``clicked_items`` and ``source``.  Lists are lists, or text with spaces between.  The order
+                of the rows decides between equal times.
+            exclude_seen: leave out the items of the history, those clicked in searches too.
+            candidates: raw ids of the items to rank; by default all that anybody interacted with.
+            extend: put the events between those that the data know of the user.  By default they are the history.
+            show_progress: show a bar, on a terminal.
+
+        Returns:
+            ``user_id``, ``rank`` (from 1), ``item_id``, ``score`` (float64), users in the order asked for.
+
+        Raises:
+            UserError: nobody is asked for, or a user who is neither in the data nor in the events, or one who is only
+                in the events though the model knows users by training alone; nothing to rank; a score that is not
+                finite.
+        """
+        parts = self.in_parts(users, k, events, exclude_seen, candidates, extend, show_progress)
+        return pd.concat(list(parts), ignore_index=True)
+
+    def in_parts(
+        self,
+        users: Iterable[Any] | None = None,
+        k: int = 10,
+        events: str | Path | pd.DataFrame | None = None,
+        exclude_seen: bool = False,
+        candidates: Iterable[Any] | None = None,
+        extend: bool = False,
+        show_progress: bool = False,
+    ) -> Iterator[pd.DataFrame]:
+        """``recommend`` for more users than fit in memory: its rows, some users at a time, to be used up in order."""
+        if k < 1:
+            raise ConfigError(f"k must be at least 1, not {k}")
+        given = None if events is None else read_events(events, self.dataset, reads_words(self.model))
+        names = self._names(users, given)
+        ids = numbered(self.dataset, self.dataset.uid_field, np.array(names, dtype=object))
+        rows = {} if given is None else {name: row for row, name in enumerate(given.users, start=1)}
+        given_ids = np.array([rows.get(name, 0) for name in names], dtype=np.int64)
+        known = ids if extend else ids * (given_ids == 0)
+        notes = self._notes(names, ids, given_ids, given)
+        items = self._items(candidates, notes)
+        if notes:
+            _log.warning("\n".join(notes))
+        request = Request(names, ids, known, given_ids, items, k, exclude_seen)
+        return self._parts(request, given, show_progress)
+
+    # --- the request ------------------------------------------------------------------------------------------------
+
+    def _names(self, users: Iterable[Any] | None, given: GivenEvents | None) -> list[str]:
+        if users is None:
+            if given is None:
+                raise UserError("nobody is asked for: name users, or give events")
+            names = given.users
+        else:
+            names = list(dict.fromkeys(map(str, users)))
+        if not names:
+            raise UserError("there are no users to recommend to")
+        return names
+
+    def _notes(self, names: list[str], ids: np.ndarray, given_ids: np.ndarray, given: GivenEvents | None) -> list[str]:
+        """What the user should know of these users and events; users that cannot be ranked are refused."""
+        model = self.config["model"]
+        missing = [name for name, known in zip(names, (ids != 0) | (given_ids != 0)) if not known]
+        if missing:
+            raise UserError(note("users who are not in the data", missing)[0] + "; give their events")
+        unknown = [name for name, known in zip(names, ids != 0) if not known]
+        general = self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL
+        if unknown and general and not isinstance(self.model, Pop):
+            raise UserError(note(f"{model} knows users by training alone; users who are not in the data", unknown)[0])
+        blind = not {"item_id_list", "search_query_list"} & self.reads
+        notes = note(f"users who are not in the data, {'all alike' if blind else 'known by events alone'}", unknown)
+        if given is not None and blind:
+            notes.append(f"{model} reads no histories: the events change no score")
+        elif given is not None and len(given.events.queries) and "search_query_list" not in self.reads:
+            notes.append(f"{model} reads no searches: they change no score")
+        return notes if given is None else notes + given.notes
+
+    def _items(self, candidates: Iterable[Any] | None, notes: list[str]) -> Tensor:
+        dataset = self.dataset
+        if candidates is None:
+            return torch.arange(1, dataset.target_num, device=self.device)
+        tokens = np.array(list(map(str, candidates)), dtype=object)
+        ids = numbered(dataset, dataset.iid_field, tokens)
+        ranked = (ids > 0) & (ids < dataset.target_num)
+        notes += note("candidates that nobody in the data interacted with, left out", tokens[~ranked])
+        if not ranked.any():
+            raise UserError("none of the candidates is an item that anybody in the data interacted with")
+        return torch.from_numpy(np.unique(ids[ranked])).to(self.device)
+
+    # --- the answer -------------------------------------------------------------------------------------------------
+
+    def _parts(self, request: Request, given: GivenEvents | None, show_progress: bool) -> Iterator[pd.DataFrame]:
+        count, step = len(request.names), rows_at_once(self.scorer, len(request.items), self.config["eval_batch_size"])
+        words = torch.zeros(0, 1, dtype=torch.int32) if given is None else given.words
+        bar = tqdm(total=count, desc="Recommend", unit="user", leave=False, disable=None if show_progress else True)
+        with bar, with_queries(self.model, words):
+            for start in range(0, count, step):
+                rows = slice(start, start + step)
+                yield self._part(request, rows, None if given is None else given.events)
+                bar.update(len(request.names[rows]))
+
+    @torch.no_grad()
+    def _part(self, request: Request, rows: slice, given: UserEvents | None) -> pd.DataFrame:
+        batch, seen = self._histories(request.users[rows], request.known[rows], request.given[rows], given)
+        names = np.array(request.names[rows], dtype=object)
+        scores = catalogue_scores(self.scorer, batch, request.items)  # [B, n]
+        self._refuse_non_finite(scores, names)
+        if request.exclude_seen:
+            scores[_cells(seen, request.items)] = -torch.inf
+        values, columns = (part.cpu() for part in top_k(scores, request.k))  # [B, k]
+        left = torch.isfinite(values)
+        row, rank = (places.numpy() for places in left.nonzero(as_tuple=True))
+        items = request.items.cpu()[columns][left].numpy()
+        return pd.DataFrame(
+            {
+                "user_id": names[row],
+                "rank": rank + 1,
+                "item_id": self.dataset.field2id_token[self.dataset.iid_field][items],
+                "score": values[left].double().numpy(),
+            }
+        )
+
+    def _histories(
+        self, users: np.ndarray, known: np.ndarray, given: np.ndarray, given_events: UserEvents | None
+    ) -> tuple[Interaction, tuple[np.ndarray, np.ndarray]]:
+        """A batch as evaluation has it, and the pairs (row, item) of its histories."""
+        events = self.history.take(known)
+        if given_events is not None:
+            events = joined(events, given_events.take(given))
+        ids = torch.from_numpy(users)
+        fields = {self.dataset.uid_field: ids, self.dataset.iid_field: torch.zeros_like(ids)}
+        histories = latest_histories(events, len(users), self.config)
+        return Interaction({**fields, **histories}).to(self.device), events.seen()
+
+    def _refuse_non_finite(self, scores: Tensor, names: np.ndarray) -> None:
+        finite = torch.isfinite(scores).all(dim=1).cpu().numpy()
+        if not finite.all():
+            user = names[~finite][0]
+            raise UserError(f"{self.config['model']} gives user '{user}' a score that is not finite: train it anew")
+
+    @torch.no_grad()
+    def _fields_read(self) -> frozenset[str]:
+        """Which fields ``encode`` asks for; of RecBole's models the sequential ones read items, the others nothing."""
+        if not isinstance(self.model, SearchRecommender):
+            sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+            return frozenset(["item_id_list"] if sequential else [])
+        first = np.ones(1, dtype=np.int64)
+        batch, _ = self._histories(first, first, first * 0, None)
+        watched = _Watched(batch.interaction)
+        self.model.encode(watched)
+        return frozenset(watched.read)
+
+
+class _Watched(Interaction):
+    """An interaction that notes which of its fields are read."""
+
+    def __init__(self, interaction: dict[str, Tensor]) -> None:
+        super().__init__(interaction)
+        self.read: set[str] = set()
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, str):
+            self.read.add(index)
+        return super().__getitem__(index)
+
+
+def _cells(pairs: tuple[np.ndarray, np.ndarray], items: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column of those of ``pairs`` (row, item id) whose item is one of ``items [n]``, ascending."""
+    rows, ids = (torch.from_numpy(part.astype(np.int64)).to(items.device) for part in pairs)
+    columns = torch.searchsorted(items, ids).clamp(max=len(items) - 1)
+    present = items[columns] == ids
+    return rows[present], columns[present]

@@ -1,0 +1,113 @@
+"""The report of ``recbole-ser validate``: all findings of a data set, as text and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole_ser.errors import UserError
+from recbole_ser.validation.checks import Contents, check_contents
+from recbole_ser.validation.layout import check_shared_columns
+from recbole_ser.validation.reading import read_table
+from recbole_ser.validation.rules import RULES, Finding, Findings, Severity
+
+_LOADING_ORDER = ("inter", "user", "item", "search", "query")
+_SEVERITIES: tuple[Severity, Severity] = ("error", "warning")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `validate` found.
+
+    Args:
+        dataset: name of the data set.
+        number: findings that are shown of each severity.
+        counts: what a run loads (the keys of ``SERDataset.summary``, with ``require_both_histories`` false);
+            ``None`` where there are errors.
+    """
+
+    dataset: str
+    findings: Findings
+    number: int
+    counts: dict[str, int] | None
+
+    def clean(self, strict: bool = False) -> bool:
+        """Whether there are no errors; with ``strict`` no warnings either."""
+        return not self.findings.count("error") and not (strict and self.findings.count("warning"))
+
+    def first(self, severity: Severity) -> list[Finding]:
+        return self.findings.first(severity, self.number)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        sides = {
+            f"{severity}s": {
+                "count": self.findings.count(severity),
+                "by_rule": self.findings.by_rule(severity),
+                "first": [{**asdict(f), "hint": RULES[f.rule].hint} for f in self.first(severity)],
+            }
+            for severity in _SEVERITIES
+        }
+        return {"dataset": self.dataset, "clean": self.clean(), "counts": self.counts, **sides}
+
+    def __str__(self) -> str:
+        lines: list[str] = []
+        for severity in _SEVERITIES:
+            if count := self.findings.count(severity):
+                first = self.first(severity)
+                shown = "" if len(first) == count else f", of which the first {len(first):,}"
+                lines += [f"{count:,} {severity}{'s' * (count > 1)}{shown}:", *(f"  {finding}" for finding in first)]
+                lines += ["", *(self._rule_line(rule, n) for rule, n in self.findings.by_rule(severity).items()), ""]
+        if self.counts is None:
+            return "\n".join([*lines, f"{self.dataset}: not fit for a run"])
+        sizes = ", ".join(f"{number:,} {name}" for name, number in self.counts.items())
+        return "\n".join([*lines, f"{self.dataset}: no errors", f"a run loads {sizes}"])
+
+    def _rule_line(self, rule: str, count: int) -> str:
+        first = self.findings.example(rule)
+        where = first.file if first.line is None else f"{first.file}:{first.line}"
+        return f"  {rule:<22}{count:>12,}  first: {where}"
+
+
+def validate(folder: str | Path, number: int = 20) -> Report:
+    """Find everything that is wrong with the atomic files ``X.inter``, ``X.search``, ... in the folder ``X``.
+
+    The columns are those of the README: whatever the loader refuses with the default configuration is an error, and
+    files without error are loaded with the report's ``counts``.  Files are read by blocks; ids and times are kept.
+
+    Args:
+        number: findings that are kept, with file, line and value, of errors and of warnings.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    folder = Path(folder).resolve()
+    findings = Findings(max(number, 1))
+    tables = {}
+    for suffix in _LOADING_ORDER:
+        path = folder / f"{folder.name}.{suffix}"
+        if not path.is_file():
+            if suffix not in ("user", "item"):
+                findings.add("file-missing" if suffix == "inter" else "file-absent", path.name)
+            continue
+        try:
+            table = read_table(path, suffix, findings)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        if table is not None:
+            tables[suffix] = table
+    check_shared_columns({suffix: table.header for suffix, table in tables.items()}, folder.name, findings)
+    contents = Contents(tables) if "inter" in tables else None
+    if contents is not None:
+        check_contents(contents, findings)
+    counts = None if contents is None or findings.count("error") else contents.counts()
+    return Report(folder.name, findings, number, counts)
+
+
+def rules_table() -> str:
+    """All rules: name, severity, what is wrong, what to do."""
+    wide = max(map(len, RULES)) + 2
+    return "\n".join(
+        f"{rule.name:<{wide}}{rule.severity:<9}{rule.problem}\n{'':<{wide + 9}}({rule.hint})" for rule in RULES.values()
+    )

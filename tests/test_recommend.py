@@ -1,0 +1,500 @@
+"""Recommending: scores as in evaluation, histories from files, unknown things, ties, files out, wrong input."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import write_lines, write_toy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recbole_ser import recommend as command
+from recbole_ser.data.loader import EvalLoader
+from recbole_ser.data.planted import generate
+from recbole_ser.data.synthetic import write
+from recbole_ser.errors import UserError
+from recbole_ser.evaluation import ranking
+from recbole_ser.inference import Recommender, recommend, scores
+from recbole_ser.inference.new_queries import with_queries
+from recbole_ser.registry import MODELS
+from recbole_ser.runner import run
+from recbole_ser.testing import SMALL
+
+NONE = pd.DataFrame(columns=["user_id", "event", "item_id", "timestamp"])
+
+
+class Runs:
+    """Runs of one epoch on small generated logs, each trained when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.loaded: dict[str, Recommender] = {}
+        write(generate(SMALL), folder / "data" / "small")
+
+    def path(self, model: str) -> Path:
+        path = self.folder / model
+        if not path.exists():
+            values: dict[str, Any] = {
+                "data_path": str(self.folder / "data"), "run_dir": str(path), "epochs": 1, "show_progress": False,
+                "state": "WARNING", "MAX_ITEM_LIST_LENGTH": 8, "max_search_length": 6, "max_clicks_per_search": 2,
+                "max_terms_per_query": 4, "require_both_histories": False, "eval_args": {"mode": "uni19"},
+                "embedding_size": 8, "session_gap": None, "learning_rate": 0.01,
+                "load_col": {"inter": "*", "search": "*", "query": "*", "item": "*", "user": "*"},
+            }  # fmt: skip
+            if model not in ("BPR", "Pop", "STAMP"):
+                values["hidden_size"] = 8
+            if model == "GSERec":
+                values["codes"] = {"rqvae": {"epochs": 1}}
+            run(model, "small", config_dict=values)
+        return path
+
+    def __call__(self, model: str) -> Recommender:
+        if model not in self.loaded:
+            self.loaded[model] = Recommender.load(self.path(model))
+        return self.loaded[model]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("recommend"))
+
+
+def history(recommender: Recommender, user: str, target: int | None = None) -> pd.DataFrame:
+    """What the data know of ``user`` before the interaction at position ``target``, or everything."""
+    dataset, log = recommender.dataset, recommender.dataset.log
+    number = dataset.token2id(dataset.uid_field, user)
+    first, end = int(log.user_start[number]), int(log.user_start[number + 1])
+    search_end = int(log.search_start[number + 1])
+    if target is not None:
+        end, search_end = target, int(log.searches_before[target])
+    rows: list[dict[str, Any]] = [
+        {"event": "click", "item_id": token(dataset, "item_id", log.items[at]), "timestamp": dataset.item_times[at]}
+        for at in range(first, end)
+    ]
+    for at in range(int(log.search_start[number]), search_end):
+        clicks = log.clicks[log.click_start[at] : log.click_start[at + 1]]
+        rows.append(
+            {
+                "event": "search",
+                "query_id": token(dataset, "query_id", log.queries[at]),
+                "clicked_items": " ".join(token(dataset, "item_id", item) for item in clicks),
+                "source": token(dataset, "source", log.sources[at]),
+                "timestamp": dataset.search_times[at],
+            }
+        )
+    return pd.DataFrame(rows, columns=[*NONE, "query_id", "terms", "clicked_items", "source"]).assign(user_id=user)
+
+
+def token(dataset: Any, field: str, number: Any) -> str:
+    return str(dataset.id2token(field, int(number)))
+
+
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Scores ``[users, items]``."""
+    return frame.pivot(index="user_id", columns="item_id", values="score")
+
+
+def assert_same_scores(first: pd.DataFrame, second: pd.DataFrame) -> None:
+    a, b = table(first), table(second)
+    pd.testing.assert_frame_equal(a, b, rtol=1e-4, atol=1e-5)
+
+
+def everything(recommender: Recommender, **request: Any) -> pd.DataFrame:
+    return recommender.recommend(k=recommender.dataset.target_num, **request)
+
+
+def searcher(recommender: Recommender) -> str:
+    """A user with several searches and interactions."""
+    log = recommender.dataset.log
+    number = int((log.search_start.diff().clamp(max=6) * 100 + log.user_start.diff()).argmax())
+    return token(recommender.dataset, "user_id", number)
+
+
+def changed(recommender: Recommender, frame: pd.DataFrame, event: dict[str, Any]) -> pd.DataFrame:
+    """The history with one more event, right after its end."""
+    late = {"user_id": frame["user_id"].iloc[0], "timestamp": frame["timestamp"].max() + 1, **event}
+    return pd.concat([frame, pd.DataFrame([late])], ignore_index=True)
+
+
+# --- scores ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_a_history_in_a_file_scores_as_the_evaluation_does(model: str, runs: Runs, tmp_path: Path) -> None:
+    recommender = runs(model)
+    loader = EvalLoader(recommender.config, recommender.dataset, "test")
+    batch, items, _ = next(iter(loader))
+    assert items is not None
+    with torch.no_grad():
+        expected = recommender.scorer.score(recommender.scorer.encode(batch), items)
+    users = loader.user_tokens().tolist()
+    cut = [history(recommender, user, int(at)) for user, at in zip(users, loader.positions)]
+    events = pd.concat(cut).sort_values("timestamp", ascending=False, kind="stable")  # latest first, users mixed
+    events = events.fillna({"item_id": "i1", "query_id": "q1"})  # which means nothing in rows of the other kind
+    events.to_csv(tmp_path / "events.csv", index=False)
+    found = everything(recommender, events=tmp_path / "events.csv")
+    assert set(found["user_id"]) == set(users) and len(users) > 40
+    found = table(found)
+    tokens = recommender.dataset.field2id_token["item_id"][items.numpy()]
+    actual = np.array([found.loc[user, row].to_numpy() for user, row in zip(users, tokens)])
+    np.testing.assert_allclose(actual, expected.double().numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["SESRec", "SASRec"])
+def test_the_known_history_holds_everything_and_a_file_replaces_it(model: str, runs: Runs) -> None:
+    recommender = runs(model)
+    users = recommender.users[:20]
+    known = everything(recommender, users=users)
+    assert list(dict.fromkeys(known["user_id"])) == users
+    whole = pd.concat([history(recommender, user) for user in users])
+    assert_same_scores(everything(recommender, users=users, events=whole), known)
+    test = {token(recommender.dataset, "user_id", recommender.dataset.log.users[at]): int(at)
+            for at in recommender.dataset.split.test}  # fmt: skip
+    cut = pd.concat([history(recommender, user, test[user]) for user in users if user in test])
+    before = table(everything(recommender, events=cut))
+    assert (np.abs(before - table(known).loc[before.index]).max(axis=1) > 1e-6).all()
+
+
+@pytest.mark.parametrize("model", ["SESRec", "SASRec"])
+def test_later_events_count_and_extend_what_is_known(model: str, runs: Runs) -> None:
+    recommender = runs(model)
+    user = searcher(recommender)
+    known = history(recommender, user)
+    searches = known[known["event"] == "search"]
+    news = [{"event": "click", "item_id": recommender.dataset.id2token("item_id", 3)}]
+    if model == "SESRec":
+        news.append({"event": "search", "query_id": searches["query_id"].iloc[0], "clicked_items": ""})
+    for event in news:
+        more = changed(recommender, known, event)
+        later = everything(recommender, events=more)
+        assert np.abs(table(later) - table(everything(recommender, users=[user]))).max(axis=None) > 1e-6
+        assert_same_scores(everything(recommender, events=more.tail(1), extend=True), later)
+        assert np.abs(table(everything(recommender, events=more.tail(1))) - table(later)).max(axis=None) > 1e-6
+    click = known[known["event"] == "click"].tail(3).head(1)  # moved out of the middle, and put in between again
+    rest = known.drop(click.index)
+    early = pd.concat([click, rest])
+    assert_same_scores(everything(recommender, events=early), everything(recommender, users=[user]))
+
+
+def test_events_between_known_ones_are_read_there(runs: Runs) -> None:
+    recommender = runs("SESRec")
+    users = recommender.users[:6]
+    known = [history(recommender, user) for user in users]
+    news = []
+    for number, frame in enumerate(known[::-1][:4]):  # some users have none, and they come in another order
+        times = frame.loc[frame["event"] == "click", "timestamp"].to_numpy()
+        click = {"event": "click", "item_id": f"i{number + 1}", "timestamp": times[-2]}  # a tie: known ones first
+        search = {"event": "search", "query_id": "q2", "clicked_items": "i3 i4", "timestamp": times[-1] - 1}
+        news.append(pd.DataFrame([click, search][: 1 + number % 2]).assign(user_id=frame["user_id"].iloc[0]))
+    result = everything(recommender, users=users, events=pd.concat(news), extend=True)
+    assert_same_scores(result, everything(recommender, users=users, events=pd.concat([*known, *news])))
+    late = pd.concat(news)
+    late["timestamp"] += 10_000_000
+    moved = table(everything(recommender, users=users, events=late, extend=True))
+    assert (np.abs(table(result) - moved).max(axis=1) > 1e-6).sum() == 4
+
+
+@pytest.mark.parametrize("model", ["GSERec", "UniSAR", "SASRec", "BPR", "Pop", "SRJGraph"])
+def test_users_do_not_depend_on_each_other(model: str, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    recommender = runs(model)
+    together = everything(recommender, users=recommender.users[:12])
+    alone = pd.concat([everything(recommender, users=[user]) for user in recommender.users[:12]])
+    assert_same_scores(together, alone)
+    monkeypatch.setattr(scores, "SCORES_AT_ONCE", 5 * recommender.dataset.item_num)
+    monkeypatch.setattr(ranking, "PAIRS_AT_ONCE", 64)
+    assert_same_scores(everything(recommender, users=recommender.users[:12]), together)
+    parts = list(recommender.in_parts(recommender.users[:12]))
+    assert [part["user_id"].nunique() for part in parts] == [5, 5, 2]
+
+
+def test_the_module_function_does_the_same(runs: Runs) -> None:
+    users = runs("SASRec").users[3:5]
+    expected = runs("SASRec").recommend(users, 4)
+    pd.testing.assert_frame_equal(recommend(runs.path("SASRec"), [*users, users[0]], 4), expected)
+    assert list(expected) == ["user_id", "rank", "item_id", "score"]
+    assert expected["rank"].tolist() == [1, 2, 3, 4] * 2
+    assert (expected.groupby("user_id")["score"].diff().dropna() <= 0).all()
+
+
+def test_a_run_keeps_its_settings_when_the_defaults_change(runs: Runs, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs.path("SASRec"), folder)
+    arguments = json.loads((folder / "arguments.json").read_text())
+    del arguments["config_dict"]["MAX_ITEM_LIST_LENGTH"]  # as if it had been the default
+    (folder / "arguments.json").write_text(json.dumps(arguments))
+    pd.testing.assert_frame_equal(recommend(folder, ["u1"]), runs("SASRec").recommend(["u1"]))
+
+
+# --- what is ranked -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["SESRec", "Pop"])
+def test_seen_items_are_left_out_on_request(model: str, runs: Runs) -> None:
+    recommender = runs(model)
+    user = searcher(recommender)
+    known = history(recommender, user)
+    seen = {*known["item_id"].dropna(), *" ".join(known["clicked_items"].dropna()).split()}
+    plain, unseen = (everything(recommender, users=[user], exclude_seen=flag) for flag in (False, True))
+    assert {*known["item_id"].dropna()} < seen
+    expected = plain[~plain["item_id"].isin(seen)].reset_index(drop=True)
+    assert unseen["item_id"].tolist() == expected["item_id"].tolist()
+    assert unseen["rank"].tolist() == list(range(1, len(expected) + 1))
+    mine = recommender.recommend([user], 5, exclude_seen=True, candidates=[*list(seen)[:8], expected["item_id"][0]])
+    assert mine["item_id"].tolist() == [expected["item_id"][0]]
+    event = known[known["event"] == "click"].tail(1)
+    replaced = everything(recommender, events=event, exclude_seen=True)
+    assert set(plain["item_id"]) - set(replaced["item_id"]) == set(event["item_id"])
+
+
+def test_candidates_are_ranked_among_themselves(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    recommender = runs("SESRec")
+    whole = everything(recommender, users=["u2"])
+    chosen = whole["item_id"].iloc[[50, 3, 20]].tolist()
+    with caplog.at_level(logging.WARNING):
+        few = recommender.recommend(["u2"], candidates=[*chosen, chosen[0], "nothing"])
+    assert few["item_id"].tolist() == [chosen[1], chosen[2], chosen[0]]
+    assert "candidates that nobody in the data interacted with, left out: 1 (nothing)" in caplog.text
+    assert len(whole) == recommender.dataset.target_num - 1
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 1.0, 2.0, -np.inf]), min_size=6, max_size=6), min_size=1, max_size=5),
+       st.integers(1, 8))  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_ties_go_to_the_earlier_column(rows: list[list[float]], k: int) -> None:
+    values, columns = scores.top_k(torch.tensor(rows), k)
+    order = np.argsort(-np.array(rows), axis=1, kind="stable")[:, :k]
+    assert columns.tolist() == order.tolist()
+    assert values.tolist() == np.take_along_axis(np.array(rows), order, axis=1).tolist()
+
+
+# --- unknown things -------------------------------------------------------------------------------------------------
+
+
+def test_unknown_items_are_left_out_and_reported(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    recommender = runs("SESRec")
+    user = searcher(recommender)
+    known = history(recommender, user)
+    more = changed(recommender, known, {"event": "click", "item_id": "new1"})
+    more = changed(recommender, changed(recommender, more, {"event": "click", "item_id": "new2"}),
+                   {"event": "click", "item_id": "new1"})  # fmt: skip
+    searches = more["event"] == "search"
+    more.loc[searches, "clicked_items"] = "new3 " + more.loc[searches, "clicked_items"]
+    with caplog.at_level(logging.WARNING):
+        found = everything(recommender, events=more)
+    assert_same_scores(found, everything(recommender, users=[user]))
+    assert "clicks on unknown items, left out: 3 (new1, new2)" in caplog.text
+    assert f"unknown items clicked in searches, left out: {searches.sum()} (new3)" in caplog.text
+
+
+def test_an_unknown_query_is_read_by_its_known_words(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    recommender = runs("SESRec")
+    dataset, user = recommender.dataset, searcher(recommender)
+    known = history(recommender, user)
+    words = [token(dataset, "terms", word) for word in dataset.query_terms[5] if word]
+    by_id, by_text, with_unknown, nothing = (
+        everything(recommender, events=changed(recommender, known, {"event": "search", **query}))
+        for query in (
+            {"query_id": token(dataset, "query_id", 5)}, {"terms": " ".join(words)},
+            {"query_id": "q?", "terms": ["zzz", *words]}, {"terms": "zzz zzz"},
+        )
+    )  # fmt: skip
+    pd.testing.assert_frame_equal(by_text, by_id)
+    pd.testing.assert_frame_equal(with_unknown, by_id)
+    assert_same_scores(nothing, everything(recommender, users=[user]))
+    caplog.clear()
+    new = changed(recommender, known, {"event": "search", "terms": " ".join([*words, words[0], "zzz"])})
+    with caplog.at_level(logging.WARNING):
+        found = everything(recommender, events=new)
+    for other in (by_id, nothing):
+        assert np.abs(table(found) - table(other)).max(axis=None) > 1e-6
+    assert "unknown words of queries, left out: 1 (zzz)" in caplog.text
+    assert "searches with an unknown query, read by its known words: 1" in caplog.text
+    assert_same_scores(everything(recommender, users=[user]), nothing)  # nothing of it is left in the model
+    other = changed(recommender, known.assign(user_id="u1"), {"event": "search", "terms": [words[1], words[1]]})
+    together = everything(recommender, events=pd.concat([other, new]))
+    assert_same_scores(together, pd.concat([found, everything(recommender, events=other)]))
+
+
+def test_a_new_query_is_its_words_without_an_id(runs: Runs) -> None:
+    model = copy.deepcopy(runs("SESRec").model)  # no parameter of which counts a change
+    queries, count = model.queries, model.queries.count
+    words = torch.tensor([[4, 2, 0, 0, 0, 0], [3, 0, 0, 0, 0, 0]], dtype=torch.int32)  # wider than the table
+    with torch.no_grad():
+        before = queries(torch.arange(count))
+        with with_queries(model, words):
+            inside = queries(torch.arange(count + 2))
+        mean = queries.attributes[0].table.weight[[4, 2]].mean(dim=0)
+        expected = queries.projection(torch.cat([torch.zeros(queries.ids.embedding_dim), mean]))
+        assert torch.equal(inside[:count], before)
+        torch.testing.assert_close(inside[count], expected)
+        with with_queries(model, words[1:]):
+            torch.testing.assert_close(queries(torch.tensor([count])), inside[count + 1 :])
+        assert torch.equal(queries(torch.arange(count)), before) and queries.count == count
+
+
+def test_a_model_without_searches_says_so(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    word = token(runs("JSR").dataset, "terms", 1)
+    searches = {"event": "search", "terms": ["zzz", "", f"{word} {word}"], "query_id": ["", "q1", ""], "timestamp": 1}
+    for model, line in (("JSR", "no searches"), ("SASRec", "no searches"), ("SRJGraph", "no histories")):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            runs(model).recommend(events=pd.DataFrame({"user_id": "u1", **searches}))
+        assert f"{model} reads {line}" in caplog.text
+        lost = f"2 (zzz, {word} {word})" if model == "SASRec" else "1 (zzz)"  # it has no words either
+        assert f"searches with an unknown query, left out: {lost}" in caplog.text
+
+
+@pytest.mark.parametrize("model", ["SESRec", "GSERec", "SASRec", "Pop", "SRJGraph"])
+def test_an_unknown_user_is_the_events(model: str, runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    recommender = runs(model)
+    events = history(recommender, searcher(recommender)).assign(user_id="stranger")
+    with caplog.at_level(logging.WARNING):
+        found = everything(recommender, events=events)
+    assert "users who are not in the data" in caplog.text and np.isfinite(found["score"]).all()
+    other = everything(recommender, events=history(recommender, "u2").assign(user_id="stranger"))
+    assert (np.abs(table(found) - table(other)).max(axis=None) > 1e-6) == (model not in ("Pop", "SRJGraph"))
+    if model == "GSERec":
+        assert not recommender.model.users.weight[0].any() and recommender.model.users.weight[1].any()
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def command_line(*arguments: Any) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(list(map(str, arguments))))
+
+
+def test_the_command_prints_a_table(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lines(tmp_path / "users", "u5", "", "u3")
+    rows = ["u3,click,i1,9", "u3,click,?,9"]
+    write_lines(tmp_path / "events.csv", "user_id,event,item_id,timestamp", *rows)
+    options = ["--events", tmp_path / "events.csv", "-k", 40, "--extend", "--exclude-seen"]
+    assert command_line(runs.path("SASRec"), "--users-file", tmp_path / "users", *options) == 0
+    out, errors = capsys.readouterr()
+    expected = runs("SASRec").recommend(["u5", "u3"], 40, pd.read_csv(tmp_path / "events.csv"), True, extend=True)
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == ["user", "rank", "item", "score"]
+    assert [line[:3] for line in lines[1:]] == expected.iloc[:, :3].astype(str).to_numpy().tolist()
+    assert "clicks on unknown items, left out: 1 (?)" in errors and "reads no searches" not in errors
+
+
+def test_the_command_writes_files(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recommender = runs("SASRec")
+    write_lines(tmp_path / "items", "i3", "i1", "i2")
+    monkeypatch.setattr(scores, "SCORES_AT_ONCE", 3 * 25)  # parts of 25 users
+    expected = recommender.recommend(recommender.users, 2, candidates=["i1", "i2", "i3"])
+    for ending in ("csv", "parquet", "jsonl"):
+        paths = [tmp_path / f"{name}.{ending}" for name in ("one", "two")]
+        for path in paths:
+            command_line(runs.path("SASRec"), "--all", "-k", 2, "--candidates", tmp_path / "items", "--out", path)
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "one.csv"), expected)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "one.parquet"), expected)
+    found = pd.read_json(tmp_path / "one.jsonl", lines=True)
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-12)
+
+
+# --- wrong input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"users": ["u1", "nobody", "no one"]}, "users who are not in the data: 2 (nobody, no one); give their events"),
+        ({}, "nobody is asked for"),
+        ({"users": []}, "there are no users"),
+        ({"users": ["u1"], "k": 0}, "k must be at least 1"),
+        ({"users": ["u1"], "candidates": ["?"]}, "none of the candidates"),
+        ({"events": "events.txt"}, "end in .csv or .jsonl"),
+        ({"events": "missing.csv"}, "missing.csv: file not found"),
+    ],
+)
+def test_wrong_requests_are_refused(runs: Runs, request_: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        runs("SASRec").recommend(**request_)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_user_known_by_training_alone_must_be_in_the_data(runs: Runs) -> None:
+    events = NONE.assign(user_id=["x"], event="click", item_id="i1", timestamp=5)
+    with pytest.raises(UserError, match=r"BPR knows users by training alone; users who are not in the data: 1 \(x\)"):
+        runs("BPR").recommend(events=events)
+
+
+def test_runs_that_are_not_what_they_were_are_refused(runs: Runs, tmp_path: Path) -> None:
+    shutil.copytree(runs.folder / "data", tmp_path / "data")
+    folder = tmp_path / "run"
+    shutil.copytree(runs.path("GSERec"), folder)
+    text = (folder / "arguments.json").read_text().replace(str(runs.folder), str(tmp_path))
+    (folder / "arguments.json").write_text(text)
+    expected = runs("GSERec").recommend(["u1"])
+    pd.testing.assert_frame_equal(recommend(folder, ["u1"]), expected)
+
+    data = json.loads((folder / "data.json").read_text())
+    other = {**data, "codes": {**data["codes"], "hash": "0"}}
+    (folder / "data.json").write_text(json.dumps(other))
+    with pytest.raises(UserError, match=r"the codes in .* have changed since this run"):
+        Recommender.load(folder)
+    (folder / "data.json").write_text(json.dumps(data))
+    weights = (folder / "best.pt").read_bytes()
+    (folder / "best.pt").write_bytes(weights[:1000])
+    with pytest.raises(UserError, match=r"best\.pt: not a checkpoint"):
+        Recommender.load(folder)
+    (folder / "best.pt").write_bytes(weights)
+    with (tmp_path / "data" / "small" / "small.inter").open("a") as handle:
+        handle.write("u1\ti1\t1700000000\n")
+    with pytest.raises(UserError, match="files of data set 'small' have changed since this run"):
+        Recommender.load(folder)
+    (folder / "result.json").unlink()
+    with pytest.raises(UserError, match="not finished"):
+        Recommender.load(folder)
+    with pytest.raises(UserError, match="not the folder of a run"):
+        Recommender.load(tmp_path)
+
+
+def test_a_score_that_is_not_finite_is_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    recommender = Recommender.load(runs.path("SASRec"))
+    recommender.model.item_embedding.weight.data[4] = torch.nan
+    with pytest.raises(UserError, match="SASRec gives user 'u1' a score that is not finite"):
+        recommender.recommend(["u1"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "a.txt", "--all"], "must end in .csv, .parquet, .jsonl"),
+        ([], "nobody is asked for"),
+        (["--all", "--extend"], "--extend says"),
+        (["--users-file", "missing"], "missing: cannot be read"),
+    ],
+)
+def test_wrong_options_are_refused(options: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        command_line("folder", *options)
+
+
+def test_data_without_searches_and_items_that_are_no_targets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_toy(tmp_path)
+    values = {"data_path": str(tmp_path), "epochs": 1, "show_progress": False, "state": "WARNING",
+              "require_both_histories": False, "eval_args": {"mode": "full"}}  # fmt: skip
+    run("SASRec", "toy", config_dict={**values, "run_dir": str(tmp_path / "both")})
+    assert recommend(tmp_path / "both", ["c"], candidates=["x", "i1"])["item_id"].tolist() == ["i1"]
+    assert "candidates that nobody in the data interacted with, left out: 1 (x)" in caplog.text
+    for suffix in ("search", "query"):
+        (tmp_path / "toy" / f"toy.{suffix}").unlink()
+    run("SASRec", "toy", config_dict={**values, "run_dir": str(tmp_path / "one")})
+    search = {"user_id": "a", "event": "search", "query_id": "q1", "timestamp": 99}
+    found = recommend(tmp_path / "one", ["a", "c"], 3, pd.DataFrame([search]), exclude_seen=True, extend=True)
+    assert found["user_id"].tolist() == ["c"] * 3 and set(found["item_id"]) <= {"i1", "i2", "i3"}

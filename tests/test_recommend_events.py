@@ -1,0 +1,105 @@
+"""Events that come with a request: what a file may look like, what is wrong with it, and when now is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import write_lines
+
+from recbole_ser.data.atomic import Ragged
+from recbole_ser.data.histories import Searches
+from recbole_ser.errors import DataError
+from recbole_ser.inference.event_file import RawEvents, read_event_file
+from recbole_ser.inference.histories import Events, latest_histories
+
+COLUMNS = {"users": "user_id", "times": "timestamp", "items": "item_id", "queries": "query_id", "sources": "source",
+           "terms": "terms", "clicks": "clicked_items"}  # fmt: skip
+
+
+def plain(raw: RawEvents) -> dict[str, list[Any]]:
+    lists = {"terms": raw.terms, "clicks": raw.clicks}
+    columns = {name: values.tolist() for name, values in vars(raw).items() if name not in lists}
+    return {**columns, **{name: [part.values.tolist(), part.starts.tolist()] for name, part in lists.items()}}
+
+
+def test_events_mean_the_same_in_every_form(tmp_path: Path) -> None:
+    rows = [("u1", "click", 5, "i1", None, None, None), ("2", "search", 7, None, "q1", "red  hat", "i2 i1"),
+            ("u1", "search", 6, None, None, None, None)]  # fmt: skip
+    frame = pd.DataFrame(
+        rows, columns=["user_id", "event", "timestamp", "item_id", "query_id", "terms", "clicked_items"]
+    )
+    frame.loc[2, "terms"] = "blue"
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    lists = frame.assign(terms=[None, ["red", "hat"], ("blue",)], clicked_items=[None, np.array(["i2", "i1"]), []])
+    lists.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    expected = {
+        "users": ["u1", "2", "u1"], "is_search": [False, True, True], "times": [5, 7, 6], "items": ["i1", "", ""],
+        "queries": ["", "q1", ""], "sources": ["", "", ""], "terms": [["red", "hat", "blue"], [0, 0, 2, 3]],
+        "clicks": [["i2", "i1"], [0, 0, 2, 2]],
+    }  # fmt: skip
+    for source in (frame, lists, tmp_path / "a.csv", str(tmp_path / "a.jsonl")):
+        assert plain(read_event_file(source, COLUMNS)) == expected
+    dates = frame.assign(timestamp=pd.to_datetime("2020-01-01"))
+    with pytest.raises(DataError, match="events:1: column 'timestamp': '2020-01-01 00:00:00' cannot be read"):
+        read_event_file(dates, COLUMNS)
+
+
+def test_ids_that_are_numbers_are_ids() -> None:
+    """Rows of searches have no item, which turns a column of numbers into floats."""
+    rows = [(7, "click", 12, None, 5), (7, "search", None, 3, 6)]
+    frame = pd.DataFrame(rows, columns=["u", "event", "i", "q", "t"])
+    raw = read_event_file(frame, dict(zip(COLUMNS, "utiqswc")))
+    assert (raw.users.tolist(), raw.items.tolist(), raw.queries.tolist()) == (["7", "7"], ["12", ""], ["", "3"])
+    assert raw.times.dtype == np.int64 and raw.is_search.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "message"),
+    [
+        ("a.csv", ["user_id,event,item_id", "u1,click,i1"], "column 'timestamp': the column is missing"),
+        (
+            "a.csv",
+            ["user_id,event,item_id,timestamp", "", "u1,view,i1,5"],
+            "a.csv:3: column 'event': 'view' cannot be read",
+        ),
+        ("a.csv", ["user_id,event,item_id,timestamp", "u1,click,i1,5", "u1,click,,5"], "a.csv:3: column 'item_id'"),
+        (
+            "a.csv",
+            ["user_id,event,item_id,timestamp", ",click,i1,5"],
+            "a.csv:2: column 'user_id': the value is missing",
+        ),
+        ("a.csv", ["user_id,event,item_id,timestamp", "u1,click,i1,inf"], "a.csv:2: column 'timestamp': 'inf'"),
+        ("a.csv", ["user_id,event,timestamp", "u1,search,5"], "a.csv:2: column 'query_id'"),
+        ("a.csv", ["user_id,event,item_id,timestamp", "u1,click,i1,5,6"], "a.csv: not CSV"),
+        ("a.csv", [], "a.csv: not CSV"),
+        ("a.csv", ["event,user_id,user_id"], "column 'user_id': there are two columns of this name"),
+        ("a.jsonl", ['{"user_id": "u1"}', "", "{"], "a.jsonl:3: not JSON"),
+        ("a.jsonl", ["[1]"], "a.jsonl:1: not a JSON object"),
+        ("a.jsonl", ['{"user_id": "u1", "event": "click", "item_id": 1, "timestamp": "2020-01-01"}'], "a.jsonl:1: "),
+    ],
+)
+def test_wrong_events_are_named_by_line(tmp_path: Path, name: str, lines: list[str], message: str) -> None:
+    write_lines(tmp_path / name, *lines)
+    with pytest.raises(DataError) as error:
+        read_event_file(tmp_path / name, COLUMNS)
+    assert message in str(error.value)
+
+
+def test_now_is_after_the_last_event_and_in_its_session() -> None:
+    """Also at times that single steps of a float cannot tell apart."""
+    late = 1.7e18
+    clicks = Ragged(np.array([3]), np.array([0, 1, 1]))
+    searches = Searches(np.array([0, 1]), np.array([late, 5.0]), np.array([2, 1]), np.array([1, 1]), clicks)
+    events = Events(np.array([0, 0]), np.array([late, 0.0]), np.array([9, 8]), searches)
+    config = {"session_gap": 1000, "MAX_ITEM_LIST_LENGTH": 3, "max_search_length": 2, "max_clicks_per_search": 1}
+    found = latest_histories(events, 3, config)
+    assert found["item_id_list"].tolist() == [[8, 9, 0], [0, 0, 0], [0, 0, 0]]
+    assert found["search_query_list"].tolist() == [[2, 0], [1, 0], [0, 0]]
+    assert found["search_click_list"].tolist() == [[[3], [0]], [[0], [0]], [[0], [0]]]
+    assert found["search_place_list"].tolist() == [[1, 0], [0, 0], [0, 0]]
+    assert found["item_session_list"].tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+    assert found["search_session_list"].tolist() == [[0, 0], [0, 0], [0, 0]]
