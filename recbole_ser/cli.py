@@ -1,4 +1,4 @@
-"""The command line: ``recbole-ser run | codes | groups | convert | synthesize | doctor``."""
+"""The command line: ``recbole-ser run``, ``recommend``, ``convert``, ``validate``, ``describe`` and so on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,17 @@ values are YAML ({mode: full}, [1, 5], 1e-3, ~).  A part of a mapping is enough:
 
 COMMANDS = {
     "groups": ("recbole_ser.groups", "compare finished runs by how much their users searched"),
-    "convert amazon": ("recbole_ser.convert.amazon", "Amazon reviews and product-search queries to atomic files"),
+    "recommend": ("recbole_ser.recommend", "the best items for users of a finished run, or for histories in a file"),
+    "convert table": (
+        "recbole_ser.convert.table.command",
+        "any logs in CSV, TSV, JSON lines or Parquet",
+    ),
+    "convert amazon": ("recbole_ser.convert.amazon", "Amazon reviews and product-search queries"),
+    "convert kuaisar": ("recbole_ser.convert.layouts.kuaisar", "KuaiSAR's recommendation and search logs"),
+    "convert qilin": ("recbole_ser.convert.layouts.qilin", "Qilin's tables"),
+    "convert trivago": ("recbole_ser.convert.layouts.trivago", "the log of the RecSys Challenge 2019"),
+    "validate": ("recbole_ser.validate", "name everything that is wrong with a data set's files"),
+    "describe": ("recbole_ser.describe", "print the statistics of a data set that papers print"),
     "synthesize": ("recbole_ser.data.synthetic", "write a generated data set of any size"),
     "doctor": ("recbole_ser.doctor", "print versions, devices and known incompatibilities"),
 }

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from recbole_ser.cli import main
 from recbole_ser.registry import MODELS, ModelSpec
+from recbole_ser.runner import run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+YAML = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+T = 1_700_000_000_000
 SHELL = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 
 
@@ -32,6 +40,44 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^0\.\d+ [0-9a-f]{12}$", done.stdout, re.MULTILINE)
+
+
+def test_the_mapping_converts_logs(tmp_path: Path) -> None:
+    (mapping,) = (block for block in YAML if block.startswith("# shop.yaml"))
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "shop.yaml").write_text(mapping)
+    clicks = {"uid": ["u1"] * 3, "product": ["p1", "p1", "p2"], "action": ["view", "click", "buy"]}
+    pq.write_table(pa.table({**clicks, "at": [T, T + 10_000, T + 20_000]}), tmp_path / "logs" / "clicks-1.parquet")
+    shown = [("p2", False, T + 15_000), ("p3", True, T + 19_000)]
+    with gzip.open(tmp_path / "logs" / "shown.jsonl.gz", "wt") as handle:
+        for product, clicked, at in shown:
+            row = {"uid": "u1", "product": product, "clicked": clicked, "at": at}
+            handle.write(json.dumps({**row, "search_id": 7, "text": "Red Shoes", "page": "home"}) + "\n")
+    (tmp_path / "products.csv").write_text("product,category,title,price\np1,shoes,Red shoe,9.5\np3,hats,Blue hat,\n")
+    (command,) = (
+        line for block in SHELL for line in block.splitlines() if line.startswith("recbole-ser convert table")
+    )
+    arguments = command.split()[1:]
+    arguments[-1], arguments[arguments.index("shop.yaml")] = str(tmp_path / "shop"), str(tmp_path / "shop.yaml")
+    assert main(arguments) == 0
+    seconds = T // 1000
+    assert (tmp_path / "shop" / "shop.inter").read_text().splitlines()[1:] == [
+        f"u1\tp1\t{seconds + 10}", f"u1\tp2\t{seconds + 20}"
+    ]  # fmt: skip
+    (search,) = (tmp_path / "shop" / "shop.search").read_text().splitlines()[1:]
+    assert search.split("\t")[2:] == [str(seconds + 15), "p3", str(seconds + 19), "home"]
+    assert main(["validate", str(tmp_path / "shop")]) == 0
+
+
+def test_the_recommending_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = (block for block in PYTHON if "Recommender.load" in block)
+    values = {"epochs": 1, "show_progress": False, "run_dir": str(tmp_path / "run")}
+    run("SASRec", "ser-sample", config_dict=values)
+    capsys.readouterr()
+    exec(re.sub(r'load\("[^"]*"\)', f"load({str(tmp_path / 'run')!r})", code), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in printed if re.match(r"\d+ +u1 ", line)] == ["u1"] * 3
+    assert sum(bool(re.match(r"\d+ +new ", line)) for line in printed) == 10
 
 
 def test_a_model_of_ones_own_trains_from_the_command_line(tmp_path: Path) -> None:

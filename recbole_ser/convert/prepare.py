@@ -12,6 +12,7 @@ from typing import Any
 from recbole_ser.convert import amazon
 from recbole_ser.convert.conversion import STAGING_PREFIX, format_manifest, read_manifest
 from recbole_ser.convert.fetch import SAMPLE_COMMAND, ensure_raw
+from recbole_ser.convert.layouts import kuaisar, qilin, trivago
 from recbole_ser.errors import ConfigError, UserError
 
 RAW_FOLDER = "raw"
@@ -19,7 +20,12 @@ RAW_FOLDER = "raw"
 Converter = Callable[[dict[str, list[Path]], Path, dict[str, Any]], dict[str, Any]]
 
 # What `raw.convert.converter` may name: (files by role, folder of the data set, options) -> manifest.
-CONVERTERS: dict[str, Converter] = {"amazon": amazon.from_raw}
+CONVERTERS: dict[str, Converter] = {
+    "amazon": amazon.from_raw,
+    "kuaisar": kuaisar.from_raw,
+    "qilin": qilin.from_raw,
+    "trivago": trivago.from_raw,
+}
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,54 @@
+"""Raw files and options of logs with a known layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recbole_ser.convert.table.spec import Files
+from recbole_ser.errors import ConfigError, UserError
+
+
+def take_options(name: str, options: Mapping[str, Any], known: Mapping[str, type]) -> dict[str, Any]:
+    """The options of a converter in a data set's YAML file.
+
+    Raises:
+        ConfigError: one is not known, or is of another type.
+    """
+    for key, value in options.items():
+        if key not in known or type(value) is not known[key]:
+            takes = ", ".join(f"{key} ({kind.__name__})" for key, kind in known.items()) or "no options"
+            raise ConfigError(f"raw.convert: {name} takes {takes}; found {key}: {value!r}")
+    return dict(options)
+
+
+def find_file(folder: Path, name: str, *, needed: bool = True) -> Path | None:
+    """The file ``name`` in ``folder``, perhaps compressed.
+
+    Raises:
+        UserError: it is needed and not there, or it is there more than once.
+    """
+    found = [path for suffix in ("", ".gz", ".zst") if (path := folder / f"{name}{suffix}").is_file()]
+    if len(found) > 1:
+        raise UserError(f"{folder} holds {' and '.join(path.name for path in found)}: keep one of them")
+    if needed and not found:
+        raise UserError(f"{folder} holds no {name}")
+    return found[0] if found else None
+
+
+def log_files(paths: Sequence[str | Path]) -> Files:
+    """CSV files with a header, compressed or not, or Parquet files, as their names tell.
+
+    Raises:
+        UserError: a file is not there.
+        ConfigError: there are files of both kinds.
+    """
+    unique = tuple(sorted({Path(path) for path in paths}))
+    for path in unique:
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such file")
+    parquet = {path.suffix == ".parquet" for path in unique}
+    if len(parquet) != 1:
+        raise ConfigError("give CSV files or Parquet files, and not both")
+    return Files(unique, "parquet" if parquet.pop() else "csv")

@@ -1,0 +1,101 @@
+"""``recbole-ser convert kuaisar``: KuaiSAR's recommendation and search logs (Sun et al., CIKM'23) to atomic files.
+
+An interaction is a row of ``rec_inter.csv`` that was clicked; those of one user and time keep the order of the file.
+``src_inter.csv`` has a row for each shown item: the rows of a user with one session are one search, whose clicks are
+the clicked videos and image atlases in the order of the file.  What else is shown (people, live streams) is never
+recommended.  Words, categories and authors are numbers, for the logs are anonymised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from recbole_ser.convert.layouts.inputs import find_file, take_options
+from recbole_ser.convert.settings import Settings, add_settings, report, settings_of
+from recbole_ser.errors import ConfigError, DataError
+
+INTERACTIONS, SEARCHES = "rec_inter.csv", "src_inter.csv"
+USERS, ITEMS = "user_features.csv", "item_features.csv"
+_NAMES = (INTERACTIONS, SEARCHES, USERS, ITEMS)
+
+
+def convert(
+    logs: str | Path, out: str | Path, *, first_shown: bool = False, settings: Settings | None = None
+) -> dict[str, Any]:
+    """Convert the logs in a folder into the data set in ``out``, which is named after the folder.
+
+    Args:
+        logs: folder of ``rec_inter.csv`` and ``src_inter.csv``, and of ``user_features.csv`` and
+            ``item_features.csv`` where attributes are wanted; each may be compressed (.gz, .zst).
+        first_shown: a search without click gets the first item it shows that can be recommended as its click, as the
+            logs' authors advise (results play by themselves); else it has no click.
+
+    Returns:
+        The manifest, which is also in the folder.
+
+    Raises:
+        DataError: a malformed row (with ``stop``), a damaged file, or a column that is missing.
+        UserError: a file cannot be read, or memory or disk run out.
+    """
+    from recbole_ser.convert.layouts import kuaisar_sql as sql
+    from recbole_ser.convert.sql_conversion import convert_with_sql
+
+    paths = {name: find_file(Path(logs), name, needed=name in (INTERACTIONS, SEARCHES)) for name in _NAMES}
+    steps = partial(sql.write, paths, first_shown)
+    return convert_with_sql("kuaisar", out, settings, {"first_shown": first_shown}, steps)
+
+
+def from_raw(files: dict[str, list[Path]], out: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Convert the raw files that a data set's YAML names, an ``archive`` (zip) or ``logs`` (the CSV files).
+
+    ``options`` may have ``first_shown``.
+    """
+    taken = take_options("kuaisar", options, {"first_shown": bool})
+    numbers = {role: len(paths) for role, paths in files.items()}
+    if numbers == {"archive": 1}:
+        with _extracted(files["archive"][0]) as folder:
+            return convert(folder, out, **taken)
+    if list(numbers) == ["logs"]:
+        return convert(files["logs"][0].parent, out, **taken)
+    raise ConfigError(f"raw.sources: kuaisar takes one file of the role archive, or some of logs; found {numbers}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``recbole-ser convert kuaisar``."""
+    parser.add_argument("--logs", required=True, metavar="FOLDER", help=f"folder of {', '.join(_NAMES)}")
+    parser.add_argument(
+        "--first-shown", action="store_true", help="a search without click gets the first item it shows as one"
+    )
+    add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert, and print what became of the rows and how the times were read."""
+    settings = settings_of(arguments)
+    print(report(convert(arguments.logs, arguments.out, first_shown=arguments.first_shown, settings=settings)))
+    return 0
+
+
+@contextmanager
+def _extracted(archive: Path) -> Iterator[Path]:
+    """A folder with the CSV files of a zip archive, whatever folder they are in there; it is gone in the end."""
+    with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
+        try:
+            with zipfile.ZipFile(archive) as whole:
+                for member in whole.infolist():
+                    if (name := Path(member.filename).name) in _NAMES and "__MACOSX" not in member.filename:
+                        with whole.open(member) as source, (Path(folder) / name).open("xb") as target:
+                            shutil.copyfileobj(source, target)
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise DataError(archive, f"a damaged archive: {error}", hint="get it again") from error
+        except FileExistsError as error:
+            raise DataError(archive, f"it holds several files {Path(error.filename).name}") from error
+        yield Path(folder)

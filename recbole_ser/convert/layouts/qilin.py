@@ -1,0 +1,93 @@
+"""``recbole-ser convert qilin``: Qilin's Parquet tables (Chen et al., SIGIR'25) to atomic files.
+
+The tables ``recommendation_train`` and ``_test`` hold requests with lists of shown notes: every note that was clicked
+is an interaction, at the request's time.  ``search_train`` and ``_test`` do the same for searches; their rows of one
+user, session, search, query and source are one search, whose clicks are the clicked notes by position.  Train and
+test go together, for the protocol splits by itself.  Notes and users give attributes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from recbole_ser.convert.layouts.inputs import log_files, take_options
+from recbole_ser.convert.settings import Settings, add_settings, report, settings_of
+from recbole_ser.errors import ConfigError, UserError
+
+# Role: the tables that have it.
+TABLES = {
+    "recommendation": ("recommendation_train", "recommendation_test"),
+    "search": ("search_train", "search_test"),
+    "notes": ("notes",),
+    "users": ("user_feat",),
+}
+_NEEDED = ("recommendation", "search")
+
+
+def convert(
+    files: Mapping[str, Sequence[str | Path]], out: str | Path, *, settings: Settings | None = None
+) -> dict[str, Any]:
+    """Convert tables into the data set in ``out``, which is named after the folder.
+
+    Args:
+        files: Parquet files by role: ``recommendation`` and ``search``, and ``notes`` and ``users`` where attributes
+            are wanted.
+
+    Returns:
+        The manifest, which is also in the folder.
+
+    Raises:
+        ConfigError: there is another role, or one is missing.
+        DataError: a malformed row (with ``stop``), a damaged file, or a column that is missing.
+        UserError: a file cannot be read, or memory or disk run out.
+    """
+    from recbole_ser.convert.layouts import qilin_sql as sql
+    from recbole_ser.convert.sql_conversion import convert_with_sql
+
+    found = sorted(role for role, paths in files.items() if paths)
+    if not set(_NEEDED) <= set(found) <= set(TABLES):
+        raise ConfigError(f"qilin takes files of {', '.join(TABLES)}; the first two are needed; found {found}")
+    steps = partial(sql.write, {role: log_files(files[role]) for role in found})
+    return convert_with_sql("qilin", out, settings, {}, steps)
+
+
+def from_raw(files: dict[str, list[Path]], out: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Convert the raw files that a data set's YAML names, by role (see `convert`); there are no options."""
+    take_options("qilin", options, {})
+    return convert(files, out)
+
+
+def find_tables(folder: str | Path) -> dict[str, list[Path]]:
+    """The files of each role in ``folder``: of a table T, ``T.parquet``, ``T-*.parquet`` or ``T/*.parquet``.
+
+    Raises:
+        UserError: a table is needed and not there.
+    """
+    found: dict[str, list[Path]] = {}
+    for role, tables in TABLES.items():
+        for table in tables:
+            patterns = (f"{table}.parquet", f"{table}-*.parquet", f"{table}/*.parquet")
+            paths = [path for pattern in patterns for path in Path(folder).glob(pattern)]
+            if not paths and role in _NEEDED:
+                raise UserError(f"{folder} holds neither {table}.parquet nor {table}/*.parquet")
+            found.setdefault(role, []).extend(sorted(paths))
+    return found
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``recbole-ser convert qilin``."""
+    names = ", ".join(table for tables in TABLES.values() for table in tables)
+    parser.add_argument(
+        "--tables", required=True, metavar="FOLDER", help=f"folder of {names}, each a Parquet file or a folder of some"
+    )
+    add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert, and print what became of the rows and how the times were read."""
+    print(report(convert(find_tables(arguments.tables), arguments.out, settings=settings_of(arguments))))
+    return 0

@@ -1,0 +1,40 @@
+"""What the search logs of known layouts have in common: a row for each shown item, and numbers that went astray."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from recbole_ser.convert.sql_conversion import SQLConversion
+from recbole_ser.convert.table.columns import Value
+from recbole_ser.convert.table.searches import convert_searches
+from recbole_ser.convert.table.spec import ClickRows, Keep, Query, SearchLog, TimeColumn
+from recbole_ser.convert.table.times import Times
+
+_WHOLE_FLOAT = r"'^(-?[0-9]+)\.0+$', '\1'"
+
+
+def write_searches(conversion: SQLConversion, times: Times, query: Query, select: str) -> None:
+    """Write ``X.search`` and ``X.query``.
+
+    Args:
+        query: which column of ``select`` has its text or its terms.
+        select: SQL that gives a row for each shown item: ``user_id``, ``search_id``, ``time`` in nanoseconds, the
+            query, ``item_id`` (NULL: none), ``clicked`` (boolean), ``position`` among the clicks, and ``source``.
+            Query and source are the same in all rows of one search.
+    """
+    log = SearchLog(
+        conversion.stage("searches", select), "user_id", TimeColumn("time", "ns"), query,
+        ClickRows("item_id", "search_id", Keep("clicked", ("true",)), "position"), "source",
+    )  # fmt: skip
+    convert_searches(conversion, log, False)
+    conversion.times["searches"] |= {"unit": times.unit, "inferred": times.inferred}
+
+
+def whole(value: Value) -> Value:
+    """Numbers that went through floats without their ``.0``."""
+    return replace(value, sql=f"regexp_replace({value.sql}, {_WHOLE_FLOAT})")
+
+
+def whole_list(value: Value) -> Value:
+    """As `whole`, for lists."""
+    return replace(value, sql=f"[regexp_replace(x, {_WHOLE_FLOAT}) for x in {value.sql}]")

@@ -1,0 +1,90 @@
+"""Conversions whose work is SQL, run by DuckDB in bounded memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from recbole_ser.convert.conversion import Conversion
+from recbole_ser.convert.engine import Engine, literal
+from recbole_ser.convert.settings import Settings
+from recbole_ser.convert.table.spec import Files
+
+_WORK = "work"
+
+
+class SQLConversion(Conversion):
+    """A conversion whose steps run on an engine and leave what they found out.
+
+    Attributes:
+        engine: runs the SQL.
+        sizes: how many users, items and so on there are.
+        times: what was found out about the times of each log.
+    """
+
+    def __init__(self, out: str | Path, settings: Settings) -> None:
+        super().__init__(out, settings.on_error)
+        self.settings = settings
+        self.sizes: dict[str, int] = {}
+        self.times: dict[str, Any] = {}
+
+    def __enter__(self) -> SQLConversion:
+        super().__enter__()
+        try:
+            self.engine = Engine(self.staging / _WORK, self.settings.memory, self.settings.threads)
+        except BaseException as error:
+            super().__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self.engine.close()
+        super().__exit__(*raised)
+
+    def add_inputs(self, paths: Sequence[Path]) -> None:
+        """Name files in the manifest, each once; those of `stage` are no inputs."""
+        work = self.staging / _WORK
+        self._inputs += [path for path in paths if path not in self._inputs and path.parent != work]
+
+    def path(self, suffix: str) -> Path:
+        """Where to write ``X.<suffix>``."""
+        return self.staging / f"{self.name}.{suffix}"
+
+    def stage(self, name: str, select: str) -> Files:
+        """The rows of ``select`` in a Parquet file that is gone in the end."""
+        path = self.staging / _WORK / f"{name}.parquet"
+        self.engine.run(f"COPY ({select})\nTO {literal(str(path))} (FORMAT parquet)")
+        return Files((path,), "parquet")
+
+    def finish(self, converter: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Publish, with versions and times; see `Conversion.publish`."""
+        self.engine.close()
+        shutil.rmtree(self.staging / _WORK)
+        versions = {"duckdb": duckdb.__version__, "pyarrow": pa.__version__}
+        return self.publish(converter, {**options, "times": self.times, "versions": versions}, self.sizes)
+
+
+def convert_with_sql(
+    converter: str,
+    out: str | Path,
+    settings: Settings | None,
+    options: Mapping[str, Any],
+    steps: Callable[[SQLConversion], None],
+) -> dict[str, Any]:
+    """Publish the atomic files that ``steps`` write into ``out``.
+
+    Args:
+        converter: its name.
+        options: what besides the raw files decides the output.
+
+    Returns:
+        The manifest.
+    """
+    with SQLConversion(out, settings or Settings()) as conversion:
+        steps(conversion)
+        return conversion.finish(converter, options)

@@ -1,0 +1,6 @@
+"""Any interaction and search log to atomic files: the mapping of its columns, and the conversion."""
+
+from recbole_ser.convert.table.convert import convert_table
+from recbole_ser.convert.table.mapping import parse_spec, read_spec
+
+__all__ = ["convert_table", "parse_spec", "read_spec"]

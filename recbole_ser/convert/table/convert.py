@@ -1,0 +1,63 @@
+"""Interaction and search logs in CSV, TSV, JSON lines or Parquet to atomic files, as a spec says what they mean."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from recbole_ser.convert.settings import Settings
+from recbole_ser.convert.table.spec import TableSpec
+
+if TYPE_CHECKING:
+    from recbole_ser.convert.sql_conversion import SQLConversion
+
+
+def convert_table(
+    spec: TableSpec, out: str | Path, settings: Settings | None = None, statements: list[str] | None = None
+) -> dict[str, Any]:
+    """Convert logs into the data set in ``out``, which is named after the folder.
+
+    The files depend on the rows of the logs and on ``spec``, not on the order of the rows, memory or threads.  Times
+    become seconds, with as many decimals as they need; see `recbole_ser.convert.tokens` for what becomes of queries.
+
+    Args:
+        statements: gets the SQL that makes the files.
+
+    Returns:
+        The manifest, which is also in the folder.
+
+    Raises:
+        DataError: a malformed row (with ``stop``), a damaged file, a column that is missing or of a wrong type.
+        UserError: a file cannot be read, or memory or disk run out.
+    """
+    # DuckDB and Arrow take a moment to load, and --help must not wait for them.
+    from recbole_ser.convert.sql_conversion import convert_with_sql
+
+    def steps(conversion: SQLConversion) -> None:
+        _write(conversion, spec)
+        if statements is not None:
+            statements.extend(conversion.engine.statements)
+
+    return convert_with_sql("table", out, settings, {"mapping": spec.mapping()}, steps)
+
+
+def _write(conversion: SQLConversion, spec: TableSpec) -> None:
+    from recbole_ser.convert.table.attributes import convert_attributes
+    from recbole_ser.convert.table.interactions import convert_interactions
+    from recbole_ser.convert.table.searches import convert_searches
+
+    tables = [spec.interactions, spec.searches, spec.items, spec.users]
+    total = sum(table is not None for table in tables)
+    with tqdm(total=total, desc="Converting", unit="log", disable=None, file=sys.stderr) as bar:
+        convert_interactions(conversion, spec.interactions, spec.deduplicate)
+        bar.update()
+        if spec.searches is not None:
+            convert_searches(conversion, spec.searches, spec.deduplicate)
+            bar.update()
+        for entity, table in [("item", spec.items), ("user", spec.users)]:
+            if table is not None:
+                convert_attributes(conversion, table, entity, spec.searches is not None)
+                bar.update()

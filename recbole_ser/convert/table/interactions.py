@@ -1,0 +1,56 @@
+"""The interaction log: from its files to ``X.inter``."""
+
+from __future__ import annotations
+
+from recbole_ser.convert.sql_conversion import SQLConversion
+from recbole_ser.convert.table.columns import number, word
+from recbole_ser.convert.table.rows import DUPLICATE, check_rows, columns_of, move_out
+from recbole_ser.convert.table.source import attach
+from recbole_ser.convert.table.spec import InteractionLog
+from recbole_ser.convert.table.times import Times, describe_times, read_times
+
+INTERACTION_EVENTS = "interaction_events"
+
+
+def convert_interactions(conversion: SQLConversion, log: InteractionLog, deduplicate: bool) -> None:
+    """Write ``X.inter``, sorted by (user, time, position, item), and leave its events as `INTERACTION_EVENTS`.
+
+    Raises:
+        DataError: a damaged file, a malformed row (unless such are skipped), or nothing left.
+    """
+    optional = [] if log.position is None else [log.position]
+    wanted = [log.user, log.item, log.time.column, *optional, *columns_of(log.keep)]
+    relation = attach(conversion.engine, "interactions", log.files, wanted)
+    times = read_times(conversion.engine, relation, log.time)
+    values = [word(relation, log.user, "user"), word(relation, log.item, "item"), times.value]
+    positions = [number(relation, column, "position") for column in optional]
+    rows = check_rows(conversion, relation, [*values, *positions], log.keep)
+    names = dict(zip(("user_id", "item_id", "time", "position"), [*values, *positions]))
+    selected = ", ".join(f"{value.name} AS {name}" for name, value in names.items())
+    order = ("position NULLS LAST",) if positions else ()
+    written = write_interactions(
+        conversion, times, f"SELECT {'DISTINCT ' * deduplicate}{selected}\nFROM {rows.kept}", *order
+    )
+    move_out(rows.counts, DUPLICATE, rows.counts.rows_out - written)
+
+
+def write_interactions(conversion: SQLConversion, times: Times, select: str, *order: str) -> int:
+    """Write ``X.inter``, sorted by user, time, ``order`` and item, and leave its events as `INTERACTION_EVENTS`.
+
+    Args:
+        select: SQL that gives ``user_id``, ``item_id``, ``time`` in nanoseconds and what ``order`` names.
+        order: what puts events of one user and time in order.
+
+    Returns:
+        How many there are.
+    """
+    engine = conversion.engine
+    engine.run(f"CREATE VIEW {INTERACTION_EVENTS} AS {select}")
+    questions = "count(DISTINCT user_id), count(DISTINCT item_id), min(time), max(time)"
+    users, items, first, last = engine.ask(f"SELECT {questions} FROM {INTERACTION_EVENTS}")[0]
+    columns = {"user_id:token": "user_id", "item_id:token": "item_id", "timestamp:float": "seconds_text(time)"}
+    sort = ", ".join(["user_id", "time", *order, "item_id"])
+    written = engine.write(columns, INTERACTION_EVENTS, sort, conversion.path("inter"))
+    conversion.sizes |= {"users": users, "items": items, "interactions": written}
+    conversion.times["interactions"] = describe_times(times, first, last)
+    return written

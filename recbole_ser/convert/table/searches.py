@@ -1,0 +1,234 @@
+"""The search log: from its files to ``X.search`` and ``X.query``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from recbole_ser.convert.sql_conversion import SQLConversion
+from recbole_ser.convert.table.columns import (
+    Check,
+    Value,
+    clean_text,
+    is_blank,
+    kept,
+    number,
+    plain_text,
+    sequence,
+    value_name,
+    word,
+    words,
+)
+from recbole_ser.convert.table.rows import (
+    DUPLICATE,
+    REASON,
+    CheckedRows,
+    check_rows,
+    columns_of,
+    move_out,
+    reject_malformed,
+)
+from recbole_ser.convert.table.source import Relation, attach
+from recbole_ser.convert.table.spec import ClickRows, ListColumn, Query, SearchLog
+from recbole_ser.convert.table.times import describe_times, read_times
+from recbole_ser.convert.tokens import normalised, query_terms
+
+SEARCH_EVENTS = "search_events"
+DIFFERENT = "rows of one search differ in query or source"
+
+_NOTHING = "CAST(NULL AS VARCHAR)"
+_QUERY_ID_DIGITS = 20  # of MD5, in base 16: two of a hundred million queries share one once in 10^8 conversions
+_EVENT = ("user_id", "time", "query_id", "query_text", "source", "clicked_items", "click_times")
+
+
+def convert_searches(conversion: SQLConversion, log: SearchLog, deduplicate: bool) -> None:
+    """Write ``X.search``, sorted by (user, time, query, clicks, source), and ``X.query`` where there is text.
+
+    Where clicks have rows of their own and some are later than their search, they get their times: a history must not
+    show them before.  The events are left as `SEARCH_EVENTS`: ``user_id``, ``time`` in nanoseconds, ``query_id``,
+    ``query_text``, ``source``, ``clicked_items`` and ``click_times``, separated by spaces.
+
+    Raises:
+        DataError: a damaged file, a malformed row (unless such are skipped), or nothing left.
+    """
+    relation = attach(conversion.engine, "searches", log.files, _columns(log))
+    times = read_times(conversion.engine, relation, log.time)
+    values = [word(relation, log.user, "user"), times.value, *_query_values(relation, log.query)]
+    values += _click_values(relation, log.clicks)
+    if log.source is not None:
+        values.append(Value(value_name("source"), clean_text(plain_text(relation, log.source))))
+    rows = check_rows(conversion, relation, values, log.keep)
+    grouped = isinstance(log.clicks, ClickRows) and log.clicks.search is not None
+    later_clicks = False
+    if grouped:
+        later_clicks = _group(conversion, relation, log, deduplicate, rows)
+    else:
+        _one_row_each(conversion, log, deduplicate, rows)
+    queries = _write_queries(conversion, log.query)
+    searches = _write_searches(conversion, log, later_clicks)
+    if not grouped:
+        move_out(rows.counts, DUPLICATE, rows.counts.rows_out - searches)
+    first, last = conversion.engine.ask(f"SELECT min(time), max(time) FROM {SEARCH_EVENTS}")[0]
+    conversion.sizes |= {"search_events": searches, "queries": queries}
+    conversion.times["searches"] = describe_times(times, first, last)
+
+
+def _columns(log: SearchLog) -> list[str]:
+    query, clicks = log.query, log.clicks
+    terms = None if query.terms is None else query.terms.column
+    found: list[str | None] = [log.user, log.time.column, query.id, query.text, terms, log.source]
+    found += columns_of(log.keep)
+    if isinstance(clicks, ClickRows):
+        found += [clicks.item, clicks.search, clicks.position, *columns_of(clicks.keep)]
+    elif clicks is not None:
+        found.append(clicks.column)
+    return [column for column in found if column is not None]
+
+
+def _query_values(relation: Relation, query: Query) -> list[Value]:
+    """The query's id, text or terms.  Without an id there must be something to tell queries apart."""
+    values = [] if query.id is None else [word(relation, query.id, "query id")]
+    if query.text is not None:
+        name = value_name("query text")
+        missing = Check(is_blank(name), "query is missing", column=query.text)
+        values.append(Value(name, plain_text(relation, query.text), () if query.id else (missing,)))
+    elif query.terms is not None:
+        value = words(relation, query.terms, "query", "a query term")
+        missing = Check(f"len({value.name}) = 0", "query is missing", column=query.terms.column)
+        values.append(value if query.id else replace(value, checks=(*value.checks, missing)))
+    return values
+
+
+def _click_values(relation: Relation, clicks: ListColumn | ClickRows | None) -> list[Value]:
+    if clicks is None:
+        return []
+    if isinstance(clicks, ListColumn):
+        return [words(relation, clicks, "clicked items", "a clicked item")]
+    values = [word(relation, clicks.item, "item", required=False)]
+    if clicks.keep is not None:
+        values.append(kept(relation, clicks.keep, "click"))
+    if clicks.position is not None:
+        values.append(number(relation, clicks.position, "position"))
+    if clicks.search is not None:
+        name = value_name("search")
+        missing = Check(f"{name} IS NULL", "search id is missing", column=clicks.search)
+        values.append(Value(name, plain_text(relation, clicks.search), (missing,)))
+    return values
+
+
+def _event_values(log: SearchLog) -> dict[str, str]:
+    """SQL of a search, but for its clicks, from a row."""
+    query = log.query
+    text = value_name("query text") if query.text else sequence(value_name("query")) if query.terms else _NOTHING
+    return {
+        "user_id": value_name("user"),
+        "time": value_name("time"),
+        "query_id": value_name("query id") if query.id else _NOTHING,
+        "query_text": text,
+        "source": value_name("source") if log.source else _NOTHING,
+    }
+
+
+def _clicked(clicks: ListColumn | ClickRows | None) -> str:
+    """SQL of the items that a row says were clicked; NULL: none."""
+    if clicks is None:
+        return _NOTHING
+    if isinstance(clicks, ListColumn):
+        return sequence(value_name("clicked items"))
+    item = value_name("item")
+    return f"CASE WHEN {value_name('click')} THEN {item} END" if clicks.keep else item
+
+
+def _one_row_each(conversion: SQLConversion, log: SearchLog, deduplicate: bool, rows: CheckedRows) -> None:
+    values = {**_event_values(log), "clicked_items": _clicked(log.clicks), "click_times": _NOTHING}
+    conversion.engine.run(
+        f"CREATE VIEW {SEARCH_EVENTS} AS SELECT {'DISTINCT ' * deduplicate}{_named(values)}\nFROM {rows.kept}"
+    )
+
+
+def _group(conversion: SQLConversion, relation: Relation, log: SearchLog, deduplicate: bool, rows: CheckedRows) -> bool:
+    """Make one search of the rows of a user with one search id: the earliest time, and the clicks in their order.
+
+    Returns:
+        Whether a click is later than its search.
+    """
+    engine, counts, clicks = conversion.engine, rows.counts, log.clicks
+    assert isinstance(clicks, ClickRows)
+    values = {**_event_values(log), "search": value_name("search"), "item": value_name("item")}
+    values["clicked"] = _clicked(clicks)
+    values["position"] = value_name("position") if clicks.position else "CAST(NULL AS DOUBLE)"
+    same = ("query_id", "query_text", "source")
+    in_order = "ORDER BY position NULLS LAST, time, clicked"
+    engine.run(
+        f"CREATE TABLE search_groups AS SELECT user_id, search, min(time) AS time,\n"
+        f"  {', '.join(f'min({name}) AS {name}' for name in same)},\n"
+        f"  string_agg(clicked, ' ' {in_order}) AS clicked_items,\n"
+        f"  string_agg(seconds_text(time), ' ' {in_order}) FILTER (WHERE clicked IS NOT NULL) AS click_times,\n"
+        f"  coalesce(max(time) FILTER (WHERE clicked IS NOT NULL) > min(time), false) AS later_click,\n"
+        f"  count(*) AS all_rows, count(item) AS items, count(clicked) AS clicks,\n"
+        f"  {' OR '.join(f'coalesce(min({name}) <> max({name}), false)' for name in same)} AS differ\n"
+        f"FROM (SELECT {'DISTINCT ' * deduplicate}{_named(values)}\n"
+        f"  FROM {rows.kept})\n"
+        f"GROUP BY user_id, search"
+    )
+    engine.run(f"CREATE VIEW {SEARCH_EVENTS} AS SELECT {', '.join(_EVENT)} FROM search_groups WHERE NOT differ")
+    question = "coalesce(sum({}) FILTER (WHERE {}), 0)".format
+    totals = [question("all_rows", "true"), question("all_rows", "differ")]
+    totals += [question(column, "NOT differ") for column in ("all_rows", "items", "clicks")]
+    distinct, differing, shown, items, clicked = map(
+        int, engine.ask(f"SELECT {', '.join(totals)} FROM search_groups")[0]
+    )
+    move_out(counts, DUPLICATE, counts.rows_out - distinct)
+    if differing:
+        counts.rows_out -= differing
+        place = f"EXISTS (SELECT 1 FROM search_groups WHERE differ AND user_id = {value_name('user')} "
+        where = f"{REASON} IS NULL AND {place} AND search = {value_name('search')})"
+        reject_malformed(conversion, relation, rows.every, counts, where, DIFFERENT, differing)
+    account = conversion.count("items shown under searches")
+    account.rows_in, account.rows_out = shown, clicked
+    account.reject("no item", shown - items)
+    account.reject("not clicked", items - clicked)
+    return bool(engine.ask("SELECT coalesce(bool_or(later_click AND NOT differ), false) FROM search_groups")[0][0])
+
+
+def _write_queries(conversion: SQLConversion, query: Query) -> int:
+    """Write ``X.query``, if there is text or terms, and return the number of queries."""
+    engine = conversion.engine
+    if query.text is None and query.terms is None:
+        return int(engine.ask(f"SELECT count(DISTINCT query_id) FROM {SEARCH_EVENTS}")[0][0])
+    text, terms = "query_text", "query_text"
+    if query.text is not None:
+        engine.define("normalised", normalised, "VARCHAR")
+        engine.define("query_terms", query_terms, "VARCHAR[]")
+        text, terms = "normalised(query_text)", "array_to_string(query_terms(query_text), ' ')"
+    engine.run(
+        f"CREATE TABLE queries AS SELECT coalesce(query_id, left(md5({text}), {_QUERY_ID_DIGITS})) AS query_id,\n"
+        f"  query_text, nullif({terms}, '') AS terms\n"
+        f"FROM (SELECT DISTINCT query_id, query_text FROM {SEARCH_EVENTS})"
+    )
+    chosen = "(SELECT query_id, min(terms) AS terms FROM queries GROUP BY query_id)"
+    counts = conversion.count("texts of queries")
+    counts.rows_in = int(engine.ask("SELECT count(*) FROM queries")[0][0])
+    counts.rows_out = engine.write(
+        {"query_id:token": "query_id", "terms:token_seq": "terms"}, chosen, "query_id", conversion.path("query")
+    )
+    reason = "another text of the query" if query.id else "the same query after normalisation"
+    counts.reject(reason, counts.rows_in - counts.rows_out)
+    return counts.rows_out
+
+
+def _write_searches(conversion: SQLConversion, log: SearchLog, click_times: bool) -> int:
+    query_id, events = "query_id", SEARCH_EVENTS
+    if log.query.id is None:
+        query_id, events = "queries.query_id", f"{SEARCH_EVENTS} JOIN queries USING (query_text)"
+    columns = {"user_id:token": "user_id", "query_id:token": query_id, "timestamp:float": "seconds_text(time)"}
+    columns["clicked_items:token_seq"] = "clicked_items"
+    if click_times:
+        columns["click_times:float_seq"] = "click_times"
+    if log.source is not None:
+        columns["source:token"] = "source"
+    order = f"user_id, time, {query_id}, clicked_items, click_times, source"
+    return conversion.engine.write(columns, events, order, conversion.path("search"))
+
+
+def _named(values: dict[str, str]) -> str:
+    return ", ".join(f"{sql} AS {name}" for name, sql in values.items())

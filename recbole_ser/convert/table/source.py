@@ -1,0 +1,133 @@
+"""The files of a log as a relation of DuckDB whose rows know where they come from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recbole_ser.convert.engine import Engine, identifier, literal
+from recbole_ser.convert.table.spec import Files
+from recbole_ser.convert.table.text import FAULT, FILE, LINE, ROW, TEXT, csv_batches, csv_header, json_batches
+from recbole_ser.errors import DataError
+
+NOT_JSON = "the row is not valid JSON"
+NOT_OBJECT = "the row is not a JSON object"
+NO_TYPE = "nothing"
+VALUE_PREFIX = "_the_"
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Rows of files, in a relation of the engine.
+
+    Beside the columns of the files it has `FILE` (place of the file in ``files.paths``, from 0), `LINE` (1-based line
+    of a text file, row of a Parquet file), `FAULT` (why the row could not be read, else NULL) and `TEXT` (the beginning
+    of such a row).
+
+    Args:
+        name: of the relation.
+        files: where the rows come from.
+        types: DuckDB's type of each column that was asked for; ``JSON`` for values of JSON lines, `NO_TYPE` for Parquet
+            columns that have no value in any row.
+    """
+
+    name: str
+    files: Files
+    types: dict[str, str]
+
+
+def attach(engine: Engine, name: str, files: Files, columns: Sequence[str]) -> Relation:
+    """Have ``columns`` of ``files`` as the relation ``name``: a view of Parquet files, a table of text files' rows.
+
+    Raises:
+        DataError: a damaged file, or one without a column that is asked for.
+        UserError: a file that cannot be read.
+    """
+    columns = list(dict.fromkeys(columns))
+    empty: list[str] = []
+    if files.format == "parquet":
+        empty = _attach_parquet(engine, name, files, columns)
+    else:
+        _attach_text(engine, name, files, columns)
+    described = engine.ask(f"SELECT column_name, column_type FROM (DESCRIBE {name})")
+    types = {column: kind for column, kind in described if column in columns}
+    return Relation(name, files, types | dict.fromkeys(empty, NO_TYPE))
+
+
+def _attach_parquet(engine: Engine, name: str, files: Files, columns: list[str]) -> list[str]:
+    """Make the view, and return the columns that have no value in any row."""
+    first: dict[str, pa.DataType] = {}
+    for path in files.paths:
+        try:
+            schema = pq.read_schema(path)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(path, f"not a Parquet file, or a damaged one: {error}") from error
+        _require(path, columns, schema.names)
+        for column in columns:
+            kind = schema.field(column).type
+            if first.setdefault(column, kind) != kind:
+                problem = f"the type is {kind}, but {first[column]} in {files.paths[0].name}"
+                raise DataError(path, problem, column=column, hint="write the files with one type")
+    paths = "[" + ", ".join(literal(str(path)) for path in files.paths) + "]"
+    engine.run(
+        f"CREATE VIEW {name} AS SELECT list_position({paths}, filename) - 1 AS {FILE}, file_row_number + 1 AS {LINE},\n"
+        f"  CAST(NULL AS VARCHAR) AS {FAULT}, CAST(NULL AS VARCHAR) AS {TEXT}, {', '.join(map(identifier, columns))}\n"
+        f"FROM read_parquet({paths}, filename = true, file_row_number = true, hive_partitioning = false)"
+    )
+    return [column for column, kind in first.items() if pa.types.is_null(kind)]
+
+
+def _attach_text(engine: Engine, name: str, files: Files, columns: list[str]) -> None:
+    kind = "JSON" if files.format == "jsonl" else "VARCHAR"
+    meta = f"{FILE} INTEGER, {LINE} BIGINT, {FAULT} VARCHAR, {TEXT} VARCHAR"
+    engine.run(f"CREATE TABLE {name} ({meta}, {', '.join(f'{identifier(column)} {kind}' for column in columns)})")
+    engine.statements.append(f"-- {name} now gets the rows of its {files.format} files")
+    for number, path in enumerate(files.paths):
+        if files.format == "jsonl":
+            select = _select_json(number, columns)
+            batches = json_batches(path)
+        else:
+            _require(path, columns, csv_header(files, path))
+            select = f"SELECT {number}, {LINE}, {FAULT}, {TEXT}, {', '.join(map(identifier, columns))} FROM batch"
+            batches = csv_batches(files, path, columns)
+        for batch in batches:
+            engine.insert(name, select, batch)
+
+
+def _select_json(number: int, columns: list[str]) -> str:
+    """Take JSON lines apart; a line that is no object has its fault, and its beginning."""
+    values = ", ".join(f"json_extract(row, {literal(_pointer(column))})" for column in columns)
+    return (
+        f"SELECT {number}, {LINE}, fault, CASE WHEN fault IS NOT NULL THEN coalesce({TEXT}, left({ROW}, 80)) END,\n"
+        f"  {values}\n"
+        f"FROM (SELECT *, CASE WHEN fault IS NULL THEN {ROW} END AS row FROM (SELECT *,\n"
+        f"  CASE WHEN {FAULT} IS NOT NULL THEN {FAULT} WHEN NOT json_valid({ROW}) THEN {literal(NOT_JSON)}\n"
+        f"  WHEN json_type({ROW}) <> 'OBJECT' THEN {literal(NOT_OBJECT)} END AS fault FROM batch))"
+    )
+
+
+def _pointer(key: str) -> str:
+    """The JSON pointer (RFC 6901) to a key of the outermost object."""
+    return "/" + key.replace("~", "~0").replace("/", "~1")
+
+
+def _require(path: Path, columns: Sequence[str], present: Sequence[str]) -> None:
+    """Check that each of ``columns`` is there, once; SQL does not tell upper from lower case."""
+    folded = [name.casefold() for name in present]
+    for column in columns:
+        if column not in present:
+            nearest = difflib.get_close_matches(column, present, n=1)
+            hint = f"did you mean '{nearest[0]}'?" if nearest else f"it has {', '.join(present)}"
+            raise DataError(path, "the column is missing", column=column, line=1, hint=hint)
+        if folded.count(column.casefold()) > 1:
+            raise DataError(
+                path, "another column has this name, upper and lower case aside", column=column, line=1,
+                hint="rename one of them",
+            )  # fmt: skip
+        if column in (FILE, LINE, FAULT, TEXT) or column.startswith(VALUE_PREFIX):
+            raise DataError(path, "the converter needs this name itself", column=column, line=1, hint="rename it")

@@ -1,0 +1,151 @@
+"""Times in any unit, as nanoseconds since 1970 in 64-bit integers, and from there as seconds in text.
+
+Integers keep what doubles lose: a time of today in nanoseconds needs 61 bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from recbole_ser.convert.engine import Engine, identifier
+from recbole_ser.convert.table.columns import Check, Value, plain_text, value_name
+from recbole_ser.convert.table.source import Relation
+from recbole_ser.convert.table.spec import TimeColumn, Unit
+from recbole_ser.errors import DataError
+
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+SECOND = 10**9
+END = 7_258_118_400  # the year 2200 begins, in seconds
+_TYPED = "timestamp"
+# Below this many seconds (March 1973) a number tells no unit: it may be seconds, or a counter.
+_FIRST_TELLING = 10**8
+
+
+@dataclass(frozen=True)
+class Times:
+    """A column of times.
+
+    Args:
+        value: BIGINT, nanoseconds since 1970; NULL where the time is missing or unreadable.
+        unit: ``s``, ``ms``, ``us``, ``ns``, ``iso``, or ``timestamp`` where the column's type says it.
+        inferred: whether the unit was told by the values.
+    """
+
+    value: Value
+    unit: str
+    inferred: bool
+
+
+def read_times(engine: Engine, relation: Relation, column: TimeColumn) -> Times:
+    """How to read a column of times.
+
+    Without a declared unit every value is looked at: the unit is the one that puts most of them between March 1973
+    and 2200.  A time before that span is then as wrong as one behind it, for it may have another unit.
+
+    Raises:
+        DataError: the unit cannot be told, or the column's type and the declared unit exclude each other.
+    """
+    path, kind = relation.files.paths[0], relation.types[column.column]
+    if kind.startswith(("TIMESTAMP", "DATE")):
+        if column.unit not in (None, "iso"):
+            raise DataError(path, f"the type is {kind}, not a number: leave out the unit", column=column.column)
+        return _times(relation, column.column, _TYPED, False, _typed_nanoseconds(column.column, kind), 0)
+    if kind == "FLOAT":
+        hint = "write the column with 64 bits"
+        raise DataError(path, "32-bit floats step by 128 s at today's times", column=column.column, hint=hint)
+    unit = column.unit or _infer(engine, relation, column.column)
+    if unit == "iso":
+        text = plain_text(relation, column.column)
+        return _times(relation, column.column, unit, column.unit is None, _iso_nanoseconds(text), 0)
+    first = 0 if column.unit else _FIRST_TELLING
+    return _times(relation, column.column, unit, column.unit is None, _number(relation, column.column, unit), first)
+
+
+def describe_times(times: Times, first: int, last: int) -> dict[str, Any]:
+    """What the manifest says about a column of times; ``first`` and ``last`` in nanoseconds."""
+    return {"unit": times.unit, "inferred": times.inferred, "first": _date(first), "last": _date(last)}
+
+
+def _date(nanoseconds: int) -> str:
+    moment = datetime(1970, 1, 1) + timedelta(seconds=nanoseconds // 10**9)
+    return f"{moment.isoformat()}Z"
+
+
+def _times(relation: Relation, column: str, unit: str, inferred: bool, nanoseconds: str, first: int) -> Times:
+    """Times that lie between ``first``, in seconds, and 2200."""
+    name, text = value_name("time"), plain_text(relation, column)
+    checks = [Check(f"{text} IS NULL", "time is missing", column=column)]
+    if unit == "iso":
+        reason, hint = "time is not ISO 8601 text", "declare the unit of numbers: s, ms, us or ns"
+        checks.append(Check(f"{_iso_moment(text)} IS NULL", reason, text, column, hint))
+    elif unit != _TYPED:
+        reason, hint = "time is not a number", "ISO 8601 text has the unit iso"
+        checks.append(Check(f"TRY_CAST({text} AS DOUBLE) IS NULL", reason, text, column, hint))
+    since = "March 1973" if first else "1970"
+    how = "" if unit in ("iso", _TYPED) else f" in {unit}, as most times are" if inferred else f" in {unit}"
+    beyond = f"coalesce({name} NOT BETWEEN {first * SECOND} AND {END * SECOND - 1}, true)"
+    hint = "declare the unit if it is another one, or correct the time"
+    checks.append(Check(beyond, f"time is not between {since} and 2200{how}", text, column, hint))
+    return Times(Value(name, nanoseconds, tuple(checks)), unit, inferred)
+
+
+def _typed_nanoseconds(column: str, kind: str) -> str:
+    name = identifier(column)
+    if kind == "TIMESTAMP_NS":
+        return f"epoch_ns({name})"
+    return _scaled(f"epoch_us(CAST({name} AS TIMESTAMP))", "0")
+
+
+def _iso_moment(text: str) -> str:
+    """ISO 8601 text as a TIMESTAMPTZ without its fraction of a second, which may be finer than that type is.
+
+    Without a zone it is UTC.  (DuckDB 2 ignores the zone where text becomes a TIMESTAMP.)
+    """
+    return f"TRY_CAST(regexp_replace({text}, '(:[0-9]{{2}}:[0-9]{{2}})[.,][0-9]+', '\\1') AS TIMESTAMPTZ)"
+
+
+def _iso_nanoseconds(text: str) -> str:
+    fraction = f"CAST(rpad(regexp_extract({text}, ':[0-9]{{2}}:[0-9]{{2}}[.,]([0-9]+)', 1), 9, '0') AS BIGINT)"
+    return _scaled(f"epoch_us({_iso_moment(text)})", fraction)
+
+
+def _scaled(microseconds: str, fraction: str) -> str:
+    """Microseconds as nanoseconds and some more of them; NULL where 64 bits may not hold them."""
+    return f"CASE WHEN {microseconds} BETWEEN 0 AND {END * 10**6} THEN {microseconds} * 1000 + {fraction} END"
+
+
+def _number(relation: Relation, column: str, unit: str) -> str:
+    """Nanoseconds of a column of numbers, exact where a value has no more than nine decimals; NULL if far off."""
+    name, kind, factor = identifier(column), relation.types[column], SECOND // PER_SECOND[unit]
+    limit = END * PER_SECOND[unit]
+    if kind.endswith(("INT", "INTEGER")):
+        return f"CASE WHEN {name} BETWEEN 0 AND {limit} THEN TRY_CAST({name} AS BIGINT) * {factor} END"
+    exact = f"TRY_CAST({plain_text(relation, column)} AS DECIMAL(28, 9))"
+    nanoseconds = f"CASE WHEN {exact} BETWEEN 0 AND {limit} THEN TRY_CAST({exact} * {factor} AS BIGINT) END"
+    if kind != "DOUBLE":
+        return nanoseconds
+    whole = f"{name} = floor({name}) AND {name} BETWEEN 0 AND {limit}"
+    return f"CASE WHEN {whole} THEN TRY_CAST({name} AS BIGINT) * {factor} ELSE {nanoseconds} END"
+
+
+def _infer(engine: Engine, relation: Relation, column: str) -> Unit:
+    """The unit that most values have."""
+    text = plain_text(relation, column)
+    is_number = relation.types[column].endswith(("INT", "INTEGER", "DOUBLE"))
+    value = f"CAST({identifier(column)} AS DOUBLE)" if is_number else f"TRY_CAST({text} AS DOUBLE)"
+    spans = [
+        f"count(*) FILTER (WHERE {value} >= {_FIRST_TELLING * scale} AND {value} < {END * scale})"
+        for scale in PER_SECOND.values()
+    ]
+    iso = "0" if is_number else f"count({_iso_moment(text)})"
+    found = engine.ask(f"SELECT count(*), {', '.join(spans)}, {iso} FROM {relation.name} WHERE {text} IS NOT NULL")[0]
+    total, numbers = found[0], dict(zip([*PER_SECOND, "iso"], found[1:]))
+    unit = max(numbers, key=numbers.__getitem__)
+    if total and 2 * numbers[unit] <= total:
+        raise DataError(
+            relation.files.paths[0], "the unit of the times cannot be told from them", column=column,
+            hint="declare it: {column: ..., unit: s}, or ms, us, ns, iso",
+        )  # fmt: skip
+    return cast(Unit, unit)
