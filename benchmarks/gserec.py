@@ -24,7 +24,7 @@ from measure import cpu_seconds, in_own_process, machine, peak_memory_mib, print
 from plain_gserec import PlainGSERec
 from recbole.utils import InputType, ModelType
 
-from recbole_ser.config import package_folder, read_yaml
+from recbole_ser.config import package_folder
 from recbole_ser.data.atomic import Ragged
 from recbole_ser.data.codes import UserCodes
 from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_event_log
@@ -33,6 +33,7 @@ from recbole_ser.data.loader import EvalLoader, TrainLoader
 from recbole_ser.evaluation.ranking import rank_targets
 from recbole_ser.model.search_aware.gserec import GSERec
 from recbole_ser.train.optimization import build_adam
+from recbole_ser.yaml_values import read_yaml
 
 USERS, ACTIVE = (5_000, 75_258, 192_403), 5_000
 ITEMS, QUERIES, WORDS = 62_960, 700, 726

@@ -26,7 +26,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import InputType, ModelType
 from torch import Tensor
 
-from recbole_ser.config import package_folder, read_yaml
+from recbole_ser.config import package_folder
 from recbole_ser.data.atomic import Ragged
 from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_event_log
 from recbole_ser.data.instances import split_instances
@@ -35,6 +35,7 @@ from recbole_ser.data.planted import SyntheticLogs, generate
 from recbole_ser.data.synthetic import PRESETS
 from recbole_ser.model.search_aware.sesrec import SESRec
 from recbole_ser.train.optimization import build_adam
+from recbole_ser.yaml_values import read_yaml
 
 BATCH, NEGATIVES, LENGTH = 256, 4, 15
 CONFIG = {

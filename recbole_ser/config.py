@@ -16,6 +16,7 @@ from recbole.utils import InputType, ModelType
 from recbole_ser import compat
 from recbole_ser.errors import ConfigError
 from recbole_ser.registry import find_model
+from recbole_ser.yaml_values import Loader, parse_value, read_yaml
 
 _PACKAGE = Path(__file__).parent
 
@@ -24,44 +25,6 @@ def package_folder(name: str) -> Path:
     """The folder ``properties`` or ``dataset_atomic``: beside the package in a checkout, inside it in a wheel."""
     checkout = _PACKAGE.parent / name
     return checkout if (_PACKAGE.parent / "pyproject.toml").is_file() and checkout.is_dir() else _PACKAGE / name
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that also reads ``1e-3`` as a number, as RecBole's files write it."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def parse_value(text: str) -> Any:
-    """The value of ``text`` as YAML: number, truth value, null (``~``), list, mapping, else the text itself."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        return text
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        ConfigError: no such file, not YAML, or not a mapping; with the line where YAML knows it.
-    """
-    try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds no 'key: value' pairs")
-    return values
 
 
 def parse_arguments(arguments: list[str]) -> dict[str, Any]:
@@ -143,7 +106,7 @@ class SERConfig(Config):
         compat.set_numpy_aliases()
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
-        return _Loader
+        return Loader
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return {}

@@ -9,9 +9,10 @@ import pytest
 import yaml
 from recbole.config import Config
 
-from recbole_ser.config import SERConfig, package_folder, parse_arguments, parse_value, read_yaml
+from recbole_ser.config import SERConfig, package_folder, parse_arguments
 from recbole_ser.errors import ConfigError
 from recbole_ser.registry import MODELS, available_models, find_model
+from recbole_ser.yaml_values import parse_value, read_yaml
 
 
 def test_later_layers_win_and_mappings_are_merged(tmp_path: Path) -> None:

@@ -56,9 +56,8 @@ def _restore(config: SERConfig, settings: dict[str, Any]) -> None:
 def _blank_unknown_user(model: Any) -> None:
     """Zero the user of id 0, who stands for users that are not in the data.
 
-    Where a table of users is not told that 0 is padding, its vector is what it began with: random, never trained.
+    RecBole's sequential models that embed users do not know 0 as padding: its vector is random and never trained.
     """
-    for name in ("users", "user_embedding"):
-        table = getattr(model, name, None)
-        if isinstance(table, nn.Embedding):
-            table.weight.data[0] = 0.0
+    table = getattr(model, "user_embedding", None)
+    if isinstance(table, nn.Embedding):
+        table.weight.data[0] = 0.0

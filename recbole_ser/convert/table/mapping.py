@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import yaml
-
 from recbole_ser.convert.table.spec import (
     Attribute,
     AttributeTable,
@@ -28,6 +26,7 @@ from recbole_ser.convert.table.spec import (
     Unit,
 )
 from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.yaml_values import read_yaml
 
 _ENDINGS: dict[str, Format] = {
     ".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
@@ -45,14 +44,7 @@ def read_spec(path: str | Path) -> TableSpec:
         UserError: a file that is named is not there.
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    values = read_yaml(path)
     try:
         return parse_spec(values, path.parent)
     except ConfigError as error:
