@@ -9,7 +9,7 @@ import platform
 
 from recbole_ser.compat import known_incompatibilities
 
-PACKAGES = ("recbole_ser", "recbole", "torch", "numpy", "scipy", "pandas", "pyarrow", "ray", "setuptools")
+PACKAGES = ("recbole_ser", "recbole", "torch", "numpy", "scipy", "pandas", "pyarrow", "duckdb", "ray", "setuptools")
 
 
 def installed_versions() -> dict[str, str | None]:
