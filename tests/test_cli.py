@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import write_toy
 
-from recbole_ser.cli import main
+from recbole_ser.cli import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,6 +47,30 @@ def test_wrong_input_is_one_line_and_exit_status_2(
     assert error.startswith("error: ") and complaint in error
 
 
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("validate nowhere", "there is no data set 'nowhere'"),
+        ("describe nowhere", "there is no data set 'nowhere'"),
+        ("recommend nowhere --all", "nowhere: not the folder of a run"),
+        ("recommend nowhere", "nobody is asked for"),
+        ("convert table --out X", "give --spec FILE, or --interactions FILE"),
+        ("convert table --spec none.yaml --out X", "none.yaml: cannot be read"),
+        ("convert kuaisar --logs nowhere --out X", "nowhere holds no rec_inter.csv"),
+        ("convert qilin --tables nowhere --out X", "nowhere holds neither recommendation_train.parquet"),
+        ("convert trivago --log none.csv --out X", "none.csv: there is no such file"),
+    ],
+)
+def test_wrong_input_of_other_commands(
+    command: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command.split()) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("error: ") and complaint in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_malformed_file_is_named_with_its_line(tmp_path: Path) -> None:
     base = write_toy(tmp_path)
     with (base / "toy.search").open("a") as handle:
@@ -71,10 +95,10 @@ def test_doctor_prints_versions_and_devices(capsys: pytest.CaptureFixture[str]) 
     assert status == (1 if "problem:" in text else 0)
 
 
-@pytest.mark.parametrize("command", [["--help"], ["convert", "amazon", "--help"], ["synthesize", "--help"]])
-def test_help_of_every_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", ["", "convert", *COMMANDS])
+def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(command)
+        main([*command.split(), "--help"])
     assert stop.value.code == 0 and "usage: recbole-ser" in capsys.readouterr().out
 
 
