@@ -81,7 +81,8 @@ def _course(axes: Any, statistics: Statistics) -> None:
     for counts, label, colour in ((course.interactions, "interactions", _REC), (course.searches, "searches", _SEARCH)):
         axes.stairs(counts, edges, label=label, color=colour)
     axes.set(xlabel="time from the first event" + ("" if course.unit is None else ", days"), ylabel="events")
-    axes.legend(frameon=False)
+    axes.set_ylim(top=1.25 * max(*course.interactions, *course.searches))  # room for the legend
+    axes.legend(frameon=False, ncols=2)
 
 
 def _before_targets(axes: Any, statistics: Statistics) -> None:
@@ -92,6 +93,7 @@ def _before_targets(axes: Any, statistics: Statistics) -> None:
         axes.step(lengths.values, share, where="post", label=kind, color=colour)
     axes.set(xlabel="at most this many before a test target", ylabel="share of test targets", ylim=(0, 1.02))
     axes.set_xscale("symlog")
+    axes.set_xlim(left=0)
     axes.legend(frameon=False)
 
 
