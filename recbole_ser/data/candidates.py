@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recbole_ser.data.histories import EventLog
+from recbole_ser.data.keys import distinct
 from recbole_ser.errors import DataError
 
 
@@ -88,7 +89,7 @@ def _known_pairs(log: EventLog, target_num: int) -> np.ndarray:
     clicked = log.clicks.numpy() < target_num
     users = np.concatenate([log.users.numpy(), click_users[clicked]])
     items = np.concatenate([log.items.numpy(), log.clicks.numpy()[clicked]])
-    return np.unique(users.astype(np.int64) * target_num + items)
+    return distinct(users.astype(np.int64) * target_num + items)
 
 
 def _repeated(table: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_ser.data.atomic import Ragged, read_atomic, read_header
+from recbole_ser.data.keys import distinct
 from recbole_ser.data.timed_dataset import TimedDataset
 from recbole_ser.data.vocabulary import TokenColumn, token_column
 from recbole_ser.errors import ConfigError
@@ -134,7 +135,7 @@ def _seen_lately(
     if not len(pair):
         return np.zeros(0, dtype=bool)
     wanted, number = np.unique(pair, return_inverse=True)
-    moments = np.unique(np.concatenate([dataset.item_times, dataset.search_times]))
+    moments = distinct(np.concatenate([dataset.item_times, dataset.search_times]))
     keys = np.sort(_keys_of_interactions(dataset, categories, count, wanted, moments))
     now = dataset.search_times[search]
     place = np.searchsorted(keys, number * len(moments) + np.searchsorted(moments, now)) - 1  # the last one before

@@ -24,6 +24,7 @@ from torch import Tensor
 from recbole_ser.config import SERConfig
 from recbole_ser.data.instances import split_instances
 from recbole_ser.data.interests import Interests, count_interests
+from recbole_ser.data.keys import distinct
 from recbole_ser.data.time_unit import DAY, UNITS, unit_of
 from recbole_ser.data.timed_dataset import TimedDataset
 
@@ -212,20 +213,20 @@ class _Events:
     @cached_property
     def pairs(self) -> np.ndarray:
         """The distinct (user, item) of interactions, rising."""
-        return np.unique(self.users * self.item_num + self.items)
+        return distinct(self.users * self.item_num + self.items)
 
 
 def _ties(events: _Events) -> dict[str, float | None]:
     keys, search_keys = events.keys
     within, search_within = _repeated(keys), _repeated(search_keys)
     between, search_between = np.isin(keys, search_keys), np.isin(search_keys, keys)
-    tied = np.unique(np.concatenate([events.users[within | between], events.search_users[search_within]]))
+    tied = distinct(np.concatenate([events.users[within | between], events.search_users[search_within]]))
     return {
         "interactions, within their log": _share(within),
         "searches, within their log": _share(search_within),
         "interactions, with a search": _share(between),
         "searches, with an interaction": _share(search_between),
-        "users with any tie": len(tied) / len(np.unique(events.users)),
+        "users with any tie": len(tied) / len(distinct(events.users)),
     }
 
 
