@@ -193,7 +193,7 @@ def _index(texts: np.ndarray) -> pd.Index:
 
 
 def _split(column: Tokens) -> tuple[np.ndarray, np.ndarray, Ragged]:
-    return split_sequences(pd.Series(pd.Categorical.from_codes(column.codes, column.texts)))
+    return split_sequences(pd.Series(pd.Categorical.from_codes(column.codes, _index(column.texts))))
 
 
 def _owner(lists: Ragged) -> np.ndarray:
