@@ -171,6 +171,19 @@ def test_times_are_read_wherever_clicks_are(tmp_path: Path) -> None:
     assert load(tmp_path, load_col=columns).log.interactions_until_click is None
 
 
+def test_another_separator_of_lists(tmp_path: Path) -> None:
+    inter, searches = random_logs(3)
+    base = write(tmp_path, inter, searches)
+    batch = load(tmp_path).history_reader().read(torch.arange(len(inter)))
+    path = base / "toy.search"
+    path.write_text(path.read_text().replace(" ", ";"))
+    other = load(tmp_path, seq_separator=";").history_reader().read(torch.arange(len(inter)))
+    assert all(torch.equal(batch[name], other[name]) for name in batch)
+    path.write_text(path.read_text().rstrip("\n") + "\nu1\tq\t3\ti1;i2\t5;x\n")
+    with pytest.raises(DataError, match="'x' is not a number"):
+        load(tmp_path, seq_separator=";")
+
+
 @pytest.mark.parametrize(
     ("clicks", "times", "problem"),
     [

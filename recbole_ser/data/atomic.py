@@ -108,7 +108,12 @@ def read_header(path: str | Path, separator: str = "\t") -> list[Column]:
 
 
 def read_atomic(
-    path: str | Path, columns: Iterable[Column], separator: str = "\t", *, required: Iterable[str] = ()
+    path: str | Path,
+    columns: Iterable[Column],
+    separator: str = "\t",
+    *,
+    seq_separator: str = " ",
+    required: Iterable[str] = (),
 ) -> pd.DataFrame:
     """Read ``columns`` of an atomic file.
 
@@ -125,10 +130,11 @@ def read_atomic(
     columns, required = list(columns), set(required)
     try:
         frame = _read(path, columns, separator)
+        _check_number_lists(frame, columns, seq_separator)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise _first_fault(path, columns, required, separator, str(error)) from error
+        raise _first_fault(path, columns, required, separator, seq_separator, str(error)) from error
     if _has_stray_bytes(path) or any(_is_wrong(frame[c.name], c.name in required) for c in columns):
-        raise _first_fault(path, columns, required, separator, "an entry is missing or not finite")
+        raise _first_fault(path, columns, required, separator, seq_separator, "an entry is missing or not finite")
     return frame
 
 
@@ -178,11 +184,15 @@ def _read(path: str | Path, columns: list[Column], separator: str) -> pd.DataFra
             column_types=kinds, include_columns=list(kinds), null_values=[""], strings_can_be_null=True
         ),
     )
-    frame = pd.DataFrame({c.name: _to_pandas(table.column(c.label)) for c in columns})
+    return pd.DataFrame({c.name: _to_pandas(table.column(c.label)) for c in columns})
+
+
+def _check_number_lists(frame: pd.DataFrame, columns: list[Column], separator: str) -> None:
     for column in columns:
-        if column.type == "float_seq" and not np.isfinite(split_numbers(frame[column.name])[1].values).all():
-            raise pa.ArrowInvalid("a number is not finite")
-    return frame
+        if column.type == "float_seq":
+            _, lists = split_numbers(frame[column.name], separator)
+            if not np.isfinite(lists.values).all():
+                raise pa.ArrowInvalid("a number is not finite")
 
 
 def _numbers(texts: pa.ChunkedArray) -> np.ndarray:
@@ -228,7 +238,7 @@ def _is_wrong(values: pd.Series, required: bool) -> bool:
 
 
 def _first_fault(
-    path: str | Path, columns: list[Column], required: set[str], separator: str, otherwise: str
+    path: str | Path, columns: list[Column], required: set[str], separator: str, seq_separator: str, otherwise: str
 ) -> DataError:
     """Read line by line what the fast reader refused, and name the first line that is wrong."""
     header = read_header(path, separator)
@@ -247,7 +257,7 @@ def _first_fault(
                 found = f"{len(entries)} columns where the header has {len(header)} columns"
                 return DataError(path, found, line=number)
             for place, column in wanted:
-                if problem := _entry_fault(entries[place], column.type, column.name in required):
+                if problem := _entry_fault(entries[place], column.type, column.name in required, seq_separator):
                     return DataError(path, problem, line=number, column=column.name)
     return DataError(path, otherwise)
 
@@ -272,11 +282,12 @@ def _byte_fault(raw: bytes) -> tuple[str, str] | None:
     return None
 
 
-def _entry_fault(entry: str, kind: str, required: bool) -> str | None:
+def _entry_fault(entry: str, kind: str, required: bool, seq_separator: str) -> str | None:
     if not entry:
         return "the value is missing" if required else None
     if kind == "float_seq":
-        return next(filter(None, (_entry_fault(part, "float", True) for part in entry.split(" ") if part)), None)
+        parts = filter(None, entry.split(seq_separator))
+        return next(filter(None, (_entry_fault(part, "float", True, seq_separator) for part in parts)), None)
     if kind != "float":
         return None
     if not _FLOAT.fullmatch(entry):

@@ -90,7 +90,9 @@ class AtomicDataset(Dataset):
             self._register(column, source, filepath)
         self.file_hashes[Path(filepath).name] = sha256(filepath)
         keys = [column.name for column in wanted if column.name in self._keys]
-        frame = atomic.read_atomic(filepath, wanted, self.config["field_separator"], required=keys)
+        frame = atomic.read_atomic(
+            filepath, wanted, self.config["field_separator"], seq_separator=self.config["seq_separator"], required=keys
+        )
         if source in _LISTINGS:
             _check_listed_once(frame[keys[0]], filepath)
         if self.click_times_field in frame:
