@@ -211,7 +211,7 @@ class AtomicDataset(Dataset):
         if not len(self.inter_feat):
             raise DataError(f"{self.dataset_path}/{self.dataset_name}.inter", "no interaction is left after filtering")
         for name in self.feat_name_list:
-            getattr(self, name).reset_index(drop=True, inplace=True)
+            setattr(self, name, getattr(self, name).reset_index(drop=True))
 
     def _normalize(self) -> None:
         if self.config["normalize_all"] or self.time_field in (self.config["normalize_field"] or []):
