@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from recbole_ser.data.atomic import NO_NUMBER, NUMBER, Ragged, split_sequences
+from recbole_ser.data.atomic import Ragged, split_sequences
 from recbole_ser.data.instances import MINIMUM_TARGETS
-from recbole_ser.validation.reading import Table, Tokens
+from recbole_ser.validation.reading import Table, Tokens, is_no_number, is_number
 from recbole_ser.validation.rules import Findings
 from recbole_ser.validation.times import check_times
 
-_NUMBER, _NO_NUMBER = re.compile(NUMBER), re.compile(NO_NUMBER)
 _PADDING = "[PAD]"
 _KEYS = ("user_id", "item_id", "query_id")
 _FEW = 20  # fewer clicks say nothing
@@ -128,11 +128,12 @@ def _check_searches(contents: Contents, search: Table, findings: Findings) -> No
 
 
 def _check_click_times(contents: Contents, search: Table, findings: Findings) -> None:
-    texts, rows, lists = _split(search.tokens[_CLICK_TIMES])
-    is_number = np.array([bool(_NUMBER.fullmatch(text)) for text in texts], bool)
-    is_named = np.array([bool(_NO_NUMBER.fullmatch(text)) for text in texts], bool)
-    infinite = is_named | np.array([number and np.isinf(float(text)) for text, number in zip(texts, is_number)], bool)
-    for rule, wrong in (("not-a-number", ~is_number & ~is_named), ("not-finite", infinite)):
+    tokens, rows, lists = _split(search.tokens[_CLICK_TIMES])
+    texts = pa.array(tokens, pa.string())
+    numbers, named = is_number(texts), is_no_number(texts).to_numpy(False)
+    values = pc.cast(pc.if_else(numbers, texts, pa.scalar(None, pa.string())), pa.float64()).to_numpy(False)
+    strange = ~numbers.to_numpy(False) & ~named
+    for rule, wrong in (("not-a-number", strange), ("not-finite", named | np.isinf(values))):
         faulty = np.append(np.bincount(_owner(lists)[wrong[lists.values]], minlength=len(lists.starts) - 1) > 0, False)
         _report(rule, search, _CLICK_TIMES, faulty[rows], findings)
     _, clicked, clicks = contents.clicks

@@ -17,7 +17,6 @@ from recbole_ser.validation.rules import Findings
 
 BLOCK = 1 << 24  # bytes, as the loader's: it refuses longer lines
 
-_NUMBER, _NO_NUMBER = f"^{NUMBER}$", f"^{NO_NUMBER}$"
 _MISSING = r"^[+-]?(?i:nan)$"
 
 
@@ -215,8 +214,8 @@ class _Reader:
 
     def _readable(self, texts: pa.Array, column: str, lines: np.ndarray, required: bool) -> pa.Array:
         """``texts`` without what is no number; NaN is as good as empty where empty is allowed."""
-        known = pc.fill_null(pc.match_substring_regex(texts, _NUMBER), True)
-        named = pc.match_substring_regex(texts, _NO_NUMBER)
+        known = pc.fill_null(is_number(texts), True)
+        named = is_no_number(texts)
         wrong = pc.and_not(pc.invert(known), pc.fill_null(named, False))
         self._report("not-a-number", texts, wrong.to_numpy(False), column, lines)
         infinite = named if required else pc.and_not(named, pc.match_substring_regex(texts, _MISSING))
@@ -226,6 +225,16 @@ class _Reader:
     def _report(self, rule: str, texts: pa.Array, wrong: np.ndarray, column: str, lines: np.ndarray) -> None:
         rows = np.flatnonzero(wrong)
         self.findings.add_rows(rule, self.file, lines[rows], column, lambda place: texts[int(rows[place])])
+
+
+def is_number(texts: pa.Array) -> pa.Array:
+    """Which texts are written like a number."""
+    return pc.match_substring_regex(texts, f"^{NUMBER}$")
+
+
+def is_no_number(texts: pa.Array) -> pa.Array:
+    """Which texts stand for infinity or for no number."""
+    return pc.match_substring_regex(texts, f"^{NO_NUMBER}$")
 
 
 def _looks_right(block: bytes) -> bool:
