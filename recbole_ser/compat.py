@@ -73,19 +73,14 @@ def tensorboard_in(folder: str | Path) -> Iterator[None]:
         trainer.get_tensorboard = original
 
 
-@contextmanager
-def keep_visible_devices() -> Iterator[None]:
+def visible_devices(gpu_id: object) -> object:
     """Symptom: a process that was given GPU 3 trains on GPU 0.
 
-    Cause: ``Config._init_device`` overwrites ``CUDA_VISIBLE_DEVICES`` with ``gpu_id``.  Versions: RecBole 1.2.1.
-    Report: RUCAIBox/RecBole#1990.  Inside this block a value that was there before is put back at the end.
+    Cause: ``Config._init_device`` overwrites ``CUDA_VISIBLE_DEVICES`` with ``gpu_id`` and then lets CUDA read it.
+    Versions: RecBole 1.2.1.  Report: RUCAIBox/RecBole#1990.  What this returns is the ``gpu_id`` that changes nothing:
+    the variable's value, where it is set.
     """
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = before
+    return os.environ.get("CUDA_VISIBLE_DEVICES", gpu_id)
 
 
 @contextmanager

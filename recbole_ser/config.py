@@ -77,8 +77,7 @@ class SERConfig(Config):
     ) -> None:
         self.origin: dict[str, str] = {}
         try:
-            with compat.keep_visible_devices():
-                super().__init__(model, dataset, config_file_list, config_dict)
+            super().__init__(model, dataset, config_file_list, config_dict)
         except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
             raise ConfigError(str(error)) from error
 
@@ -104,6 +103,10 @@ class SERConfig(Config):
 
     def compatibility_settings(self) -> None:
         compat.set_numpy_aliases()
+
+    def _init_device(self) -> None:
+        self.final_config_dict["gpu_id"] = compat.visible_devices(self.final_config_dict["gpu_id"])
+        super()._init_device()
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
         return Loader

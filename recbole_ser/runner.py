@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from recbole.utils import init_seed
 from recbole_ser.codes.stage import ensure_codes
 from recbole_ser.config import SERConfig, package_folder
 from recbole_ser.convert.prepare import ensure_dataset
+from recbole_ser.data.candidates import CandidateTable
 from recbole_ser.data.dataset import SERDataset
-from recbole_ser.data.loader import EvalLoader, TrainLoader
+from recbole_ser.data.loader import EvalLoader, TrainLoader, candidate_table
 from recbole_ser.evaluation.report import RunResult, final_table
 from recbole_ser.train.log import log_to
 from recbole_ser.train.run_folder import RunFolder
@@ -62,29 +65,73 @@ def resume(path: str | Path, *, callback: Callable[[int, dict[str, float]], None
     return _run(config, RunFolder.start(path, resume=True), callback)
 
 
-def _run(config: SERConfig, folder: RunFolder, callback: Callable[[int, dict[str, float]], None] | None) -> RunResult:
+@dataclass(frozen=True)
+class Prepared:
+    """What all runs under one protocol share, whatever their model's settings.
+
+    Args:
+        dataset: the events and instances, under the configuration of one run.
+        candidates: the lists that are ranked, by split; empty where the whole catalogue is.
+        codes: the hash and origin of the users' codes, where the model reads them.
+    """
+
+    dataset: SERDataset
+    candidates: dict[str, CandidateTable]
+    codes: dict[str, str] | None
+
+    def under(self, config: SERConfig) -> Prepared:
+        """The same for a run with another configuration of the same data and protocol; nothing is copied."""
+        dataset = copy.copy(self.dataset)
+        dataset.config = config
+        return replace(self, dataset=dataset)
+
+    def targets(self, phase: str) -> EvalLoader:
+        """The targets of ``valid`` or ``test`` with what is ranked for each."""
+        return EvalLoader(self.dataset.config, self.dataset, phase, self.candidates.get(phase))
+
+
+def prepare(config: SERConfig) -> Prepared:
+    """Load the data set at ``data_path``, draw the candidates, and have the codes, where the model reads them.
+
+    Raises:
+        UserError: see ``SERDataset``, ``build_candidates`` and ``ensure_codes``.
+    """
+    dataset = SERDataset(config)
+    counts = ", ".join(f"{count:,} {name}" for name, count in dataset.summary().items())
+    logging.getLogger().info(f"{config['dataset']}: {counts}")
+    tables = {phase: candidate_table(config, dataset, phase) for phase in ("valid", "test")}
+    candidates = {phase: table for phase, table in tables.items() if table is not None}
+    return Prepared(dataset, candidates, ensure_codes(config, dataset) if reads_codes(config) else None)
+
+
+def enter(folder: RunFolder, config: SERConfig) -> None:
+    """Let ``folder`` be where the run of ``config`` writes, and say in it what is run."""
     if config["num_threads"]:
         torch.set_num_threads(config["num_threads"])
     config["run_dir"] = config["checkpoint_dir"] = str(folder.path)
+    folder.write_config(config.resolved(), config.arguments())
+    folder.write_environment(config["device"])
+
+
+def build_trainer(config: SERConfig, folder: RunFolder, prepared: Prepared) -> SERTrainer:
+    """A trainer of a new model, which depends on the seed and the configuration alone."""
+    hashes = {phase: table.hash for phase, table in prepared.candidates.items()}
+    dataset, protocol = prepared.dataset, config["eval_args"]["mode"]["test"]
+    folder.write_data(dataset.data_hash, protocol, hashes, dataset.summary(), prepared.codes)
+    init_seed(config["seed"], config["reproducibility"])
+    return SERTrainer(config, config.model_class(config, dataset).to(config["device"]))
+
+
+def _run(config: SERConfig, folder: RunFolder, callback: Callable[[int, dict[str, float]], None] | None) -> RunResult:
     with log_to(folder.log, config["state"]):
-        log = logging.getLogger()
         locate_data(config)
-        folder.write_config(config.resolved(), config.arguments())
-        folder.write_environment(config["device"])
-
-        init_seed(config["seed"], config["reproducibility"])
-        dataset = SERDataset(config)
-        log.info(f"{config['dataset']}: " + ", ".join(f"{count:,} {name}" for name, count in dataset.summary().items()))
-        train, valid, test = TrainLoader(config, dataset), *(EvalLoader(config, dataset, p) for p in ("valid", "test"))
-        candidates = {part.phase: part.candidates.hash for part in (valid, test) if part.candidates is not None}
-        codes = ensure_codes(config, dataset) if reads_codes(config) else None
-        protocol = config["eval_args"]["mode"]["test"]
-        folder.write_data(dataset.data_hash, protocol, candidates, dataset.summary(), codes)
-
-        trainer = SERTrainer(config, config.model_class(config, train.dataset).to(config["device"]))
+        enter(folder, config)
+        prepared = prepare(config)
+        trainer = build_trainer(config, folder, prepared)
         trainer.resume_checkpoint()
-        trainer.fit(train, valid, show_progress=config["show_progress"], callback_fn=callback)
-        result = trainer.test(test, show_progress=config["show_progress"])
+        progress = config["show_progress"]
+        trainer.fit(TrainLoader(config, prepared.dataset), prepared.targets("valid"), True, progress, callback)
+        result = trainer.test(prepared.targets("test"), show_progress=progress)
     print(final_table(result, folder.path))
     return result
 

@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import recbole.trainer.trainer as recbole_trainer
+import torch
 
 from recbole_ser import compat
+from recbole_ser.config import SERConfig
 
 
 def test_numpy_aliases_are_set_and_existing_names_kept() -> None:
@@ -53,11 +55,14 @@ def test_importing_recboles_models_leaves_anomaly_detection_off() -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 
 
-def test_visible_devices_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
-    with compat.keep_visible_devices():
-        os.environ["CUDA_VISIBLE_DEVICES"] = "0"
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "2"
+def test_a_process_keeps_the_devices_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(seen.append(os.environ["CUDA_VISIBLE_DEVICES"])))
+    config = SERConfig("SASRec", "ser-sample", None, {"gpu_id": "0"})
+    assert set(seen) == {"3"} and os.environ["CUDA_VISIBLE_DEVICES"] == "3" and config["gpu_id"] == "3"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert SERConfig("SASRec", "ser-sample", None, {"gpu_id": "1"})["gpu_id"] == "1"
 
 
 OLD = {"recbole": "1.2.1", "ray": "2.6.3", "setuptools": "81.0.0", "numpy": "1.26.4", "pyarrow": "25.0.1"}

@@ -150,26 +150,23 @@ class TrainLoader:
 class EvalLoader:
     """The targets of one split with what is ranked for each.
 
+    Args:
+        candidates: the table of this split, where it has been drawn already.
+
     Attributes:
         rows: number of targets.
         candidates: their lists; ``None`` where the whole catalogue is ranked.
         catalogue: int64, the items ranked then: those with at least one interaction.
     """
 
-    def __init__(self, config: Any, dataset: SERDataset, phase: str) -> None:
+    def __init__(self, config: Any, dataset: SERDataset, phase: str, candidates: CandidateTable | None = None) -> None:
         self.dataset, self.phase = dataset, phase
         self.positions = getattr(dataset.split, phase)
         self.rows = len(self.positions)
         self.batch_size = config["eval_batch_size"]
         self.reader = dataset.history_reader()
         self.catalogue = torch.arange(1, dataset.target_num)
-        distribution, negatives = config.candidate_mode(phase)
-        self.candidates: CandidateTable | None = None
-        if distribution != "full":
-            seed = [config["candidate_seed"], {"valid": 0, "test": 1}[phase]]
-            self.candidates = build_candidates(
-                dataset.log, self.positions, dataset.target_num, negatives, distribution, seed
-            )
+        self.candidates = candidate_table(config, dataset, phase) if candidates is None else candidates
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
@@ -186,6 +183,16 @@ class EvalLoader:
     def user_tokens(self) -> np.ndarray:
         """The raw user id of each row."""
         return self.dataset.id2token(self.dataset.uid_field, self.dataset.log.users[self.positions].numpy())
+
+
+def candidate_table(config: Any, dataset: SERDataset, phase: str) -> CandidateTable | None:
+    """The candidates of a split, drawn from (data, protocol, seed); ``None`` where the whole catalogue is ranked."""
+    distribution, negatives = config.candidate_mode(phase)
+    if distribution == "full":
+        return None
+    seed = [config["candidate_seed"], {"valid": 0, "test": 1}[phase]]
+    targets = getattr(dataset.split, phase)
+    return build_candidates(dataset.log, targets, dataset.target_num, negatives, distribution, seed)
 
 
 def instances(dataset: SERDataset, positions: Tensor, reader: Any) -> dict[str, Tensor]:
