@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.  Returns 0, or 2 where the user's input is wrong, which it says on standard error."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        if argv[:1] in (["run"], ["codes"]):
-            return {"run": _run, "codes": _codes}[argv[0]](argv[1:])
+        if argv and argv[0] in _CONFIGURED:
+            return _CONFIGURED[argv[0]](argv[1:])
         arguments = _parser().parse_args(argv)
         return arguments.run(arguments)
     except UserError as error:
@@ -96,6 +96,22 @@ def _codes(argv: list[str]) -> int:
     return 0
 
 
+def _tune(argv: list[str]) -> int:
+    from recbole_ser.config import parse_arguments
+    from recbole_ser.tune.command import HELP, run_sweep
+
+    if not argv or {"-h", "--help"} & set(argv):
+        print(HELP)
+        return 0
+    values = parse_arguments(argv)
+    run_sweep(values, _paths(values))
+    return 0
+
+
+# Commands that take every key of the configuration as --key=value, which argparse cannot.
+_CONFIGURED = {"run": _run, "codes": _codes, "tune": _tune}
+
+
 def _paths(values: dict[str, Any]) -> list[str] | None:
     files = values.pop("config_files", None)
     return files.split() if isinstance(files, str) else files
@@ -118,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"recbole-ser {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     commands.add_parser("run", help="train and evaluate a model", add_help=False)
+    commands.add_parser("tune", help="try many configurations of a model, and test the best", add_help=False)
     commands.add_parser("codes", help="give users the codes that GSERec reads", add_help=False)
     groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}
     for name, (module, help_text) in COMMANDS.items():

@@ -64,9 +64,15 @@ class SERConfig(Config):
         config_file_list: YAML files of the user.
         config_dict: typed values of the user (strings stay strings).
 
+    Attributes:
+        origin: the layer that each key's value comes from.
+        model_keys: the keys of the model's own YAML file or ``default_config``.
+
     Raises:
         ConfigError: an unknown model or key (the message names the nearest known one) or a value RecBole refuses.
     """
+
+    model_keys: set[str]
 
     def __init__(
         self,
@@ -136,6 +142,7 @@ class SERConfig(Config):
     def _load_internal_config_dict(self, model: str, model_class: type[AbstractRecommender], dataset: str) -> None:
         theirs, ours = compat.recbole_properties(), package_folder("properties")
         by_the_user, self.origin = self.origin, {}
+        self.model_keys = set(getattr(model_class, "default_config", {}))
         self.internal_config_dict: dict[str, Any] = {"MODEL_TYPE": model_class.type}
         is_theirs = any(base.__name__ == model and base.__module__.startswith("recbole.") for base in model_class.mro())
         for folder, file in [
@@ -149,6 +156,7 @@ class SERConfig(Config):
             if (folder / file).is_file():
                 owner = "recbole/properties" if folder == theirs else "properties"
                 values = read_yaml(folder / file)
+                self.model_keys |= set(values) if file.startswith("model/") else set()
                 values.update(values.pop("models", {}).get(model, {}))  # what a data set's file says of one model
                 self._overlay(self.internal_config_dict, values, f"{owner}/{file}")
         defaults = getattr(model_class, "default_config", {})

@@ -90,8 +90,11 @@ class Prepared:
         return EvalLoader(self.dataset.config, self.dataset, phase, self.candidates.get(phase))
 
 
-def prepare(config: SERConfig) -> Prepared:
+def prepare(config: SERConfig, with_codes: bool = True) -> Prepared:
     """Load the data set at ``data_path``, draw the candidates, and have the codes, where the model reads them.
+
+    Args:
+        with_codes: false where the codes are seen to elsewhere.
 
     Raises:
         UserError: see ``SERDataset``, ``build_candidates`` and ``ensure_codes``.
@@ -101,7 +104,8 @@ def prepare(config: SERConfig) -> Prepared:
     logging.getLogger().info(f"{config['dataset']}: {counts}")
     tables = {phase: candidate_table(config, dataset, phase) for phase in ("valid", "test")}
     candidates = {phase: table for phase, table in tables.items() if table is not None}
-    return Prepared(dataset, candidates, ensure_codes(config, dataset) if reads_codes(config) else None)
+    codes = ensure_codes(config, dataset) if with_codes and reads_codes(config) else None
+    return Prepared(dataset, candidates, codes)
 
 
 def enter(folder: RunFolder, config: SERConfig) -> None:

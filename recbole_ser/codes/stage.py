@@ -16,7 +16,7 @@ from recbole_ser.codes.rqvae import fit_codes
 from recbole_ser.codes.summaries import create_summariser
 from recbole_ser.codes.vectors import create_encoder, encode_sides
 from recbole_ser.config import SERConfig
-from recbole_ser.data.codes import read_manifest, write_codes
+from recbole_ser.data.codes import UserCodes, read_manifest, write_codes
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import ConfigError
 
@@ -43,10 +43,14 @@ def ensure_codes(config: SERConfig, dataset: SERDataset) -> dict[str, str]:
         build_codes(dataset, config["codes"], path, config["show_progress"])
     else:
         _refuse_other_settings(path, config.external_config_dict.get("codes") or {})
-    codes = dataset.user_codes
-    backends = {name: codes.origin[name]["backend"] for name in ("summaries", "vectors")}
-    _log.info(f"codes: {path}, from {' and '.join(f'{name} by {value}' for name, value in backends.items())}")
-    return {"hash": codes.hash, **backends}
+    made_by = describe_codes(dataset.user_codes)
+    _log.info(f"codes: {path}, from summaries by {made_by['summaries']} and vectors by {made_by['vectors']}")
+    return made_by
+
+
+def describe_codes(codes: UserCodes) -> dict[str, str]:
+    """What a result says of the codes it came from: the ``hash`` of their file, and the back-ends."""
+    return {"hash": codes.hash, **{name: codes.origin[name]["backend"] for name in ("summaries", "vectors")}}
 
 
 def build_codes(

@@ -1,0 +1,78 @@
+"""Everything that differs between the Ray that RecBole pins (2.6.3) and a current one, and how Ray is kept quiet."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from typing import Any
+
+import torch
+
+# Read by Ray when it is imported or started.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # reports to nobody
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune prints its own tables otherwise
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial's folder has its metrics already
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may fail before its first epoch
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+# Without this Ray listens on every network interface, even for one machine: on Linux no argument keeps it on loopback.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+def import_ray(loopback: bool) -> None:
+    """Set Ray up, and import it for the first time.
+
+    Args:
+        loopback: a cluster that is started from here listens on 127.0.0.1 only.
+    """
+    for name, value in {**_ENVIRONMENT, **(_LOOPBACK if loopback else {})}.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages that Ray 2.6.3 imports
+        importlib.import_module("ray.tune")
+
+
+def run_config(**values: Any) -> Any:
+    """``RunConfig`` of a sweep; it moved from ``ray.air`` to ``ray.tune``."""
+    return _moved("RunConfig")(**values)
+
+
+def failure_config(**values: Any) -> Any:
+    """``FailureConfig`` of a sweep, which moved likewise."""
+    return _moved("FailureConfig")(**values)
+
+
+def report(metrics: dict[str, Any]) -> None:
+    """Report from inside a trial.  ``tune.report`` took keywords before it was given a mapping."""
+    tune = importlib.import_module("ray.tune")
+    if hasattr(tune, "RunConfig"):
+        tune.report(metrics)
+    else:
+        importlib.import_module("ray.air.session").report(metrics)
+
+
+def _moved(name: str) -> Any:
+    tune = importlib.import_module("ray.tune")
+    return getattr(tune, name, None) or getattr(importlib.import_module("ray.air"), name)
+
+
+def put_tensors_once(ray: Any, value: Any) -> Any:
+    """``ray.put`` after which every process of a machine reads the same memory, also that of CPU tensors.
+
+    Ray shares NumPy arrays but copies tensors.  Tensors that are read back this way must not be written to.
+    """
+    ray.util.register_serializer(torch.Tensor, serializer=lambda tensor: tensor.numpy(), deserializer=_as_tensor)
+    try:
+        return ray.put(value)
+    finally:
+        ray.util.deregister_serializer(torch.Tensor)
+
+
+def _as_tensor(array: Any) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the array cannot be written to is what is wanted
+        return torch.from_numpy(array)

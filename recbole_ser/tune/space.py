@@ -1,0 +1,171 @@
+"""The values that a sweep tries: typed, and checked against the keys that a model has."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recbole_ser.config import SERConfig
+from recbole_ser.errors import ConfigError
+
+# What may be swept beside the model's own keys.  What decides the data, the instances or the candidates may not:
+# results under different ones cannot be compared.
+TRAINING_KEYS = frozenset(
+    ["learning_rate", "weight_decay", "train_batch_size", "learner", "clip_grad_norm", "train_neg_sample_args"]
+    + ["lr_plateau", "enable_amp", "embedding_size", "hidden_size", "loss_type", "seed"]
+    + ["MAX_ITEM_LIST_LENGTH", "max_search_length"]
+)
+CODES = "codes"  # these keys change the codes of users, which are made once per value
+
+_KINDS = ("choice", "uniform", "loguniform", "integer")
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One swept key.
+
+    Args:
+        key: of the configuration; a dot leads into a mapping, as in ``codes.rqvae.lambda_rq_cl``.
+        kind: ``choice``, ``uniform``, ``loguniform`` or ``integer``.
+        values: what is chosen from; for the other kinds the lowest and the highest value, both included.
+    """
+
+    key: str
+    kind: str
+    values: tuple[Any, ...]
+
+    def draw(self, generator: np.random.Generator) -> Any:
+        """One value, independent of any other."""
+        if self.kind == "choice":
+            return self.values[generator.integers(len(self.values))]
+        low, high = self.values
+        if self.kind == "integer":
+            return int(generator.integers(low, high + 1))
+        if self.kind == "uniform":
+            return float(generator.uniform(low, high))
+        return float(np.clip(np.exp(generator.uniform(np.log(low), np.log(high))), low, high))
+
+
+def read_space(text: Any, where: str) -> tuple[Dimension, ...]:
+    """The dimensions of a mapping like ``{alpha: {choice: [0.1, 1]}, weight_decay: {loguniform: [1e-6, 1e-3]}}``.
+
+    Args:
+        where: named in errors.
+
+    Raises:
+        ConfigError: it says none, or something that is no dimension.
+    """
+    if not isinstance(text, Mapping) or not text:
+        raise ConfigError(f"{where}: a space is written as {{key: {{kind: values}}}}, not {text}")
+    return tuple(_dimension(str(key), value, where) for key, value in text.items())
+
+
+def _dimension(key: str, value: Any, where: str) -> Dimension:
+    known = isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in _KINDS
+    kind, values = next(iter(value.items())) if known else ("", None)
+    if not isinstance(values, list) or not values:
+        raise ConfigError(
+            f"{where}: {key}: write {{choice: [...]}}, {{uniform: [low, high]}}, {{loguniform: [low, high]}} or "
+            f"{{integer: [low, high]}}, not {value}"
+        )
+    if kind == "choice":
+        if any(values.count(item) > 1 for item in values):
+            raise ConfigError(f"{where}: {key}: a value is listed twice in {values}")
+        return Dimension(key, kind, tuple(values))
+    number = int if kind == "integer" else (int, float)
+    if len(values) != 2 or not all(isinstance(item, number) and not isinstance(item, bool) for item in values):
+        raise ConfigError(
+            f"{where}: {key}: {kind} takes two {'whole ' if kind == 'integer' else ''}numbers, not {values}"
+        )
+    if not values[0] < values[1] or (kind == "loguniform" and values[0] <= 0):
+        least = " and begins above 0" if kind == "loguniform" else ""
+        raise ConfigError(f"{where}: {key}: {kind} goes from a lower to a higher number{least}, not {values}")
+    return Dimension(key, kind, tuple(values))
+
+
+def check_space(space: tuple[Dimension, ...], config: SERConfig, where: str) -> None:
+    """Refuse what ``config``'s model does not have, what must be the same for all trials, and values of other types.
+
+    Raises:
+        ConfigError: one of these; the message names the nearest key.
+    """
+    reads_codes = getattr(config.model_class, "reads_codes", False)
+    for dimension in space:
+        key, *inside = dimension.key.split(".")
+        allowed = config.model_keys | TRAINING_KEYS | ({CODES} if reads_codes else set())
+        if key not in allowed or key not in config:
+            _refuse(dimension.key, key, {name for name in allowed if name in config}, config, where)
+        default = config[key]
+        for part in inside:
+            default = default.get(part) if isinstance(default, Mapping) else None
+        if key == CODES and dimension.kind != "choice":
+            raise ConfigError(f"{where}: {dimension.key}: codes are made once for each value, so list them: choice")
+        _check_type(dimension, default, where)
+
+
+def _refuse(path: str, key: str, allowed: set[str], config: SERConfig, where: str) -> None:
+    model = config["model"]
+    if key in config:
+        raise ConfigError(
+            f"{where}: {path} cannot be swept: it is no setting of {model} or of training, and trials "
+            "must have the same data and candidates"
+        )
+    near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.6)
+    hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(sorted(config.model_keys)) or 'none'}"
+    raise ConfigError(f"{where}: {model} has no key '{path}' to sweep: {hint}")
+
+
+def _check_type(dimension: Dimension, default: Any, where: str) -> None:
+    is_number = isinstance(default, (int, float)) and not isinstance(default, bool)
+    if dimension.kind != "choice":
+        if default is not None and not is_number:
+            raise ConfigError(f"{where}: {dimension.key} is no number ({default}): list its values: choice")
+        if isinstance(default, int) and dimension.kind != "integer":
+            raise ConfigError(f"{where}: {dimension.key} is a whole number ({default}): use integer or choice")
+    elif is_number:
+        # Some keys take words beside numbers (split_threshold: mean), but none whose default is a number.
+        wrong = [v for v in dimension.values if isinstance(v, bool) or not isinstance(v, (int, float))]
+        if wrong:
+            raise ConfigError(f"{where}: {dimension.key} is a number ({default}), and '{wrong[0]}' is none")
+    elif isinstance(default, bool) and not all(isinstance(value, bool) for value in dimension.values):
+        raise ConfigError(f"{where}: {dimension.key} is true or false")
+
+
+def grid(space: tuple[Dimension, ...], where: str) -> list[dict[str, Any]]:
+    """Every combination of the listed values, the last key varying fastest; integers count as listed.
+
+    Raises:
+        ConfigError: a range without steps.
+    """
+    columns = []
+    for dimension in space:
+        if dimension.kind in ("uniform", "loguniform"):
+            raise ConfigError(f"{where}: {dimension.key}: a grid needs listed values (choice), or use --search=random")
+        low_high = dimension.kind == "integer"
+        columns.append(range(dimension.values[0], dimension.values[1] + 1) if low_high else dimension.values)
+    keys = [dimension.key for dimension in space]
+    return [dict(zip(keys, values)) for values in itertools.product(*columns)]
+
+
+def settings(values: Mapping[str, Any], config: SERConfig) -> dict[str, Any]:
+    """The values of one trial as keys of a configuration; what else a mapping holds in ``config`` stays in it."""
+    made: dict[str, Any] = {}
+    for path, value in values.items():
+        key, *inside = path.split(".")
+        if not inside:
+            made[key] = value
+            continue
+        target = made.setdefault(key, _copy(config[key]))
+        for part in inside[:-1]:
+            target = target.setdefault(part, {})
+        target[inside[-1]] = value
+    return made
+
+
+def _copy(value: Any) -> Any:
+    return {key: _copy(item) for key, item in value.items()} if isinstance(value, Mapping) else value
