@@ -71,6 +71,38 @@ def test_wrong_input_of_other_commands(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("--model=SESRec", "--dataset is missing"),
+        ("--model=SESRec --dataset=toy --space=alfa", "did you mean 'alpha'"),
+        ("--model=SESRec --dataset=toy --trails=3", "did you mean"),
+        ("--model=SESRec --dataset=toy --space={alfa:{choice:[1]}}", "did you mean 'alpha'"),
+        ("--model=SESRec --dataset=toy --space={alpha:{choices:[1]}}", "write {choice: [...]}"),
+        ("--model=SESRec --dataset=toy --space=alpha --alpha=1", "alpha is swept and given as well"),
+        ("--model=SESRec --dataset=toy --space=alpha --trials=3", "its grid has 5 points"),
+        ("--model=SESRec --dataset=toy --scheduler=hyperband", "scheduler is any of asha, none"),
+        ("--model=SESRec --dataset=toy --gpus_per_trial=1.5", "only whole numbers"),
+        ("--resume=nowhere", "not the folder of a sweep"),
+        ("--resume=x --epochs=3", "leave out --epochs"),
+    ],
+)
+def test_wrong_input_of_a_sweep(
+    arguments: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["tune", *arguments.split()]) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("error: ") and complaint in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_tune_without_arguments_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune"]) == 0
+    text = capsys.readouterr().out
+    assert "--space=alpha" in text and "--resume=" in text and max(map(len, text.splitlines())) <= 120
+
+
 def test_a_malformed_file_is_named_with_its_line(tmp_path: Path) -> None:
     base = write_toy(tmp_path)
     with (base / "toy.search").open("a") as handle:
@@ -103,5 +135,5 @@ def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str])
 
 
 def test_ray_is_not_imported_by_a_run() -> None:
-    code = "import sys, recbole_ser.runner, recbole_ser.cli; sys.exit('ray' in sys.modules)"
+    code = "import sys, recbole_ser.runner, recbole_ser.cli, recbole_ser.tune; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

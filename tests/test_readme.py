@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from recbole_ser.cli import main
+from recbole_ser.config import SERConfig
 from recbole_ser.registry import MODELS, ModelSpec
 from recbole_ser.runner import run
+from recbole_ser.tune.plan import read_plan
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -78,6 +80,21 @@ def test_the_recommending_example_runs(tmp_path: Path, capsys: pytest.CaptureFix
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in printed if re.match(r"\d+ +u1 ", line)] == ["u1"] * 3
     assert sum(bool(re.match(r"\d+ +new ", line)) for line in printed) == 10
+
+
+def test_the_tuning_example_runs(tmp_path: Path) -> None:
+    (code,) = (block for block in PYTHON if "recbole_ser.tune import" in block)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\{'alpha': 0\.\d+\} 0\.\d+$", done.stdout, re.MULTILINE)
+
+
+def test_the_sweep_file_is_one(tmp_path: Path) -> None:
+    (text,) = (block for block in YAML if block.startswith("# mine.yaml"))
+    (tmp_path / "mine.yaml").write_text(text)
+    plan, where = read_plan("SASRec", str(tmp_path / "mine.yaml"))
+    plan.check(SERConfig("SASRec", "ser-sample"), where)
+    assert plan.name == "wide" and plan.trials == 20 and len(plan.space) == 3
 
 
 def test_a_model_of_ones_own_trains_from_the_command_line(tmp_path: Path) -> None:

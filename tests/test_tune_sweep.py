@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +57,8 @@ def test_a_sweep_leaves_tables_that_other_tools_read(sweep: SweepResult) -> None
         assert row["status"] == line["status"] == trial.status in ("finished", "stopped")
         assert {"alpha", "beta", "margin", "epochs", "seconds", "cpu_seconds", "ndcg@10", "mrr"} <= line.keys()
         assert float(row["ndcg@10"]) == line["ndcg@10"] == max(trial.scores)
-    assert any(line["status"] == "finished" for line in lines)
+    assert [line["status"] == "finished" for line in lines] == [line["epochs"] == 3 for line in lines]
+    assert lines[0]["status"] == "finished" or lines[1]["status"] == "finished"
     assert not (sweep.folder / ".ray").exists()
 
 
@@ -133,8 +135,7 @@ def test_tensors_are_shared_and_not_copied() -> None:
         other += 1
         assert other.tolist() == [2, 2, 2]
     """
-    program = "\n".join(line[8:] for line in code.splitlines())
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -171,6 +172,8 @@ def test_a_killed_and_an_interrupted_driver_resume_to_the_same_result(tmp_path: 
     wait_until(lambda: len(epochs_of(folder)) > 1 and min(epochs_of(folder)[:2]) > 0, sweep)
     family = [process for process in psutil.Process(sweep.pid).children(recursive=True) if process.is_running()]
     assert_loopback_only([psutil.Process(sweep.pid), *family])
+    with pytest.raises(UserError, match="another process is running this sweep"):
+        resume(folder)
     trainers = [process for process in family if "ImplicitFunc" in process.name()]
     sweep.send_signal(signal.SIGKILL)
     sweep.wait()
@@ -254,16 +257,16 @@ def test_two_machines_and_shared_gpus(tmp_path: Path) -> None:
         cluster.wait_for_nodes()
         status = main([
             "tune", "--model={MODEL}", "--dataset=ser-sample", "--search=grid",
-            "--space={{learning_rate: {{choice: [0.001, 0.01, 0.1]}}}}", "--scheduler=none", "--epochs=1", "--notes={tmp_path / "notes"}", "--together=3",
-            "--show_progress=false", "--storage={tmp_path / "sweep"}", f"--address={{cluster.address}}",
+            "--space={{learning_rate: {{choice: [0.001, 0.01, 0.1]}}}}", "--scheduler=none", "--epochs=1",
+            "--notes={tmp_path / "notes"}", "--together=3", "--show_progress=false",
+            "--storage={tmp_path / "sweep"}", f"--address={{cluster.address}}",
             "--gpus_per_trial=0.5", "--cpus_per_trial=0.5",
         ])
         cluster.shutdown()
         sys.exit(status)
     """
-    program = "\n".join(line[8:] for line in code.splitlines())
     environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=TESTS, env=environment,
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], cwd=TESTS, env=environment,
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     notes = [json.loads(path.read_text()) for path in sorted((tmp_path / "notes").iterdir())]

@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.tune import ray_versions
-from recbole_ser.tune.folder import KEPT, KILLED, RUNNING, STOPPED, SweepFolder, best_trial
+from recbole_ser.tune.folder import FINISHED, KEPT, KILLED, RUNNING, STOPPED, SweepFolder, best_trial
 from recbole_ser.tune.live import LiveTable
 from recbole_ser.tune.plan import Plan
 from recbole_ser.tune.resources import Resources
@@ -83,13 +83,19 @@ def per_trial(resources: Resources) -> dict[str, float]:
 
 @dataclass
 class Trials:
-    """The trials of one session: proposes them, and writes down how each ended."""
+    """The trials of one session: proposes them, and writes down how each ended.
+
+    Args:
+        metric: the validation metric that chooses.
+        epochs: that a trial has at most.
+    """
 
     plan: Plan
     search: Search
     folder: SweepFolder
     metric: str
     live: LiveTable
+    epochs: int
     proposed: int = 0
 
     def propose(self) -> int | None:
@@ -113,7 +119,10 @@ class Trials:
         """Trial ``number`` is over; one that wrote no outcome itself was stopped, or its process died."""
         folder = self.folder.trial(number)
         if not folder.outcome:
-            folder.end(KILLED, "its process died twice") if died else folder.end(STOPPED)
+            if died:
+                folder.end(KILLED, "its process died twice")
+            else:
+                folder.end(FINISHED if folder.read(self.metric).epochs >= self.epochs else STOPPED)
         trial = folder.read(self.metric)
         if trial.status in KEPT:
             self._drop_weights(number)
@@ -175,12 +184,11 @@ class _Events(_Uncopied, tune.Callback):
         self.trials.ended(trial.config["number"], died=True)
 
 
-def run_trials(task: Task, shared: Any, trials: Trials, resources: Resources, epochs: int) -> None:
+def run_trials(task: Task, shared: Any, trials: Trials, resources: Resources) -> None:
     """Run all trials that are not over.  A trial whose process dies is started once more from its checkpoint.
 
     Args:
         shared: what ``share`` returned.
-        epochs: that a trial has at most.
     """
     scratch = trials.folder.path / ".ray"  # what Tune writes, and nobody reads
     shutil.rmtree(scratch, ignore_errors=True)
@@ -189,7 +197,7 @@ def run_trials(task: Task, shared: Any, trials: Trials, resources: Resources, ep
         tune.with_resources(trainable, per_trial(resources)),
         tune_config=tune.TuneConfig(
             search_alg=_Proposals(trials),
-            scheduler=_scheduler(trials.plan, epochs),
+            scheduler=_scheduler(trials.plan, trials.epochs),
             num_samples=trials.plan.trials,
             max_concurrent_trials=resources.concurrent,
             reuse_actors=True,  # a process that has loaded PyTorch and the data trains more than one trial

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,25 @@ class SweepFolder:
         if not (Path(path) / "sweep.json").is_file():
             raise UserError(f"{path}: not the folder of a sweep: it has no sweep.json")
         return cls(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Inside this block no other process can run the sweep; the system gives it free if this one is killed.
+
+        Raises:
+            UserError: one is running it.
+        """
+        with (self.path / ".lock").open("w") as handle:
+            try:
+                import fcntl
+            except ImportError:  # Windows
+                yield
+                return
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(f"{self.path}: another process is running this sweep") from error
+            yield
 
     def content(self) -> dict[str, Any]:
         try:

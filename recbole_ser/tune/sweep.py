@@ -125,7 +125,7 @@ def _tune(config: SERConfig, plan: Plan, resources: Resources, folder: SweepFold
     from recbole_ser.tune import engine  # which imports Ray, and that takes a while
 
     metric = config["valid_metric"].lower()
-    with log_to(folder.log, config["state"]):
+    with folder.locked(), log_to(folder.log, config["state"]):
         locate_data(config)
         swept_codes = any(dimension.key.startswith(f"{CODES}.") for dimension in plan.space)
         prepared = prepare(config, with_codes=not swept_codes)
@@ -135,11 +135,11 @@ def _tune(config: SERConfig, plan: Plan, resources: Resources, folder: SweepFold
             task = Task(config.arguments(), metric, str(folder.trials_path), str(Path.cwd()), has_gpu=gpus > 0)
             _log.info(f"{plan.trials} trials of {config['model']} ({plan.search}, {plan.scheduler}): {folder.path}")
             search = build_search(plan, config["seed"], len(folder.trials()))
-            session = engine.Trials(plan, search, folder, metric, LiveTable(plan.trials, metric))
+            session = engine.Trials(plan, search, folder, metric, LiveTable(plan.trials, metric), config["epochs"])
             reference = engine.share(shared)
             del prepared, shared  # the trials' copy is used from here on
             try:
-                engine.run_trials(task, reference, session, resources, config["epochs"])
+                engine.run_trials(task, reference, session, resources)
             except KeyboardInterrupt:
                 _log.warning(f"interrupted: go on with: recbole-ser tune --resume={shlex.quote(str(folder.path))}")
                 raise

@@ -1,0 +1,114 @@
+"""A sweep against as many separate runs: wall time, CPU time and peak memory, with as many at a time.
+
+    python benchmarks/sweep.py --dataset=cell --data_path=dataset_atomic
+
+Both sides train the same configurations of SESRec for the same epochs.  Memory is sampled and counted in proportional
+shares: what several processes share counts once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+from measure import machine, print_table
+
+RATES = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.01)
+
+
+class Watch(threading.Thread):
+    """CPU seconds and memory of all processes below this one, sampled while ``with`` lasts."""
+
+    def __init__(self, pause: float = 0.25) -> None:
+        super().__init__(daemon=True)
+        self.pause, self.over = pause, threading.Event()
+        self.peak_mib, self.cpu = 0.0, {}
+
+    def run(self) -> None:
+        while not self.over.wait(self.pause):
+            shares = [self._look(process) for process in psutil.Process().children(recursive=True)]
+            self.peak_mib = max(self.peak_mib, sum(shares) / 2**20)
+
+    def _look(self, process: psutil.Process) -> float:
+        try:
+            times, share = process.cpu_times(), process.memory_full_info().pss
+        except psutil.Error:  # it has just ended
+            return 0.0
+        self.cpu[process.pid] = times.user + times.system
+        return share
+
+    def __enter__(self) -> Watch:
+        self.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.over.set()
+        self.join()
+
+
+def measured(work: Callable[[], None]) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds, peak MiB of the processes that ``work`` starts."""
+    began = time.perf_counter()
+    with Watch() as watch:
+        work()
+    return time.perf_counter() - began, sum(watch.cpu.values()), watch.peak_mib
+
+
+def command(name: str, *arguments: str) -> None:
+    line = [sys.executable, "-W", "ignore", "-m", "recbole_ser.cli", name, "--model=SESRec", *arguments]
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def valid(folder: Path) -> list[dict[str, float]]:
+    """The validation metrics of every epoch of a run."""
+    return [json.loads(line)["valid"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="cell")
+    parser.add_argument("--data_path", default="dataset_atomic")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--concurrent", type=int, default=2)
+    options = parser.parse_args()
+    given = [f"--dataset={options.dataset}", f"--data_path={options.data_path}", f"--epochs={options.epochs}",
+             "--show_progress=false", "--state=WARNING"]  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def separate() -> None:
+            def one(place: int) -> None:
+                command("run", *given, f"--learning_rate={RATES[place]}", f"--run_dir={folder / f'run-{place}'}")
+
+            with ThreadPoolExecutor(options.concurrent) as pool:
+                list(pool.map(one, range(len(RATES))))
+
+        def together() -> None:
+            space = {"learning_rate": {"choice": list(RATES)}}
+            plan = [f"--space={json.dumps(space)}", "--search=grid", "--scheduler=none"]
+            command("tune", *given, *plan, f"--concurrent={options.concurrent}", f"--storage={folder / 'sweep'}")
+
+        rows = [("separate runs", *measured(separate)), ("one sweep", *measured(together))]
+        for place in range(len(RATES)):
+            assert valid(folder / f"run-{place}") == valid(folder / "sweep" / "trials" / f"{place:03d}"), "not the same"
+    print(machine())
+    print(f"{len(RATES)} x SESRec on {options.dataset}, {options.epochs} epochs, {options.concurrent} at a time;"
+          f" load {os.getloadavg()[0]:.1f}")  # fmt: skip
+    print_table(["", "seconds", "CPU s", "peak MiB"], rows)
+    (_, *before), (_, *after) = rows
+    print("separate / sweep: " + ", ".join(f"{a / b:.2f}" for a, b in zip(before, after)))
+
+
+if __name__ == "__main__":
+    main()
