@@ -15,9 +15,14 @@ class Loader(yaml.SafeLoader):
     """YAML's safe loader that also reads ``1e-3`` as a number, as RecBole's files write it."""
 
 
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+class Dumper(yaml.SafeDumper):
+    """YAML's safe dumper that quotes what ``Loader`` would read as a number."""
+
+
+for _side in (Loader, Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*)(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
 
 
 def parse_value(text: str) -> Any:

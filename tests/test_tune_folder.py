@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from recbole_ser.errors import UserError
+from recbole_ser.config import SERConfig
+from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.evaluation.report import RunResult
 from recbole_ser.train.run_folder import RunFolder
 from recbole_ser.tune.folder import FAILED, FINISHED, KILLED, RUNNING, STOPPED, WAITING, SweepFolder, Trial, best_trial
+from recbole_ser.tune.plan import read_plan
+from recbole_ser.tune.sweep import resume
 
 VALUES: dict[str, Any] = {"alpha": 1e-05, "codes.rqvae.levels": 3, "mlp_hidden_size": [200, 80], "loss": None}
 RESULT = RunResult(
@@ -231,3 +235,30 @@ def test_the_result_is_read_as_it_was_written(codes: dict[str, str] | None, fold
     assert folder.result() == (4, result) == SweepFolder.load(folder.path).result()
     content = json.loads((folder.path / "result.json").read_text())
     assert content["trial"] == 4 and content["values"] == VALUES and content["test"] == {"mrr": 0.1 + 0.2}
+
+
+def test_other_folders_beside_the_trials_are_left_alone(tmp_path: Path) -> None:
+    folder = SweepFolder.start(tmp_path / "sweep", {})
+    folder.add_trial(0, {"alpha": 0.1})
+    shutil.copytree(folder.trial(0).path, folder.trials_path / "000.old")
+    assert [trial.number for trial in folder.trials()] == [0]
+
+
+def test_a_sweep_runs_in_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = SweepFolder.start(tmp_path / "sweep", {})
+    with folder.locked(), pytest.raises(UserError, match="another process is running this sweep"):
+        SweepFolder(folder.path).locked().__enter__()
+    with folder.locked():
+        pass
+
+
+@pytest.mark.parametrize("trials", [25.5, "abc", 1, 0])
+def test_a_wrong_number_of_trials_leaves_the_sweep_as_it_was(tmp_path: Path, trials: Any) -> None:
+    plan, _ = read_plan("SESRec", {"alpha": {"uniform": [0.1, 0.2]}}, trials=3)
+    content = {"plan": plan.to_json(), "arguments": SERConfig("SESRec", "ser-sample").arguments()}
+    folder = SweepFolder.start(tmp_path / "sweep", content)
+    folder.add_trial(0, {"alpha": 0.1})
+    folder.add_trial(1, {"alpha": 0.2})
+    with pytest.raises(ConfigError, match="trials"):
+        resume(folder.path, trials=trials)
+    assert folder.content() == json.loads(json.dumps(content))

@@ -360,3 +360,22 @@ def test_the_sweeps_of_gserecs_paper() -> None:
         values_of("GSERec", "learning_rate", "learning_rate") == rates == values_of("GSERec", "joint", "learning_rate")
     )
     assert values_of("GSERec", "lambda_reg", "weight_decay") == decays == values_of("GSERec", "joint", "weight_decay")
+
+
+@pytest.mark.parametrize("space", [5, True, ["alpha"], 0.5])
+def test_a_space_that_is_neither_a_name_nor_a_mapping(space: Any) -> None:
+    with pytest.raises(ConfigError, match="space: give the name of a sweep, a YAML file"):
+        read_plan("SESRec", space)
+
+
+def test_a_part_that_is_swept_and_given_is_refused() -> None:
+    plan, where = read_plan("GSERec", {"codes.rqvae.levels": {"choice": [1, 2]}})
+    plan.check(SERConfig("GSERec", "ser-sample", None, {"codes": {"rqvae": {"width": 8}}}), where)
+    with pytest.raises(ConfigError, match=r"codes.rqvae.levels is swept and given as well"):
+        plan.check(SERConfig("GSERec", "ser-sample", None, {"codes": {"rqvae": {"levels": 3}}}), where)
+
+
+def test_more_than_two_metrics_are_not_plotted() -> None:
+    plan, where = read_plan("SESRec", {"alpha": {"choice": [1.0]}})
+    with pytest.raises(ConfigError, match="plot: one or two metrics fit"):
+        replace(plan, plot=("mrr", "ndcg@5", "hit@5")).check(SERConfig("SESRec", "ser-sample"), where)

@@ -85,24 +85,28 @@ def test_tables_are_replaced(tmp_path: Path) -> None:
 # --- tables for people ------------------------------------------------------------------------------------------------
 
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)
-TRIALS = st.builds(
-    trial_of,
-    st.integers(0, 99_999),
-    st.none() | st.floats(0, 1),
-    st.sampled_from(STATUSES),
-    values=st.dictionaries(
-        TEXT,
-        TEXT | st.floats(allow_nan=False) | st.integers() | st.booleans() | st.none() | st.lists(st.integers()),
-        max_size=6,
-    ),
-    error=TEXT,
-    seconds=st.floats(0, 1e7),
-    epochs=st.integers(0, 10_000_000),
-)
+VALUE = TEXT | st.floats(allow_nan=False) | st.integers() | st.booleans() | st.none() | st.lists(st.integers())
+
+
+def trials_over(keys: list[str]) -> st.SearchStrategy[list[Trial]]:
+    trial = st.builds(
+        trial_of,
+        st.integers(0, 99_999),
+        st.none() | st.floats(0, 1),
+        st.sampled_from(STATUSES),
+        values=st.fixed_dictionaries(dict.fromkeys(keys, VALUE)),
+        error=TEXT,
+        seconds=st.floats(0, 1e7),
+        epochs=st.integers(0, 10_000_000),
+    )
+    return st.lists(trial, max_size=40)
+
+
+TRIALS = st.lists(TEXT, unique=True, max_size=6).flatmap(trials_over)
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
-@given(st.lists(TRIALS, max_size=40), TEXT.filter(bool), st.integers(10, 80))
+@given(TRIALS, TEXT.filter(bool), st.integers(10, 80))
 def test_no_table_is_wider_than_it_may_be(trials: list[Trial], metric: str, width: int) -> None:
     failures = [failure_line(trial) for trial in trials if trial.status in (FAILED, KILLED)]
     lines = sweep_table(trials, metric).split("\n")
@@ -117,19 +121,34 @@ def test_no_table_is_wider_than_it_may_be(trials: list[Trial], metric: str, widt
 
 def test_a_line_of_the_table() -> None:
     values = {"alpha": 0.000123456, "codes.rqvae.levels": 3, "split_threshold": "mean"}
-    trials = [trial_of(7, 0.123456, STOPPED, values=values), trial_of(8, None, WAITING)]
-    assert trial_table(trials, "ndcg@10") == [
-        "trial  status   epochs  best    ndcg@10         time  values",
-        "    7  stopped       3     1     0.1235   1 min 15 s  alpha 0.000123, levels 3,…",
-        "    8  waiting       0                                alpha 0.1",
+    trials = [
+        trial_of(7, 0.123456, STOPPED, values=values),
+        trial_of(8, None, WAITING, values={**values, "alpha": 1.0}),
     ]
-    assert trial_table([], "average_precision@10") == ["trial  status   epochs  best average_pr         time  values"]
+    assert trial_table(trials, "ndcg@10") == [
+        "trial status   epochs   ndcg@10    time     alpha  levels  split_thresh…",
+        "    7 stopped       3    0.1235    1:15  0.000123       3           mean",
+        "    8 waiting       0                           1       3           mean",
+    ]
+    assert trial_table([], "average_precision@10") == ["trial status   epochs average_p    time"]
 
 
-def test_only_a_line_that_does_not_fit_is_cut() -> None:
-    for text, end in [("y" * 24, "yy"), ("y" * 25, "y…")]:
+def test_keys_that_do_not_fit_are_left_out() -> None:
+    values = {f"key_{number}": 0.5 for number in range(9)}
+    header, line = trial_table([trial_of(1, 0.5, values=values)], "mrr")
+    assert header.endswith("key_0  key_1  key_2  key_3  key_4 …") and line.split()[-5:] == ["0.5"] * 5
+    assert len(header) <= 80
+
+
+def test_only_a_value_that_does_not_fit_is_cut() -> None:
+    for text, end in [("y" * 13, "yy"), ("y" * 14, "y…")]:
         (_, line) = trial_table([trial_of(1, 0.5, values={"x": text})], "mrr")
-        assert len(line) == 80 and line.endswith(end)
+        assert line.endswith(end)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (75.4, "1:15"), (59.6, "1:00"), (7384, "2:03:04")])
+def test_time_spent(seconds: float, text: str) -> None:
+    assert live.clock(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -149,6 +168,8 @@ def test_the_best_trials_come_first_and_those_without_a_score_last() -> None:
     scores = [0.25, None, 0.5, 0.0, 0.5, 0.375]
     trials = [trial_of(number, score) for number, score in enumerate(scores)]
     assert numbers(sweep_table(trials, "ndcg@10").splitlines()[1:]) == [2, 4, 5, 0, 3, 1]
+    trials[2] = trial_of(2, 0.5, FAILED)
+    assert numbers(sweep_table(trials, "ndcg@10").splitlines()[1:7]) == [4, 5, 0, 3, 2, 1]
 
 
 def test_of_many_trials_the_table_has_the_best_and_says_where_the_others_are() -> None:
@@ -219,7 +240,7 @@ def test_where_there_is_no_terminal_nothing_is_printed(capfd: pytest.CaptureFixt
     for table in (LiveTable(3, "mrr", stream), LiveTable(3, "mrr")):
         table.show(trial_of(0, 0.5))
         table.refresh()
-        table.close()
+        table.close(erase=False)
         assert len(table.lines()) == 3
     assert stream.getvalue() == "" and capfd.readouterr() == ("", "")
 
@@ -236,8 +257,17 @@ def test_in_a_terminal_the_table_redraws_itself_in_place(clock: list[float]) -> 
     for number in range(40):
         clock[0] += 1
         table.show(trial_of(number, 0.5))
-    table.close()
+    table.close(erase=False)
     assert terminal.screen == [*table.lines(), ""] and "40 of 40 trials over" in terminal.screen[0]
+
+
+def test_a_finished_table_makes_room_for_what_is_printed(clock: list[float]) -> None:
+    terminal = Terminal()
+    terminal.write("before\n")
+    table = LiveTable(1, "mrr", terminal)
+    table.show(trial_of(0, 0.5))
+    table.close(erase=True)
+    assert terminal.screen == ["before", ""]
 
 
 def test_what_is_above_the_table_stays_there(clock: list[float]) -> None:
@@ -263,15 +293,15 @@ def test_the_table_is_not_drawn_too_often_but_once_more_in_the_end(clock: list[f
     table.refresh()
     assert terminal.drawings == 2 and len(terminal.screen) == 5
     table.show(trial_of(2, 0.5))
-    table.close()
+    table.close(erase=False)
     assert terminal.drawings == 3 and len(terminal.screen) == 6
 
 
 def test_the_table_fits_into_a_narrow_terminal(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setenv("COLUMNS", "40")
     terminal = Terminal()
     LiveTable(1, "mrr", terminal).show(trial_of(0, 0.5))
-    assert max(map(len, terminal.screen)) == 50
+    assert max(map(len, terminal.screen)) == 40
 
 
 def test_the_head_counts_what_has_become_of_the_trials(clock: list[float]) -> None:
@@ -330,8 +360,10 @@ def test_the_best_configuration_is_read_back_as_it_was(tmp_path: Path) -> None:
 
 
 @hypothesis_settings(max_examples=50, deadline=None)
-@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
-def test_any_number_is_read_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, value: float) -> None:
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.sampled_from(["1e-3", "1E5", "-2e+07"]))
+def test_any_number_and_what_looks_like_one_is_read_back_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, value: Any
+) -> None:
     path = tmp_path_factory.getbasetemp() / "best.yaml"
     write_best(path, {"value": value}, "command")
     found = read_yaml(path)["value"]

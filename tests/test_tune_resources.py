@@ -73,3 +73,18 @@ def test_resources_do_not_change() -> None:
     name: Any = "concurrent"
     with pytest.raises(FrozenInstanceError):
         setattr(Resources(), name, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"concurrent": True}, "concurrent is a whole number from 1 on, not True"),
+        ({"cpus_per_trial": float("nan")}, "cpus_per_trial is a number above 0, not nan"),
+        ({"gpus_per_trial": float("inf")}, "gpus_per_trial is a number from 0 on, not inf"),
+        ({"address": 6379}, "address is written as host:port, not 6379"),
+    ],
+)
+def test_what_is_no_number_at_all(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Resources(**values)
+    assert str(error.value) == said

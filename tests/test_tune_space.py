@@ -11,7 +11,7 @@ from scipy import stats
 
 from recbole_ser.config import SERConfig
 from recbole_ser.errors import ConfigError
-from recbole_ser.tune.space import Dimension, check_space, grid, read_space, settings
+from recbole_ser.tune.space import Dimension, check_space, grid, is_given, read_space, settings
 
 WHERE = "mine.yaml: joint"
 
@@ -97,7 +97,9 @@ def test_what_is_no_dimension_is_refused_with_what_to_write(value: Any) -> None:
         ({"integer": [False, 3]}, "integer takes two whole numbers, not [False, 3]"),
         ({"uniform": [2, 1]}, "uniform goes from a lower to a higher number, not [2, 1]"),
         ({"uniform": [0.5, 0.5]}, "uniform goes from a lower to a higher number, not [0.5, 0.5]"),
-        ({"uniform": [float("nan"), 1]}, "uniform goes from a lower to a higher number, not [nan, 1]"),
+        ({"uniform": [float("nan"), 1]}, "nan is no value that a sweep can try"),
+        ({"loguniform": [1, float("inf")]}, "inf is no value that a sweep can try"),
+        ({"choice": [1, float("-inf")]}, "-inf is no value that a sweep can try"),
         ({"integer": [3, 3]}, "integer goes from a lower to a higher number, not [3, 3]"),
         ({"loguniform": [0, 1]}, "loguniform goes from a lower to a higher number and begins above 0, not [0, 1]"),
         ({"loguniform": [-1, 1]}, "loguniform goes from a lower to a higher number and begins above 0, not [-1, 1]"),
@@ -193,7 +195,54 @@ def test_codes_are_swept_only_where_the_model_reads_them(sesrec: SERConfig, gser
 def test_values_of_codes_are_listed(values: dict[str, Any], gserec: SERConfig) -> None:
     for key in ("codes.rqvae.levels", "codes.rqvae.lambda_rq_cl", "codes.max_records"):
         said = complaint({key: values}, gserec)
-        assert said == f"{key}: codes are made once for each value, so list them: choice"
+        assert said.startswith(f"{key}: codes are made once for each value") and "{choice: [...]}" in said
+
+
+def test_codes_as_a_whole_are_not_swept(gserec: SERConfig) -> None:
+    said = complaint({"codes": {"choice": [{"rqvae": {"levels": 3}}, {"rqvae": {"levels": 1}}]}}, gserec)
+    assert said.startswith("codes: codes are made once for each value of a part of this mapping, so name the part")
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("lr_plateau.factor", "lr_plateau is no mapping (None): sweep it as a whole"),
+        ("alpha.x", "alpha is no mapping (0.1): sweep it as a whole"),
+        ("alpha.", "alpha is no mapping (0.1): sweep it as a whole"),
+        (
+            "train_neg_sample_args.sample_num.x",
+            "train_neg_sample_args.sample_num is no mapping (4): sweep it as a whole",
+        ),
+        ("codes.summaries.backend", "codes.summaries is no mapping (template): sweep it as a whole"),
+    ],
+)
+def test_a_dot_leads_into_mappings_only(key: str, said: str, gserec: SERConfig) -> None:
+    config = gserec if key.startswith("codes") else SERConfig("SESRec", "ser-sample")
+    assert complaint({key: {"choice": [1]}}, config) == f"{key}: {said}"
+
+
+def test_a_mapping_and_its_part_are_not_both_swept(sesrec: SERConfig) -> None:
+    text = {
+        "train_neg_sample_args": {"choice": [{"sample_num": 4}]},
+        "train_neg_sample_args.sample_num": {"choice": [1, 2]},
+    }
+    for space in (text, dict(reversed(text.items()))):
+        assert "a part of it, are both swept" in complaint(space, sesrec)
+
+
+@pytest.mark.parametrize(
+    ("path", "given"),
+    [("alpha", True), ("beta", False), ("codes", True), ("codes.rqvae.levels", True), ("codes.rqvae.width", False),
+     ("codes.vectors.path", False), ("alpha.x", False)],
+)  # fmt: skip
+def test_what_the_user_has_given(path: str, given: bool) -> None:
+    assert is_given(path, {"alpha": None, "codes": {"rqvae": {"levels": 3}, "vectors": "openai"}}) is given
+
+
+def test_nought_may_be_a_number_of_any_kind() -> None:
+    config = SERConfig("SESRec", "ser-sample", None, {"dropout_prob": 0})
+    accept({"dropout_prob": {"uniform": [0.0, 0.5]}}, config)
+    accept({"dropout_prob": {"choice": [0, 0.5]}}, config)
 
 
 # --- types ------------------------------------------------------------------------------------------------------------
@@ -203,18 +252,19 @@ def test_values_of_codes_are_listed(values: dict[str, Any], gserec: SERConfig) -
     ("key", "values", "said"),
     [
         ("alpha", {"choice": [0.1, "much"]}, "alpha is a number (0.1), and 'much' is none"),
-        ("alpha", {"choice": [0.1, None]}, "alpha is a number (0.1), and 'None' is none"),
-        ("alpha", {"choice": [0.1, True]}, "alpha is a number (0.1), and 'True' is none"),
-        ("n_layers", {"choice": ["one"]}, "n_layers is a number (1), and 'one' is none"),
+        ("alpha", {"choice": [0.1, None]}, "alpha is a number (0.1), and None is none"),
+        ("alpha", {"choice": [0.1, True]}, "alpha is a number (0.1), and True is none"),
+        ("n_layers", {"choice": ["one"]}, "n_layers is a whole number (1), and 'one' is none"),
+        ("n_layers", {"choice": [1.5, 2]}, "n_layers is a whole number (1), and 1.5 is none"),
         ("n_layers", {"uniform": [1, 2]}, "n_layers is a whole number (1): use integer or choice"),
         ("n_layers", {"loguniform": [1, 2]}, "n_layers is a whole number (1): use integer or choice"),
         ("split_threshold", {"uniform": [0, 1]}, "split_threshold is no number (mean): list its values: choice"),
-        ("multi_interest", {"choice": [True, "no"]}, "multi_interest is true or false"),
-        ("multi_interest", {"choice": [0, 1]}, "multi_interest is true or false"),
-        ("multi_interest", {"integer": [0, 1]}, "multi_interest is no number (True): list its values: choice"),
+        ("multi_interest", {"choice": [True, "no"]}, "multi_interest is true or false: list them: choice"),
+        ("multi_interest", {"choice": [0, 1]}, "multi_interest is true or false: list them: choice"),
+        ("multi_interest", {"integer": [0, 1]}, "multi_interest is true or false: list them: choice"),
         ("mlp_hidden_size", {"integer": [8, 16]}, "mlp_hidden_size is no number ([200, 80]): list its values: choice"),
         ("train_neg_sample_args.sample_num", {"choice": [1, "x"]},
-         "train_neg_sample_args.sample_num is a number (4), and 'x' is none"),
+         "train_neg_sample_args.sample_num is a whole number (4), and 'x' is none"),
         ("train_neg_sample_args.sample_num", {"uniform": [1, 4]},
          "train_neg_sample_args.sample_num is a whole number (4): use integer or choice"),
     ],
@@ -225,7 +275,7 @@ def test_values_of_other_types_are_refused(key: str, values: Any, said: str, ses
 
 def test_types_inside_codes(gserec: SERConfig) -> None:
     said = complaint({"codes.rqvae.levels": {"choice": [2, "x"]}}, gserec)
-    assert said == "codes.rqvae.levels is a number (2), and 'x' is none"
+    assert said == "codes.rqvae.levels is a whole number (2), and 'x' is none"
 
 
 def test_other_types_are_accepted_where_the_default_does_not_exclude_them(sesrec: SERConfig) -> None:

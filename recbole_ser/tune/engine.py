@@ -210,10 +210,12 @@ def run_trials(task: Task, shared: Any, trials: Trials, resources: Resources) ->
             verbose=0,
         ),
     )
+    done = False
     try:
         tuner.fit()
+        done = True
     finally:
-        trials.live.close()
+        trials.live.close(erase=done)
         shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -194,7 +194,9 @@ class SweepFolder:
 
     def trials(self) -> list[TrialFolder]:
         """All that were proposed so far, by number."""
-        return sorted((TrialFolder(p.parent) for p in self.trials_path.glob("*/trial.json")), key=lambda t: t.number)
+        folders = [path.parent for path in self.trials_path.glob("*/trial.json")]
+        found = [TrialFolder(folder) for folder in folders if folder.name.isdecimal()]
+        return sorted(found, key=lambda trial: trial.number)
 
     def read_trials(self, metric: str) -> list[Trial]:
         return [trial.read(metric) for trial in self.trials()]

@@ -13,6 +13,7 @@ from recbole_ser.tune.folder import FAILED, FINISHED, KILLED, RUNNING, STOPPED, 
 
 WIDTH = 80
 _ROWS = 15  # of the table: those that run first, then the best
+_COLUMN = 13  # of a swept key: characters at most
 _PAUSE = 0.5  # seconds between two drawings
 
 
@@ -42,9 +43,11 @@ class LiveTable:
         if self.visible and time.monotonic() - self._drawn_at >= _PAUSE:
             self._draw()
 
-    def close(self) -> None:
-        """Draw a last time."""
-        if self.visible:
+    def close(self, erase: bool) -> None:
+        """Draw a last time, or take the table away for what is printed instead."""
+        if self.visible and erase:
+            self.stream.write(f"\x1b[{self._lines}A\x1b[J" if self._lines else "")
+        elif self.visible:
             self._draw()
 
     def _draw(self) -> None:
@@ -60,39 +63,55 @@ class LiveTable:
         trials = list(self.trials.values())
         count = {status: sum(trial.status == status for trial in trials) for status in
                  (FINISHED, STOPPED, FAILED, KILLED, RUNNING)}  # fmt: skip
-        over = sum(count[status] for status in (FINISHED, STOPPED, FAILED, KILLED))
+        ended = sum(count[status] for status in (FINISHED, STOPPED, FAILED, KILLED))
         parts = [f"{number} {status}" for status, number in count.items() if number]
         spent = duration(time.monotonic() - self.began)
-        head = f"{over} of {self.total} trials over after {spent}: {', '.join(parts) or 'starting'}"
+        head = f"{ended} of {self.total} trials over after {spent}: {', '.join(parts) or 'starting'}"
         running = [trial for trial in trials if trial.status in (RUNNING, WAITING)]
-        rest = sorted(trials_over(trials), key=self._rank)
-        shown = [t.number for t in running][:_ROWS] + rest[: max(_ROWS - len(running), 0)]
-        table = trial_table([self.trials[number] for number in shown], self.metric, width)
-        return [line[:width] for line in [head, *table]]
-
-    def _rank(self, number: int) -> tuple[float, int]:
-        score = self.trials[number].score
-        return (float("inf") if score is None else -score, number)
+        over = sorted((trial for trial in trials if trial.status not in (RUNNING, WAITING)), key=rank)
+        shown = running[:_ROWS] + over[: max(_ROWS - len(running), 0)]
+        return [line[:width] for line in [head, *trial_table(shown, self.metric, width)]]
 
 
-def trials_over(trials: list[Trial]) -> list[int]:
-    """The numbers of those that neither run nor wait."""
-    return [trial.number for trial in trials if trial.status not in (RUNNING, WAITING)]
+def rank(trial: Trial) -> tuple[bool, float, int]:
+    """Sorts the best trial first; those that cannot be chosen come last."""
+    lost = trial.score is None or trial.status in (FAILED, KILLED)
+    return lost, -(trial.score or 0.0), trial.number
 
 
 def trial_table(trials: list[Trial], metric: str, width: int = WIDTH) -> list[str]:
-    """A line for each trial under a header; of its values only what fits into ``width``."""
-    lines = [f"{'trial':>5}  {'status':<8} {'epochs':>6} {'best':>5} {metric[:10]:>10} {'time':>12}  values"]
-    for trial in trials:
-        best = "" if trial.best_epoch < 0 else str(trial.best_epoch)
-        score = "" if trial.score is None else f"{trial.score:.4f}"
-        time_spent = duration(trial.seconds) if trial.epochs else ""
-        values = ", ".join(f"{key.split('.')[-1]} {short(value)}" for key, value in trial.values.items())
-        line = (
-            f"{trial.number:>5}  {trial.status:<8} {trial.epochs:>6} {best:>5} {score:>10} {time_spent:>12}  {values}"
-        )
-        lines.append(line if len(line) <= width else line[: width - 1] + "…")
+    """A line for each trial under a header, with as many of the swept keys as fit into ``width``."""
+    cells = [
+        (trial.number, trial.status, trial.epochs, "" if trial.score is None else f"{trial.score:.4f}",
+         clock(trial.seconds) if trial.epochs else "")
+        for trial in trials
+    ]  # fmt: skip
+    facts = [["trial", "status", "epochs", metric[:9], "time"], *(list(map(str, row)) for row in cells)]
+    lines = [""] * len(facts)
+    for column, least in zip(zip(*facts), (5, 8, 6, 9, 7)):
+        wide = max(least, *map(len, column))
+        lines = [f"{line} {cell.ljust(wide) if least == 8 else cell.rjust(wide)}" for line, cell in zip(lines, column)]
+    lines = [line[1:] for line in lines]
+    keys = list(trials[0].values) if trials else []
+    for place, key in enumerate(keys):
+        values = [_cut(cell) for cell in (key.split(".")[-1], *(short(trial.values[key]) for trial in trials))]
+        wide = max(map(len, values))
+        more = " …" if place < len(keys) - 1 else ""
+        if len(lines[0]) + 2 + wide + len(more) > width:
+            return [f"{lines[0]} …", *lines[1:]]
+        lines = [f"{line}  {cell.rjust(wide)}" for line, cell in zip(lines, values)]
     return lines
+
+
+def _cut(cell: str) -> str:
+    return cell if len(cell) <= _COLUMN else f"{cell[: _COLUMN - 1]}…"
+
+
+def clock(seconds: float) -> str:
+    """``75.2`` as ``1:15``, two hours as ``2:00:00``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def short(value: Any) -> str:

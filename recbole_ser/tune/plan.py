@@ -11,7 +11,7 @@ from typing import Any
 from recbole_ser.config import SERConfig, package_folder
 from recbole_ser.errors import ConfigError
 from recbole_ser.registry import find_model
-from recbole_ser.tune.space import Dimension, check_space, grid, read_space
+from recbole_ser.tune.space import Dimension, check_space, grid, is_given, read_space
 from recbole_ser.yaml_values import read_yaml
 
 SEARCHES = ("grid", "random", "tpe")
@@ -62,12 +62,14 @@ class Plan:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{where}: {name} is a whole number from {least} on, not {value}")
+        if len(self.plot) > 2:
+            raise ConfigError(f"{where}: plot: one or two metrics fit, not {', '.join(self.plot)}")
         names = {f"{name}@{k}".lower() for name in config["metrics"] for k in config["topk"]} | {"mrr"}
         if unknown := [name for name in self.plot if name.lower() not in names]:
             raise ConfigError(f"{where}: plot: '{unknown[0]}' is not computed: use any of {', '.join(sorted(names))}")
         check_space(self.space, config, where)
         for dimension in self.space:
-            if dimension.key.partition(".")[0] in config.external_config_dict and "." not in dimension.key:
+            if is_given(dimension.key, config.external_config_dict):
                 raise ConfigError(f"{where}: {dimension.key} is swept and given as well: leave one of them out")
 
     def to_json(self) -> dict[str, Any]:
@@ -93,6 +95,8 @@ def read_plan(model: Any, space: str | Mapping[str, Any] | None, **options: Any)
     given = {key: value for key, value in options.items() if value is not None}
     if isinstance(space, Mapping):
         return _plan("space", {"space": space}, "space", given), "space"
+    if space is not None and not isinstance(space, str):
+        raise ConfigError(f"space: give the name of a sweep, a YAML file, or {{key: {{kind: values}}}}, not {space}")
     path, name = _find(model, space)
     sweeps = read_yaml(path)
     if not sweeps:

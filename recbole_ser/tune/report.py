@@ -11,7 +11,8 @@ import yaml
 
 from recbole_ser.files import atomic_write
 from recbole_ser.tune.folder import FAILED, KILLED, SweepFolder, Trial
-from recbole_ser.tune.live import WIDTH, trial_table
+from recbole_ser.tune.live import WIDTH, rank, trial_table
+from recbole_ser.yaml_values import Dumper
 
 _SHOWN = 20  # trials in the printed table
 
@@ -34,12 +35,12 @@ def write_best(path: Path, values: dict[str, Any], command: str) -> None:
     """
     with atomic_write(path) as handle:
         handle.write(f"# {command}\n")
-        yaml.safe_dump(values, handle, sort_keys=True, allow_unicode=True)
+        yaml.dump(values, handle, Dumper=Dumper, sort_keys=True, allow_unicode=True)
 
 
 def sweep_table(trials: list[Trial], metric: str) -> str:
     """The best trials first, at most 80 columns wide, then every failure with its configuration."""
-    order = sorted(trials, key=lambda trial: (trial.score is None, -(trial.score or 0.0), trial.number))
+    order = sorted(trials, key=rank)
     lines = trial_table(order[:_SHOWN], metric, WIDTH)
     if len(order) > _SHOWN:
         lines.append(f"{'':>5}  and {len(order) - _SHOWN} more in trials.csv")

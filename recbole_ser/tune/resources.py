@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -29,13 +30,17 @@ class Resources:
     def __post_init__(self) -> None:
         if not self.address:
             object.__setattr__(self, "address", os.environ.get("RAY_ADDRESS") or None)
-        if self.concurrent is not None and (not isinstance(self.concurrent, int) or self.concurrent < 1):
+        if self.address is not None and not isinstance(self.address, str):
+            raise ConfigError(f"address is written as host:port, not {self.address}")
+        if self.concurrent is not None and (type(self.concurrent) is not int or self.concurrent < 1):
             raise ConfigError(f"concurrent is a whole number from 1 on, not {self.concurrent}")
-        for name, least in [("cpus_per_trial", 0.001), ("gpus_per_trial", 0.0)]:
-            value = getattr(self, name)
-            if value is None and name == "gpus_per_trial":
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
-                raise ConfigError(f"{name} is a number{' above 0' if least else ' from 0 on'}, not {value}")
-            if value > 1 and value != int(value):
-                raise ConfigError(f"{name}: above 1 only whole numbers are possible, not {value}")
+        self._check("cpus_per_trial", self.cpus_per_trial, may_be_0=False)
+        if self.gpus_per_trial is not None:
+            self._check("gpus_per_trial", self.gpus_per_trial, may_be_0=True)
+
+    @staticmethod
+    def _check(name: str, value: float, may_be_0: bool) -> None:
+        if type(value) not in (int, float) or not math.isfinite(value) or value < 0 or (value == 0 and not may_be_0):
+            raise ConfigError(f"{name} is a number {'from 0 on' if may_be_0 else 'above 0'}, not {value}")
+        if value > 1 and value != int(value):
+            raise ConfigError(f"{name}: above 1 only whole numbers are possible, not {value}")

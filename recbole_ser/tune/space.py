@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,12 +74,14 @@ def _dimension(key: str, value: Any, where: str) -> Dimension:
             f"{where}: {key}: write {{choice: [...]}}, {{uniform: [low, high]}}, {{loguniform: [low, high]}} or "
             f"{{integer: [low, high]}}, not {value}"
         )
+    if unlimited := [item for item in values if isinstance(item, float) and not math.isfinite(item)]:
+        raise ConfigError(f"{where}: {key}: {unlimited[0]} is no value that a sweep can try")
     if kind == "choice":
         if any(values.count(item) > 1 for item in values):
             raise ConfigError(f"{where}: {key}: a value is listed twice in {values}")
         return Dimension(key, kind, tuple(values))
-    number = int if kind == "integer" else (int, float)
-    if len(values) != 2 or not all(isinstance(item, number) and not isinstance(item, bool) for item in values):
+    fits = [_is_number(item) and (kind != "integer" or isinstance(item, int)) for item in values]
+    if len(values) != 2 or not all(fits):
         raise ConfigError(
             f"{where}: {key}: {kind} takes two {'whole ' if kind == 'integer' else ''}numbers, not {values}"
         )
@@ -95,17 +98,33 @@ def check_space(space: tuple[Dimension, ...], config: SERConfig, where: str) -> 
         ConfigError: one of these; the message names the nearest key.
     """
     reads_codes = getattr(config.model_class, "reads_codes", False)
+    allowed = {key for key in config.model_keys | TRAINING_KEYS | ({CODES} if reads_codes else set()) if key in config}
     for dimension in space:
-        key, *inside = dimension.key.split(".")
-        allowed = config.model_keys | TRAINING_KEYS | ({CODES} if reads_codes else set())
-        if key not in allowed or key not in config:
-            _refuse(dimension.key, key, {name for name in allowed if name in config}, config, where)
-        default = config[key]
-        for part in inside:
-            default = default.get(part) if isinstance(default, Mapping) else None
-        if key == CODES and dimension.kind != "choice":
-            raise ConfigError(f"{where}: {dimension.key}: codes are made once for each value, so list them: choice")
-        _check_type(dimension, default, where)
+        key = dimension.key.partition(".")[0]
+        if key not in allowed:
+            _refuse(dimension.key, key, allowed, config, where)
+        if key == CODES and (dimension.kind != "choice" or dimension.key == CODES):
+            raise ConfigError(
+                f"{where}: {dimension.key}: codes are made once for each value of a part of this mapping, so name "
+                "the part and list its values: codes.rqvae.lambda_rq_cl: {choice: [...]}"
+            )
+        _check_type(dimension, _default(dimension, config, where), where)
+    paths = [dimension.key for dimension in space]
+    for path in paths:
+        for other in paths:
+            if other.startswith(f"{path}."):
+                raise ConfigError(f"{where}: {path} and {other}, a part of it, are both swept: leave one of them out")
+
+
+def _default(dimension: Dimension, config: SERConfig, where: str) -> Any:
+    """The value in force of the swept key; ``None`` for a part of a mapping that is not there yet."""
+    key, *inside = dimension.key.split(".")
+    value, path = config[key], key
+    for part in inside:
+        if not isinstance(value, Mapping) or not part:
+            raise ConfigError(f"{where}: {dimension.key}: {path} is no mapping ({value}): sweep it as a whole")
+        value, path = value.get(part), f"{path}.{part}"
+    return value
 
 
 def _refuse(path: str, key: str, allowed: set[str], config: SERConfig, where: str) -> None:
@@ -121,19 +140,35 @@ def _refuse(path: str, key: str, allowed: set[str], config: SERConfig, where: st
 
 
 def _check_type(dimension: Dimension, default: Any, where: str) -> None:
-    is_number = isinstance(default, (int, float)) and not isinstance(default, bool)
-    if dimension.kind != "choice":
-        if default is not None and not is_number:
-            raise ConfigError(f"{where}: {dimension.key} is no number ({default}): list its values: choice")
-        if isinstance(default, int) and dimension.kind != "integer":
-            raise ConfigError(f"{where}: {dimension.key} is a whole number ({default}): use integer or choice")
-    elif is_number:
+    key, listed = dimension.key, dimension.kind == "choice"
+    if isinstance(default, bool):
+        if not listed or not all(isinstance(value, bool) for value in dimension.values):
+            raise ConfigError(f"{where}: {key} is true or false: list them: choice")
+    elif isinstance(default, (int, float)):
         # Some keys take words beside numbers (split_threshold: mean), but none whose default is a number.
-        wrong = [v for v in dimension.values if isinstance(v, bool) or not isinstance(v, (int, float))]
+        whole = isinstance(default, int) and default != 0  # 0 may be a number of any kind
+        wrong = [v for v in dimension.values if not _is_number(v) or (whole and not isinstance(v, int))]
+        kind = "whole number" if whole else "number"
         if wrong:
-            raise ConfigError(f"{where}: {dimension.key} is a number ({default}), and '{wrong[0]}' is none")
-    elif isinstance(default, bool) and not all(isinstance(value, bool) for value in dimension.values):
-        raise ConfigError(f"{where}: {dimension.key} is true or false")
+            raise ConfigError(f"{where}: {key} is a {kind} ({default}), and {wrong[0]!r} is none")
+        if whole and dimension.kind not in ("choice", "integer"):
+            raise ConfigError(f"{where}: {key} is a whole number ({default}): use integer or choice")
+    elif default is not None and not listed:
+        raise ConfigError(f"{where}: {key} is no number ({default}): list its values: choice")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_given(path: str, values: Mapping[str, Any]) -> bool:
+    """Whether ``values`` of a user say what the key ``path`` is, dots leading into mappings."""
+    at: Any = values
+    for part in path.split("."):
+        if not isinstance(at, Mapping) or part not in at:
+            return False
+        at = at[part]
+    return True
 
 
 def grid(space: tuple[Dimension, ...], where: str) -> list[dict[str, Any]]:
@@ -158,7 +193,7 @@ def settings(values: Mapping[str, Any], config: SERConfig) -> dict[str, Any]:
     for path, value in values.items():
         key, *inside = path.split(".")
         if not inside:
-            made[key] = value
+            made[key] = _copy(value)
             continue
         target = made.setdefault(key, _copy(config[key]))
         for part in inside[:-1]:

@@ -28,7 +28,7 @@ from recbole_ser.tune.plots import write_plots
 from recbole_ser.tune.report import failure_line, sweep_table, write_best, write_tables
 from recbole_ser.tune.resources import Resources
 from recbole_ser.tune.search import build_search
-from recbole_ser.tune.space import CODES, Dimension, grid, settings
+from recbole_ser.tune.space import CODES, Dimension, grid, is_given, settings
 from recbole_ser.tune.trial import Shared, Task, codes_key, trial_config, without_config
 
 _log = logging.getLogger()
@@ -110,13 +110,13 @@ def resume(path: str | Path, *, trials: int | None = None, resources: Resources 
     folder = SweepFolder.load(path)
     content = folder.content()
     plan = Plan.from_json(content["plan"], f"{folder.path / 'sweep.json'}")
-    if trials is not None and trials != plan.trials:
-        if plan.search == "grid" or trials < len(folder.trials()):
-            raise ConfigError(f"--trials={trials}: this sweep has {plan.trials}; a {plan.search} search cannot take it")
-        plan = replace(plan, trials=trials)
-        folder.update({**content, "plan": plan.to_json()})
     config = SERConfig(**content["arguments"])
-    plan.check(config, f"{folder.path / 'sweep.json'}")
+    if trials is not None and trials != plan.trials:
+        plan = replace(plan, trials=trials)
+        plan.check(config, "--resume")
+        if plan.search == "grid" or trials < len(folder.trials()):
+            raise ConfigError(f"--trials={trials}: a grid has as many as it has, and what was begun is not taken back")
+        folder.update({**content, "plan": plan.to_json()})
     return _tune(config, plan, resources or Resources(), folder)
 
 
@@ -161,10 +161,10 @@ def _with_fixed(plan: Plan, config: SERConfig, where: str) -> SERConfig:
     for key in plan.fixed:
         if key in {dimension.key for dimension in plan.space}:
             raise ConfigError(f"{where}: {key} is swept and fixed")
-    missing = {key: value for key, value in plan.fixed.items() if key not in config.external_config_dict}
+    missing = {key: value for key, value in plan.fixed.items() if not is_given(key, config.external_config_dict)}
     arguments = config.arguments()
     try:
-        return SERConfig(**{**arguments, "config_dict": {**settings(missing, config), **arguments["config_dict"]}})
+        return SERConfig(**{**arguments, "config_dict": {**arguments["config_dict"], **settings(missing, config)}})
     except ConfigError as error:
         raise ConfigError(f"{where}: fixed: {error}") from error
 
@@ -223,7 +223,11 @@ def _conclude(config: SERConfig, plan: Plan, folder: SweepFolder, trials: list[T
     if codes_key(chosen.values):
         values["codes_file"] = str(folder.path / "codes" / _codes_name(plan, chosen))
     model = config["model"]
-    write_best(path, values, f"recbole-ser run --model={model} --dataset={config['dataset']} --config_files={path}")
+    write_best(
+        path,
+        values,
+        f"recbole-ser run --model={model} --dataset={config['dataset']} --config_files={shlex.quote(str(path))}",
+    )
     try:
         write_plots(plan, trials, folder.plots, config["valid_metric"].lower())
     except UserError as error:  # no matplotlib: the sweep is none the worse
