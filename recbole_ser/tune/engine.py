@@ -44,6 +44,7 @@ def cluster(resources: Resources) -> Iterator[None]:
     try:
         yield
     finally:
+        _fetched.clear()  # it lies in memory that goes with the cluster
         ray.shutdown()
 
 

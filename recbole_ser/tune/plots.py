@@ -17,7 +17,9 @@ from recbole_ser.tune.live import short
 from recbole_ser.tune.plan import Plan
 from recbole_ser.tune.space import Dimension
 
-_STYLES = (("#0072B2", "o", "-"), ("#E69F00", "s", "--"))  # Okabe and Ito's colours: of the left axis, and of the right
+# Of the left axis and the right: Okabe and Ito's colours, and the share of the height that stays free below and above,
+# without which two metrics that agree lie on each other.
+_STYLES = (("#0072B2", "o", "-", (0.3, 0.1)), ("#E69F00", "s", "--", (0.1, 0.3)))
 
 
 def write_plots(plan: Plan, trials: Sequence[Trial], folder: Path, metric: str) -> None:
@@ -63,7 +65,7 @@ def _against(figure: Any, dimension: Dimension, trials: Sequence[Trial], metrics
     left.set_xlabel(dimension.key)
     places = np.array([scale.place(trial.values[dimension.key]) for trial in trials])
     stopped = np.array([trial.status == STOPPED for trial in trials])
-    for axes, metric, (colour, marker, style) in zip((left, left.twinx()), metrics, _STYLES):
+    for axes, metric, (colour, marker, style, free) in zip((left, left.twinx()), metrics, _STYLES):
         values = np.array([trial.valid[metric] for trial in trials])
         if line:
             order = np.argsort(places)
@@ -71,6 +73,9 @@ def _against(figure: Any, dimension: Dimension, trials: Sequence[Trial], metrics
         axes.plot(places[~stopped], values[~stopped], marker, color=colour, label=metric)
         if stopped.any():
             axes.plot(places[stopped], values[stopped], marker, color=colour, fillstyle="none", label="given up early")
+        low, high = values.min(), values.max()
+        height = (high - low) or 0.1
+        axes.set_ylim(low - free[0] * height, high + free[1] * height)
         axes.set_ylabel(f"{metric}, validation", color=colour)
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.spines["top"].set_visible(False)
