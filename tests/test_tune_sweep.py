@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from recbole_ser.cli import main
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.runner import run
 from recbole_ser.train.run_folder import RunFolder
-from recbole_ser.tune import SweepResult, resume, tune
+from recbole_ser.tune import SweepResult, ray_versions, resume, tune
 from recbole_ser.tune.folder import SweepFolder
 from recbole_ser.tune.resources import Resources
 from recbole_ser.yaml_values import read_yaml
@@ -36,6 +36,16 @@ MODEL, TWO = "tune_models:Fated", Resources(concurrent=2)
 @pytest.fixture(autouse=True)
 def models_are_where_the_sweep_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(TESTS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_is_there() -> Iterator[None]:
+    """One Ray for all sweeps in this process; those in processes of their own start theirs."""
+    ray_versions.import_ray(loopback=True)
+    from recbole_ser.tune import engine
+
+    with engine.cluster(Resources()):
+        yield
 
 
 @pytest.fixture(scope="module")

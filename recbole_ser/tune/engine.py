@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from recbole_ser.tune.plan import Plan
 from recbole_ser.tune.resources import Resources
 from recbole_ser.tune.search import Search
 from recbole_ser.tune.trial import Shared, Task
+
+_log = logging.getLogger()
 
 
 @contextmanager
@@ -68,7 +71,7 @@ def per_trial(resources: Resources) -> dict[str, float]:
     """The CPUs and GPUs of a trial: by default one CPU, and a GPU where there are any.
 
     Raises:
-        ConfigError: no machine that is there now has as many.
+        ConfigError: this machine has fewer.  A cluster may still grow.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
@@ -76,9 +79,10 @@ def per_trial(resources: Resources) -> dict[str, float]:
     wanted = {"CPU": resources.cpus_per_trial, "GPU": gpus}
     for kind, amount in wanted.items():
         if amount > most[kind]:
-            raise ConfigError(
-                f"{kind.lower()}s_per_trial: {amount:g} are wanted, and no machine has more than {most[kind]:g}"
-            )
+            problem = f"{kind.lower()}s_per_trial: {amount:g} are wanted, and no machine has more than {most[kind]:g}"
+            if not resources.address:
+                raise ConfigError(problem)
+            _log.warning(f"{problem} yet: trials wait until one has")
     return {kind.lower(): amount for kind, amount in wanted.items() if amount}
 
 
@@ -126,12 +130,12 @@ class Trials:
                 folder.end(FINISHED if folder.read(self.metric).epochs >= self.epochs else STOPPED)
         trial = folder.read(self.metric)
         if trial.status in KEPT:
-            self._drop_weights(number)
+            self._drop_weights()
         if trial.score is not None and trial.status in KEPT:
             self.search.observe(trial.values, trial.score)
         self.live.show(trial)
 
-    def _drop_weights(self, number: int) -> None:
+    def _drop_weights(self) -> None:
         """Of the trials that are over, only the best one's weights are needed."""
         trials = [t for t in self.folder.read_trials(self.metric) if t.status in KEPT]
         best = best_trial(trials)
@@ -185,22 +189,24 @@ class _Events(_Uncopied, tune.Callback):
         self.trials.ended(trial.config["number"], died=True)
 
 
-def run_trials(task: Task, shared: Any, trials: Trials, resources: Resources) -> None:
+def run_trials(task: Task, shared: Any, trials: Trials, wanted: dict[str, float], concurrent: int | None) -> None:
     """Run all trials that are not over.  A trial whose process dies is started once more from its checkpoint.
 
     Args:
         shared: what ``share`` returned.
+        wanted: what a trial is given, see ``per_trial``.
+        concurrent: trials at the same time at most.
     """
     scratch = trials.folder.path / ".ray"  # what Tune writes, and nobody reads
     shutil.rmtree(scratch, ignore_errors=True)
     trainable = tune.with_parameters(_train, task=task, shared=[shared])
     tuner = tune.Tuner(
-        tune.with_resources(trainable, per_trial(resources)),
+        tune.with_resources(trainable, wanted),
         tune_config=tune.TuneConfig(
             search_alg=_Proposals(trials),
             scheduler=_scheduler(trials.plan, trials.epochs),
             num_samples=trials.plan.trials,
-            max_concurrent_trials=resources.concurrent,
+            max_concurrent_trials=concurrent,
             reuse_actors=True,  # a process that has loaded PyTorch and the data trains more than one trial
         ),
         run_config=ray_versions.run_config(

@@ -28,7 +28,7 @@ from recbole_ser.tune.plots import write_plots
 from recbole_ser.tune.report import failure_line, sweep_table, write_best, write_tables
 from recbole_ser.tune.resources import Resources
 from recbole_ser.tune.search import build_search
-from recbole_ser.tune.space import CODES, Dimension, grid, is_given, settings
+from recbole_ser.tune.space import CODES, grid, is_given, settings
 from recbole_ser.tune.trial import Shared, Task, codes_key, trial_config, without_config
 
 _log = logging.getLogger()
@@ -131,15 +131,15 @@ def _tune(config: SERConfig, plan: Plan, resources: Resources, folder: SweepFold
         prepared = prepare(config, with_codes=not swept_codes)
         shared = Shared(without_config(prepared), _codes(plan, config, prepared, folder) if swept_codes else {})
         with engine.cluster(resources):
-            gpus = engine.per_trial(resources).get("gpu", 0.0)
-            task = Task(config.arguments(), metric, str(folder.trials_path), str(Path.cwd()), has_gpu=gpus > 0)
+            wanted = engine.per_trial(resources)
+            task = Task(config.arguments(), metric, str(folder.trials_path), str(Path.cwd()), has_gpu="gpu" in wanted)
             _log.info(f"{plan.trials} trials of {config['model']} ({plan.search}, {plan.scheduler}): {folder.path}")
             search = build_search(plan, config["seed"], len(folder.trials()))
             session = engine.Trials(plan, search, folder, metric, LiveTable(plan.trials, metric), config["epochs"])
             reference = engine.share(shared)
             del prepared, shared  # the trials' copy is used from here on
             try:
-                engine.run_trials(task, reference, session, resources)
+                engine.run_trials(task, reference, session, wanted, resources.concurrent)
             except KeyboardInterrupt:
                 _log.warning(f"interrupted: go on with: recbole-ser tune --resume={shlex.quote(str(folder.path))}")
                 raise
@@ -176,8 +176,7 @@ def _a_point(plan: Plan) -> dict[str, Any]:
 def _codes(plan: Plan, config: SERConfig, prepared: Prepared, folder: SweepFolder) -> dict[str, Any]:
     """Codes for every combination of the swept values that decide them; those that are there are taken as they are."""
     made = {}
-    of_codes: tuple[Dimension, ...] = tuple(d for d in plan.space if d.key.startswith(f"{CODES}."))
-    points = grid(of_codes, plan.name)
+    points = grid(tuple(d for d in plan.space if d.key.startswith(f"{CODES}.")), plan.name)
     for number, values in enumerate(points):
         path = folder.path / "codes" / f"{number:03d}.codes"
         _log.info(f"codes {number + 1} of {len(points)}: {codes_key(values)}")
@@ -217,24 +216,12 @@ def _test(base: SERConfig, chosen: Trial, shared: Shared, folder: SweepFolder) -
 
 def _conclude(config: SERConfig, plan: Plan, folder: SweepFolder, trials: list[Trial], chosen: Trial) -> None:
     """Write what the sweep found: ``best.yaml`` and the plots."""
-    best = trial_config(config.arguments(), chosen.values)
     path = folder.path / "best.yaml"
-    values = {key: value for key, value in best.arguments()["config_dict"].items() if key != "run_dir"}
-    if codes_key(chosen.values):
-        values["codes_file"] = str(folder.path / "codes" / _codes_name(plan, chosen))
-    model = config["model"]
-    write_best(
-        path,
-        values,
-        f"recbole-ser run --model={model} --dataset={config['dataset']} --config_files={shlex.quote(str(path))}",
-    )
+    values = RunFolder.load(folder.trial(chosen.number).path).arguments()["config_dict"]
+    values.pop("run_dir", None)  # a new run has a folder of its own
+    command = f"recbole-ser run --model={config['model']} --dataset={config['dataset']}"
+    write_best(path, values, f"{command} --config_files={shlex.quote(str(path))}")
     try:
         write_plots(plan, trials, folder.plots, config["valid_metric"].lower())
     except UserError as error:  # no matplotlib: the sweep is none the worse
         _log.warning(f"{error}; then: recbole-ser tune --resume={shlex.quote(str(folder.path))}")
-
-
-def _codes_name(plan: Plan, trial: Trial) -> str:
-    points = grid(tuple(d for d in plan.space if d.key.startswith(f"{CODES}.")), plan.name)
-    keys = [codes_key(values) for values in points]
-    return f"{keys.index(codes_key(trial.values)):03d}.codes"

@@ -128,7 +128,10 @@ class Task:
             enter(run, config)
             trainer = build_trainer(config, run, prepared)
             trainer.resume_checkpoint()
-            trainer.fit(TrainLoader(config, prepared.dataset), prepared.targets("valid"), callback_fn=tell)
+            try:
+                trainer.fit(TrainLoader(config, prepared.dataset), prepared.targets("valid"), callback_fn=tell)
+            finally:
+                trainer.tensorboard.close()  # also if the trial is given up
 
 
 def without_config(prepared: Prepared) -> Prepared:
