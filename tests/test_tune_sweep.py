@@ -234,6 +234,7 @@ def test_trials_that_fail_or_die_do_not_end_the_sweep(tmp_path: Path, capsys: py
     assert "is nan in epoch 1" in nan.error and "CUDA out of memory" in memory.error and "died" in dies.error
     assert [trial.epochs for trial in (dies, nan, memory)] == [1, 1, 1]
     assert result.chosen.number == 0
+    assert f"run --model={MODEL} --dataset=ser-sample" in (result.folder / "best.yaml").read_text()
     printed = capsys.readouterr().out
     assert "trial 4 failed (fate=memory): OutOfMemoryError: CUDA out of memory" in printed
     assert "Traceback" in (tmp_path / "sweep" / "trials" / "004" / "error.txt").read_text()

@@ -17,6 +17,7 @@ from recbole_ser.config import SERConfig
 from recbole_ser.data.codes import read_codes
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.evaluation.report import RunResult, final_table
+from recbole_ser.registry import available_models
 from recbole_ser.runner import Prepared, build_trainer, enter, locate_data, prepare
 from recbole_ser.train.log import log_to
 from recbole_ser.train.run_folder import RunFolder
@@ -219,7 +220,8 @@ def _conclude(config: SERConfig, plan: Plan, folder: SweepFolder, trials: list[T
     path = folder.path / "best.yaml"
     values = RunFolder.load(folder.trial(chosen.number).path).arguments()["config_dict"]
     values.pop("run_dir", None)  # a new run has a folder of its own
-    command = f"recbole-ser run --model={config['model']} --dataset={config['dataset']}"
+    model = config["model"] if config["model"] in available_models() else config.arguments()["model"]
+    command = f"recbole-ser run --model={model} --dataset={config['dataset']}"
     write_best(path, values, f"{command} --config_files={shlex.quote(str(path))}")
     try:
         write_plots(plan, trials, folder.plots, config["valid_metric"].lower())
