@@ -42,6 +42,8 @@ def cluster(resources: Resources) -> Iterator[None]:
             ray.init(address=resources.address, **quiet)
         else:
             ray.init(address="local", include_dashboard=False, **quiet)
+            if ray.util.get_node_ip_address() != "127.0.0.1":
+                _log.warning("Ray was imported before this sweep: it listens on all interfaces, not on loopback only")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"Ray does not start or is not there ({resources.address or 'local'}): {error}") from error
     try:
