@@ -135,11 +135,16 @@ class _Scale:
         if self.kind != "loguniform":
             return list(self.values)
         low, high = (math.log10(value) for value in self.values)
-        decades = [10.0**power for power in range(math.ceil(low - 1e-9), math.floor(high + 1e-9) + 1)]
-        return decades or list(self.values)
+        steps = (1,) if high - low >= 2 else (1, 2, 5)
+        powers = range(math.floor(low), math.ceil(high) + 1)
+        # by their text, so that ten to the power of -3 is 0.001 to the last digit
+        marks = [float(f"{step}e{power}") for power in powers for step in steps]
+        return [mark for mark in marks if self.values[0] <= mark <= self.values[1]] or list(self.values)
 
     def label_axis(self, axes: Any) -> None:
         if self.kind == "choice":
             axes.set_xticks(range(len(self.values)), [short(value) for value in self.values])
         elif self.kind == "loguniform":
             axes.set_xscale("log")
+            axes.set_xticks(self.ticks(), map(short, self.ticks()))
+            axes.minorticks_off()
