@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import sys
 import traceback
@@ -120,6 +121,7 @@ class Task:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         if self.working_path not in sys.path:
             sys.path.insert(0, self.working_path)
+        gc.collect()  # the trial that this process trained before refers to itself, and its tensors are large
         values = folder.values()
         config = trial_config(self.arguments, values)
         run = RunFolder(folder.path)
