@@ -110,7 +110,7 @@ def test_a_space_itself() -> None:
 def test_what_a_plan_is_without_options() -> None:
     plan = read_plan("SESRec", {"alpha": {"uniform": [0, 1]}})[0]
     assert (plan.search, plan.trials, plan.scheduler, plan.grace_period, plan.reduction_factor, plan.fixed, plan.plot) \
-        == ("random", 20, "asha", 2, 3, {}, ())  # fmt: skip
+        == ("random", 20, "asha", 5, 3, {}, ())  # fmt: skip
 
 
 def test_options_win_and_none_is_none_of_them(file: Path) -> None:

@@ -41,7 +41,7 @@ class Plan:
     search: str = "random"
     trials: int = 20
     scheduler: str = "asha"
-    grace_period: int = 2
+    grace_period: int = 5
     reduction_factor: int = 3
     plot: tuple[str, ...] = ()
 
