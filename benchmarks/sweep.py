@@ -4,6 +4,10 @@
 
 Both sides train the same configurations of SESRec for the same epochs.  Memory is sampled and counted in proportional
 shares: what several processes share counts once.
+
+    python benchmarks/sweep.py --sharing --dataset=kuaishou-like --data_path=dataset_atomic
+
+trains nothing: what does loading such data cost, and what does a further trial that reads them cost?
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from measure import machine, print_table
+from measure import machine, peak_memory_mib, print_table
 
 RATES = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.01)
 
@@ -75,13 +79,57 @@ def valid(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line)["valid"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def sharing(dataset: str, data_path: str) -> None:
+    """Print CPU seconds and memory of loading the data, and of a trial's process that is given them."""
+    from recbole_ser.config import SERConfig
+    from recbole_ser.runner import locate_data, prepare
+    from recbole_ser.tune import ray_versions
+    from recbole_ser.tune.resources import Resources
+    from recbole_ser.tune.trial import Shared, without_config
+
+    ray_versions.import_ray(loopback=True)
+    import ray
+
+    from recbole_ser.tune import engine
+
+    def resident() -> float:
+        return psutil.Process().memory_full_info().uss / 2**20
+
+    @ray.remote
+    def read(references: list[Any]) -> tuple[float, float]:
+        config = SERConfig("SESRec", dataset, None, {"data_path": data_path})
+        before, began = resident(), time.process_time()
+        prepared = engine.fetch(references[0]).under(config, {})
+        next(iter(prepared.targets("valid")))
+        return time.process_time() - began, resident() - before
+
+    config = SERConfig("SESRec", dataset, None, {"data_path": data_path, "state": "WARNING"})
+    locate_data(config)
+    before, began = resident(), time.process_time()
+    shared = Shared(without_config(prepare(config)), {})
+    rows = [("loading and candidates", time.process_time() - began, resident() - before, peak_memory_mib())]
+    with engine.cluster(Resources()):
+        began = time.process_time()
+        reference = engine.share(shared)
+        rows.append(("putting them into shared memory", time.process_time() - began, "", ""))
+        rows += [
+            ("a process that reads them", *cost, "") for cost in ray.get([read.remote([reference]) for _ in range(2)])
+        ]
+    print(machine())
+    print_table(["", "CPU s", "private MiB more", "peak MiB"], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="cell")
     parser.add_argument("--data_path", default="dataset_atomic")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--concurrent", type=int, default=2)
+    parser.add_argument("--sharing", action="store_true", help="measure what is shared instead")
     options = parser.parse_args()
+    if options.sharing:
+        sharing(options.dataset, options.data_path)
+        return
     given = [f"--dataset={options.dataset}", f"--data_path={options.data_path}", f"--epochs={options.epochs}",
              "--show_progress=false", "--state=WARNING"]  # fmt: skip
     with tempfile.TemporaryDirectory() as name:

@@ -67,10 +67,10 @@ class Plan:
         names = {f"{name}@{k}".lower() for name in config["metrics"] for k in config["topk"]} | {"mrr"}
         if unknown := [name for name in self.plot if name.lower() not in names]:
             raise ConfigError(f"{where}: plot: '{unknown[0]}' is not computed: use any of {', '.join(sorted(names))}")
-        check_space(self.space, config, where)
         for dimension in self.space:
             if is_given(dimension.key, config.external_config_dict):
                 raise ConfigError(f"{where}: {dimension.key} is swept and given as well: leave one of them out")
+        check_space(self.space, config, where)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "space": {d.key: {d.kind: list(d.values)} for d in self.space}}
