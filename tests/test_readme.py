@@ -18,6 +18,7 @@ from recbole_ser.config import SERConfig
 from recbole_ser.registry import MODELS, ModelSpec
 from recbole_ser.runner import run
 from recbole_ser.tune.plan import read_plan
+from recbole_ser.tune.trial import trial_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -93,7 +94,10 @@ def test_the_sweep_file_is_one(tmp_path: Path) -> None:
     (text,) = (block for block in YAML if block.startswith("# mine.yaml"))
     (tmp_path / "mine.yaml").write_text(text)
     plan, where = read_plan("SASRec", str(tmp_path / "mine.yaml"))
-    plan.check(SERConfig("SASRec", "ser-sample"), where)
+    config = SERConfig("SASRec", "ser-sample")
+    plan.check(config, where)
+    for loss in plan.space[2].values:
+        trial_config(config.arguments(), {"learning_rate": 0.01, "n_layers": 2, "loss_type": loss})
     assert plan.name == "wide" and plan.trials == 20 and len(plan.space) == 3
 
 
