@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -113,10 +114,8 @@ def read_plan(model: Any, space: str | Mapping[str, Any] | None, **options: Any)
 
 
 def _find(model: Any, space: str | None) -> tuple[Path, str | None]:
-    if space is not None:
-        path, colon, name = space.rpartition(":") if ".y" in space.rpartition(":")[0] else (space, "", "")
-        if Path(path).suffix in (".yaml", ".yml"):
-            return Path(path), name if colon else None
+    if space is not None and (file := re.fullmatch(r"(.+\.ya?ml)(?::(.+))?", space)):
+        return Path(file[1]), file[2]
     model_class = find_model(model) if isinstance(model, str) else model
     own = package_folder("properties") / "tune" / f"{model_class.__name__}.yaml"
     return own if own.is_file() else own.with_name("overall.yaml"), space
