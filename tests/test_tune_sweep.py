@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,15 @@ def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> 
         time.sleep(0.05)
 
 
+def trial_processes(family: list[psutil.Process]) -> list[psutil.Process]:
+    found = []
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            if "ImplicitFunc" in process.name():  # what Ray calls them
+                found.append(process)
+    return found
+
+
 def epochs_of(folder: Path) -> list[int]:
     return [len(trial.lines()) for trial in SweepFolder(folder).trials()]
 
@@ -173,24 +183,24 @@ def epochs_of(folder: Path) -> list[int]:
 def test_a_killed_and_an_interrupted_driver_resume_to_the_same_result(tmp_path: Path) -> None:
     folder, rates = tmp_path / "sweep", [0.003, 0.01, 0.03]
     space = f"{{learning_rate: {{choice: {rates}}}}}"
-    settings = {**QUIET, "epochs": 4, "seconds": 0.7}
+    settings = {**QUIET, "epochs": 4, "seconds": 1.0}
     given = [f"--{key}={json.dumps(value)}" for key, value in settings.items()]
     sweep = start(
         folder, f"--model={MODEL}", "--dataset=ser-sample", f"--space={space}", "--search=grid", "--scheduler=none",
         f"--storage={folder}", "--concurrent=2", *given,
     )  # fmt: skip
     wait_until(lambda: len(epochs_of(folder)) > 1 and min(epochs_of(folder)[:2]) > 0, sweep)
-    family = [process for process in psutil.Process(sweep.pid).children(recursive=True) if process.is_running()]
+    family = psutil.Process(sweep.pid).children(recursive=True)
     assert_loopback_only([psutil.Process(sweep.pid), *family])
     with pytest.raises(UserError, match="another process is running this sweep"):
         resume(folder)
-    trainers = [process for process in family if "ImplicitFunc" in process.name()]
+    trainers = trial_processes(family)
     sweep.send_signal(signal.SIGKILL)
     sweep.wait()
     _, alive = psutil.wait_procs(trainers, timeout=30)
     assert trainers and not alive, "trials outlive the driver"
 
-    again = start(folder, f"--resume={folder}", "--concurrent=2")
+    again = start(folder, f"--resume={folder}", "--concurrent=1")  # the last trial comes after the others
     wait_until(lambda: SweepFolder(folder).trial(0).outcome and SweepFolder(folder).trial(1).outcome, again)
     wait_until(lambda: len(epochs_of(folder)) == 3 and epochs_of(folder)[2] > 0, again)
     kept = {path: path.read_bytes() for path in folder.glob("trials/00[01]/metrics.jsonl")}
