@@ -92,8 +92,8 @@ class Task:
 
         Args:
             shared: called if anything is to be trained.
-            report: is given ``epochs``, the best validation metric so far as ``score``, and the last one as ``now``; it
-                may end the trial by raising ``SystemExit``.
+            report: is given ``epochs`` and, as ``score``, the best validation metric so far; it may end the trial by
+                raising ``SystemExit``.
         """
         folder = TrialFolder(Path(self.trials_path) / f"{number:03d}")
         best = -float("inf")
@@ -101,7 +101,7 @@ class Task:
         def tell(epoch: int, valid: dict[str, float]) -> None:
             nonlocal best
             best = max(best, valid[self.metric])
-            report({"epochs": epoch + 1, "score": best, "now": valid[self.metric]})
+            report({"epochs": epoch + 1, "score": best})
 
         for line in folder.lines():
             tell(line["epoch"], line["valid"])
