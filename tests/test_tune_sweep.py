@@ -156,7 +156,14 @@ def test_tensors_are_shared_and_not_copied() -> None:
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "ignore", "-m", "recbole_ser.cli", "tune", *arguments]
     log = (folder.parent / f"{folder.name}.out").open("a")
-    return subprocess.Popen(command, cwd=TESTS, stdout=log, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=TESTS, stdout=log, stderr=subprocess.STDOUT, text=True, preexec_fn=_hear_interrupts
+    )
+
+
+def _hear_interrupts() -> None:
+    """Where the tests run in the background of a shell, what they start would ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
