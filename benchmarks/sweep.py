@@ -34,7 +34,7 @@ RATES = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.01)
 class Watch(threading.Thread):
     """CPU seconds and memory of all processes below this one, sampled while ``with`` lasts."""
 
-    def __init__(self, pause: float = 0.25) -> None:
+    def __init__(self, pause: float = 1.0) -> None:
         super().__init__(daemon=True)
         self.pause, self.over = pause, threading.Event()
         self.peak_mib, self.cpu = 0.0, {}
