@@ -90,7 +90,7 @@ def per_trial(resources: Resources) -> dict[str, float]:
 
 @dataclass
 class Trials:
-    """The trials of one session: proposes them, and writes down how each ended.
+    """The trials of a sweep, from its start or resumption on: proposes them, and writes down how each ended.
 
     Args:
         metric: the validation metric that chooses.

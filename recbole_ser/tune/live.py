@@ -13,6 +13,7 @@ from recbole_ser.tune.folder import FAILED, FINISHED, KILLED, RUNNING, STOPPED, 
 
 WIDTH = 80
 _ROWS = 15  # of the table: those that run first, then the best
+_FACTS = ((">", 5), ("<", 8), (">", 6), (">", 9), (">", 7))  # of the first columns: alignment and least width
 _COLUMN = 13  # of a swept key: characters at most
 _PAUSE = 0.5  # seconds between two drawings
 
@@ -88,9 +89,9 @@ def trial_table(trials: list[Trial], metric: str, width: int = WIDTH) -> list[st
     ]  # fmt: skip
     facts = [["trial", "status", "epochs", metric[:9], "time"], *(list(map(str, row)) for row in cells)]
     lines = [""] * len(facts)
-    for column, least in zip(zip(*facts), (5, 8, 6, 9, 7)):
+    for column, (align, least) in zip(zip(*facts), _FACTS):
         wide = max(least, *map(len, column))
-        lines = [f"{line} {cell.ljust(wide) if least == 8 else cell.rjust(wide)}" for line, cell in zip(lines, column)]
+        lines = [f"{line} {cell:{align}{wide}}" for line, cell in zip(lines, column)]
     lines = [line[1:] for line in lines]
     keys = list(trials[0].values) if trials else []
     for place, key in enumerate(keys):

@@ -130,8 +130,6 @@ class _Scale:
         return (measure(value) - low) / (high - low)
 
     def ticks(self) -> list[Any]:
-        if self.kind == "choice":
-            return list(self.values)
         if self.kind != "loguniform":
             return list(self.values)
         low, high = (math.log10(value) for value in self.values)

@@ -11,12 +11,14 @@ from recbole_ser.errors import ConfigError
 
 @dataclass(frozen=True)
 class Resources:
-    """Args:
-    address: of a Ray cluster (``auto``, ``host:6379``, ``ray://...``); by default the variable RAY_ADDRESS, and without
-        it a cluster of this machine alone, for the time of the sweep.
-    concurrent: trials at the same time at most; by default as many as there are CPUs and GPUs for.
-    cpus_per_trial: by default one.
-    gpus_per_trial: fractions share a GPU; by default one where there are GPUs.
+    """What a sweep may use.
+
+    Args:
+        address: of a Ray cluster (``auto``, ``host:6379``, ``ray://...``); by default the variable RAY_ADDRESS, and
+            without it a cluster of this machine alone, for the time of the sweep.
+        concurrent: trials at the same time at most; by default as many as there are CPUs and GPUs for.
+        cpus_per_trial: by default one.
+        gpus_per_trial: fractions share a GPU; by default one where there are GPUs.
 
     Raises:
         ConfigError: a number that cannot be.
