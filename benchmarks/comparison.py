@@ -90,16 +90,17 @@ def measure_speed(name: str, dataset: str, settings: list[str]) -> dict[str, flo
     """Training positives and evaluated users per CPU second of an untrained model."""
     from recbole.utils import init_seed
 
-    from recbole_ser.config import SERConfig, parse_arguments
+    from recbole_ser.commands.arguments import parse_arguments
+    from recbole_ser.config import SERConfig
+    from recbole_ser.convert.prepare import ensure_dataset
     from recbole_ser.data.dataset import SERDataset
     from recbole_ser.evaluation.ranking import rank_targets
     from recbole_ser.model.foreign import candidate_scorer
-    from recbole_ser.runner import locate_data
 
     torch.set_num_threads(1)
     model_name, own = settings_of(name)
     config = SERConfig(model_name, dataset, None, parse_arguments([*settings, *own]))
-    locate_data(config)
+    ensure_dataset(config["data_path"], config.final_config_dict)
     data = SERDataset(config)
     init_seed(config["seed"], True)
     model = config.model_class(config, data)

@@ -58,7 +58,7 @@ def measure(part: str, folder: Path, memory: str, threads: int) -> dict[str, Any
     if part == "generate":
         generate(folder, int(memory))
         return {}
-    for module in ("duckdb", "pandas", "pyarrow.parquet", "recbole_ser.convert.tokens"):
+    for module in ("duckdb", "pandas", "pyarrow.parquet", "recbole_ser.text.words"):
         importlib.import_module(module)  # before the clock starts
 
     reset_peak_memory()
@@ -95,7 +95,7 @@ def plain_pandas(folder: Path, out: Path) -> None:
     """What one writes in a notebook: everything in memory, no checks, the same words and the same order."""
     import pandas as pd
 
-    from recbole_ser.convert.tokens import normalised, query_terms
+    from recbole_ser.text.words import normalised, query_terms
 
     out.mkdir(parents=True)
     log = pd.concat([pd.read_parquet(path) for path in sorted(folder.glob("interactions-*.parquet"))])

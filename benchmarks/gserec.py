@@ -24,8 +24,8 @@ from measure import cpu_seconds, in_own_process, machine, peak_memory_mib, print
 from plain_gserec import PlainGSERec
 from recbole.utils import InputType, ModelType
 
-from recbole_ser.config import package_folder
-from recbole_ser.data.atomic import Ragged
+from recbole_ser.atomic.ragged import Ragged
+from recbole_ser.bundled import package_folder
 from recbole_ser.data.codes import UserCodes
 from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_event_log
 from recbole_ser.data.instances import split_instances

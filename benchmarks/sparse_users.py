@@ -17,11 +17,13 @@ import numpy as np
 import pandas as pd
 from measure import machine, print_table
 
+from recbole_ser.bundled import package_folder
 from recbole_ser.codes.stage import ensure_codes
-from recbole_ser.config import SERConfig, package_folder
+from recbole_ser.config import SERConfig
+from recbole_ser.convert.prepare import ensure_dataset
 from recbole_ser.data.codes import read_codes, write_codes
 from recbole_ser.data.dataset import SERDataset
-from recbole_ser.runner import locate_data, run
+from recbole_ser.runner import run
 
 DATASET = "ser-sample"
 LEVELS = ("rich", "sparse")
@@ -47,7 +49,7 @@ def main() -> None:
 def prepare_codes(real: Path, dealt: Path) -> None:
     """Codes of the users, and the same with whole rows given to other users."""
     config = SERConfig("GSERec", DATASET, None, {"codes_file": str(real), "show_progress": False})
-    locate_data(config)
+    ensure_dataset(config["data_path"], config.final_config_dict)
     dataset = SERDataset(config)
     ensure_codes(config, dataset)
     codes = read_codes(real, dataset)

@@ -82,15 +82,15 @@ def valid(folder: Path) -> list[dict[str, float]]:
 def sharing(dataset: str, data_path: str) -> None:
     """Print CPU seconds and memory of loading the data, and of a trial's process that is given them."""
     from recbole_ser.config import SERConfig
-    from recbole_ser.runner import locate_data, prepare
-    from recbole_ser.tune import ray_versions
-    from recbole_ser.tune.resources import Resources
-    from recbole_ser.tune.trial import Shared, without_config
+    from recbole_ser.runner import prepare
+    from recbole_ser.tuning import ray_versions
+    from recbole_ser.tuning.resources import Resources
+    from recbole_ser.tuning.trial import Shared, without_config
 
     ray_versions.import_ray(loopback=True)
     import ray
 
-    from recbole_ser.tune import engine
+    from recbole_ser.tuning import engine
 
     def resident() -> float:
         return psutil.Process().memory_full_info().uss / 2**20
@@ -104,7 +104,6 @@ def sharing(dataset: str, data_path: str) -> None:
         return time.process_time() - began, resident() - before
 
     config = SERConfig("SESRec", dataset, None, {"data_path": data_path, "state": "WARNING"})
-    locate_data(config)
     before, began = resident(), time.process_time()
     shared = Shared(without_config(prepare(config)), {})
     rows = [("loading and candidates", time.process_time() - began, resident() - before, peak_memory_mib())]

@@ -26,8 +26,8 @@ from recbole.data.interaction import Interaction
 from recbole.utils import InputType, ModelType
 from torch import Tensor
 
-from recbole_ser.config import package_folder
-from recbole_ser.data.atomic import Ragged
+from recbole_ser.atomic.ragged import Ragged
+from recbole_ser.bundled import package_folder
 from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_event_log
 from recbole_ser.data.instances import split_instances
 from recbole_ser.data.loader import TrainLoader

@@ -1,3 +1,56 @@
-"""Search-enhanced recommendation on RecBole: SESRec, GSERec and the models they are compared with."""
+"""Search-enhanced recommendation on RecBole: SESRec, GSERec and the models they are compared with.
+
+What is named here is public and stays; it is imported when it is first asked for, for RecBole and PyTorch take seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from recbole_ser.config import SERConfig
+    from recbole_ser.inference.recommender import Recommender, recommend
+    from recbole_ser.model.base import JointRecommender, SearchRecommender
+    from recbole_ser.runner import build_trainer, claim_folder, prepare, resume, run
+    from recbole_ser.tuning.sweep import tune
+
+_HOMES = {
+    "run": "recbole_ser.runner",
+    "resume": "recbole_ser.runner",
+    "SERConfig": "recbole_ser.config",
+    "claim_folder": "recbole_ser.runner",
+    "prepare": "recbole_ser.runner",
+    "build_trainer": "recbole_ser.runner",
+    "tune": "recbole_ser.tuning.sweep",
+    "recommend": "recbole_ser.inference.recommender",
+    "Recommender": "recbole_ser.inference.recommender",
+    "SearchRecommender": "recbole_ser.model.base",
+    "JointRecommender": "recbole_ser.model.base",
+}
+
+__all__ = [
+    "JointRecommender",
+    "Recommender",
+    "SERConfig",
+    "SearchRecommender",
+    "build_trainer",
+    "claim_folder",
+    "prepare",
+    "recommend",
+    "resume",
+    "run",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,40 +15,11 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import InputType, ModelType
 
 from recbole_ser import compat
+from recbole_ser.atomic.location import dataset_folder
+from recbole_ser.bundled import package_folder
 from recbole_ser.errors import ConfigError
 from recbole_ser.registry import find_model
-from recbole_ser.yaml_values import Loader, parse_value, read_yaml
-
-_PACKAGE = Path(__file__).parent
-
-
-def package_folder(name: str) -> Path:
-    """The folder ``properties`` or ``dataset_atomic``: beside the package in a checkout, inside it in a wheel."""
-    checkout = _PACKAGE.parent / name
-    return checkout if (_PACKAGE.parent / "pyproject.toml").is_file() and checkout.is_dir() else _PACKAGE / name
-
-
-def parse_arguments(arguments: list[str]) -> dict[str, Any]:
-    """``--key=value`` and ``--key value`` arguments as a dictionary; values are read as YAML.
-
-    Raises:
-        ConfigError: an argument that is neither, or a key given twice.
-    """
-    values: dict[str, Any] = {}
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        key, equals, text = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or not key:
-            raise ConfigError(f"cannot read argument '{argument}': write --key=value")
-        if not equals:
-            if not rest or rest[0].startswith("--"):
-                raise ConfigError(f"argument '{argument}' has no value: write --{key}=value")
-            text = rest.pop(0)
-        if key in values:
-            raise ConfigError(f"argument '--{key}' is given twice")
-        values[key] = parse_value(text)
-    return values
+from recbole_ser.yaml_values import Loader, read_yaml
 
 
 class SERConfig(Config):
@@ -55,18 +27,23 @@ class SERConfig(Config):
 
     Later layers win: RecBole's defaults, ``properties/overall.yaml``, ``properties/model/<Model>.yaml``,
     ``properties/dataset/<dataset>.yaml`` (where ``models: {<Model>: {...}}`` holds for that model only), the files of
-    ``config_file_list``, ``config_dict``.  Mappings
-    (``eval_args``, ``train_neg_sample_args``, ``codes``) are merged key by key; everything else is replaced.
+    ``config_files``, ``config_dict``.  Mappings (``eval_args``, ``train_neg_sample_args``, ``codes``) are merged key by
+    key; everything else is replaced.  In the user's values a dot leads into a mapping: ``codes.rqvae.levels`` changes
+    this one value and leaves the rest of ``codes`` as it is.
+
+    ``data_path`` is in the end the folder of the data set, see ``dataset_folder``.  Codes of users are looked for, and
+    made, below the folder that the user gave even if the data set is the bundled one, which may not be writable.
 
     Args:
         model: a registered name, ``package.module:Class``, or a model class.
         dataset: name of the data set, a folder below ``data_path``.
-        config_file_list: YAML files of the user.
+        config_files: the user's YAML file, or several of them, of which later ones win.
         config_dict: typed values of the user (strings stay strings).
 
     Attributes:
         origin: the layer that each key's value comes from.
         model_keys: the keys of the model's own YAML file or ``default_config``.
+        given: the user's own values, as they were given.
 
     Raises:
         ConfigError: an unknown model or key (the message names the nearest known one) or a value RecBole refuses.
@@ -78,12 +55,13 @@ class SERConfig(Config):
         self,
         model: str | type[AbstractRecommender],
         dataset: str,
-        config_file_list: list[str] | None = None,
+        config_files: str | Path | Sequence[str | Path] | None = None,
         config_dict: dict[str, Any] | None = None,
     ) -> None:
         self.origin: dict[str, str] = {}
+        files = [config_files] if isinstance(config_files, (str, Path)) else list(config_files or ())
         try:
-            super().__init__(model, dataset, config_file_list, config_dict)
+            super().__init__(model, dataset, files, config_dict)
         except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
             raise ConfigError(str(error)) from error
 
@@ -102,7 +80,7 @@ class SERConfig(Config):
         model = f"{self.model_class.__module__}:{self.model_class.__qualname__}"
         data_path = str(Path(self["data_path"]).absolute().parent)
         codes_file = {"codes_file": self["codes_file"]} if self["codes_file"] else {}
-        values = {**_plain(self.external_config_dict), "data_path": data_path, **codes_file}
+        values = {**_plain(self.given), "data_path": data_path, **codes_file}
         return {"model": model, "dataset": self["dataset"], "config_dict": values}
 
     # --- what RecBole does differently ------------------------------------------------------------------------------
@@ -123,15 +101,17 @@ class SERConfig(Config):
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
         return dict(config_dict)
 
-    def _load_config_files(self, file_list: list[str] | None) -> dict[str, Any]:
+    def _load_config_files(self, file_list: Sequence[str | Path]) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        for path in file_list or []:
+        for path in file_list:
             self._overlay(values, read_yaml(path), str(path))
         return values
 
     def _merge_external_config_dict(self) -> None:
         self.external_config_dict = dict(self.file_config_dict)
         self._overlay(self.external_config_dict, self.variable_config_dict, "argument")
+        self.given = self.external_config_dict
+        self.external_config_dict = _with_given({}, self.given)
 
     def _get_model_and_dataset(
         self, model: str | type[AbstractRecommender], dataset: str
@@ -165,13 +145,19 @@ class SERConfig(Config):
         self._refuse_unknown_keys(model)
 
     def _get_final_config_dict(self) -> dict[str, Any]:
-        final = dict(self.internal_config_dict)
-        for key, value in self.external_config_dict.items():
-            final[key] = _merged(final.get(key), value)
+        final = _with_given(self.internal_config_dict, self.given)
         if self.model_class.type == ModelType.TRADITIONAL:
             final["epochs"] = 1
         final["train_neg_sample_args"] = self._negatives(final)
         return final
+
+    def _set_default_parameters(self) -> None:
+        data_path = Path(self.final_config_dict["data_path"])
+        super()._set_default_parameters()
+        self.final_config_dict["data_path"] = str(dataset_folder(self.dataset, data_path))
+        if getattr(self.model_class, "reads_codes", False):
+            codes_file = self.final_config_dict["codes_file"] or data_path / self.dataset / f"{self.dataset}.codes"
+            self.final_config_dict["codes_file"] = str(Path(codes_file).absolute())
 
     def _negatives(self, final: dict[str, Any]) -> dict[str, Any] | None:
         """What training negatives are drawn; none for a foreign model that normalises over the whole catalogue."""
@@ -198,11 +184,15 @@ class SERConfig(Config):
         known = set(self.internal_config_dict) | {key for keys in self.parameters.values() for key in keys}
         known |= {"encoding", "embedding_size", "hidden_size"}  # models differ in what they call their width
         for key, value in self.external_config_dict.items():
-            self._refuse_unknown(key, known, f"{self.origin[key]}: {model} has no key '{key}'")
+            self._refuse_unknown(key, known, f"{self._origin_of(key)}: {model} has no key '{key}'")
             if key in {"eval_args", "train_neg_sample_args", "codes"} and isinstance(value, dict):
                 parts = {*self.internal_config_dict[key], "alpha", "dynamic", "candidate_num"}
                 for part in value:
-                    self._refuse_unknown(part, parts, f"{self.origin[key]}: {key} has no key '{part}'")
+                    self._refuse_unknown(part, parts, f"{self._origin_of(key)}: {key} has no key '{part}'")
+
+    def _origin_of(self, key: str) -> str:
+        """Where the user's value of ``key``, or of a part of it, comes from."""
+        return self.origin[next(given for given in self.given if given.partition(".")[0] == key)]
 
     @staticmethod
     def _refuse_unknown(key: str, known: set[str], complaint: str) -> None:
@@ -214,6 +204,23 @@ class SERConfig(Config):
 
 def _merged(old: Any, new: Any) -> Any:
     return {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
+
+
+def _with_given(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with what the user gave; keys with dots come last, and change nothing but what they lead to."""
+    result = dict(values)
+    for key in sorted(given, key=lambda key: "." in key):
+        head, *path = key.split(".")
+        result[head] = _with_leaf(result.get(head), path, given[key]) if path else _merged(result.get(key), given[key])
+    return result
+
+
+def _with_leaf(mapping: Any, path: list[str], value: Any) -> Any:
+    """A copy of ``mapping`` in which ``path`` leads to ``value``."""
+    if not path:
+        return value
+    inside = mapping if isinstance(mapping, dict) else {}
+    return {**inside, path[0]: _with_leaf(inside.get(path[0]), path[1:], value)}
 
 
 def _plain(value: Any) -> Any:

@@ -1,15 +1,22 @@
-"""Files that are either there whole or not at all, and their checksums."""
+"""Files that are either there whole or not at all, their checksums, and locks between processes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from recbole_ser.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -52,6 +59,34 @@ def sha256(path: str | Path) -> str:
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def exclusive(path: str | Path, busy: str, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file ``path`` inside this block; the system lets go of it whenever this process ends.
+
+    Args:
+        busy: what to say where another process holds it.
+        wait: say it, and wait until the other one is done; otherwise it is an error.
+
+    Raises:
+        UserError: another process holds the lock.
+    """
+    lock = FileLock(path)
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if not wait:
+                raise UserError(busy) from None
+            _log.warning(busy)
+            lock.acquire()
+    except NotImplementedError as error:  # file systems without locks
+        _log.warning("%s cannot be locked (%s): do not do this in two processes at once", path, error)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _umask() -> int:

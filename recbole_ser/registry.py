@@ -8,11 +8,12 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from recbole.model.abstract_recommender import AbstractRecommender
-
-from recbole_ser.compat import keep_anomaly_mode
 from recbole_ser.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recbole.model.abstract_recommender import AbstractRecommender
 
 ENTRY_POINT_GROUP = "recbole_ser.models"
 
@@ -35,6 +36,8 @@ class ModelSpec:
     paper: str = ""
 
     def load(self) -> type[AbstractRecommender]:
+        from recbole_ser.compat import keep_anomaly_mode  # which takes a while; the list of models must not
+
         module, _, class_name = self.path.partition(":")
         with keep_anomaly_mode():
             return getattr(importlib.import_module(module), class_name)

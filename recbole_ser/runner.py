@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,25 +14,28 @@ import torch
 from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import init_seed
 
-from recbole_ser.codes.stage import ensure_codes
-from recbole_ser.config import SERConfig, package_folder
+from recbole_ser.codes.stage import build_codes, ensure_codes
+from recbole_ser.config import SERConfig
 from recbole_ser.convert.prepare import ensure_dataset
 from recbole_ser.data.candidates import CandidateTable
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader, candidate_table
-from recbole_ser.evaluation.report import RunResult, final_table
-from recbole_ser.train.log import log_to
-from recbole_ser.train.run_folder import RunFolder
+from recbole_ser.logs import log_to
+from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.loading import run_config
+from recbole_ser.runs.result import RunResult, final_table
 from recbole_ser.train.trainer import SERTrainer
+
+OnEvaluation = Callable[[int, dict[str, float]], None]
 
 
 def run(
     model: str | type[AbstractRecommender],
     dataset: str,
     *,
-    config_files: list[str] | None = None,
+    config_files: str | Path | Sequence[str | Path] | None = None,
     config_dict: dict[str, Any] | None = None,
-    callback: Callable[[int, dict[str, float]], None] | None = None,
+    callback: OnEvaluation | None = None,
 ) -> RunResult:
     """Train ``model`` on ``dataset``, choose the best epoch by validation, score the test split once.
 
@@ -43,26 +46,32 @@ def run(
         callback: called with (epoch, validation metrics) after every evaluated epoch.
 
     Returns:
-        The result, as in ``result.json`` of the run's folder.
+        The result, as in ``result.json`` of the run's folder, which is its ``folder``.
 
     Raises:
         UserError: what the user gave is wrong; the message says what to do.
     """
     config = SERConfig(model, dataset, config_files, config_dict)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    default = Path("saved") / dataset / f"{config['model']}-{stamp}-{config['seed']}"
-    folder = RunFolder.start(Path(config["run_dir"] or default))
-    return _run(config, folder, callback)
+    return _run(config, claim_folder(config), callback)
 
 
-def resume(path: str | Path, *, callback: Callable[[int, dict[str, float]], None] | None = None) -> RunResult:
+def resume(
+    path: str | Path,
+    *,
+    model: type[AbstractRecommender] | None = None,
+    callback: OnEvaluation | None = None,
+) -> RunResult:
     """Go on with the run in folder ``path`` from its last finished epoch; a finished run is only scored again.
 
+    Args:
+        model: the class of the run's model, where it cannot be imported: it was defined in a notebook, say.
+        callback: as of ``run``.
+
     Raises:
-        UserError: there is no run, or it was started on other data.
+        UserError: there is no run, it was started on other data, or another process is running it.
     """
-    config = SERConfig(**RunFolder.load(path).arguments())
-    return _run(config, RunFolder.start(path, resume=True), callback)
+    folder = RunFolder.load(path)
+    return _run(run_config(folder, model), folder, callback)
 
 
 @dataclass(frozen=True)
@@ -85,40 +94,79 @@ class Prepared:
         dataset.config = config
         return replace(self, dataset=dataset)
 
+    def training(self) -> TrainLoader:
+        """The training instances in batches, with new negatives in every epoch."""
+        return TrainLoader(self.dataset.config, self.dataset)
+
     def targets(self, phase: str) -> EvalLoader:
         """The targets of ``valid`` or ``test`` with what is ranked for each."""
         return EvalLoader(self.dataset.config, self.dataset, phase, self.candidates.get(phase))
 
 
-def prepare(config: SERConfig, with_codes: bool = True) -> Prepared:
-    """Load the data set at ``data_path``, draw the candidates, and have the codes, where the model reads them.
-
-    Args:
-        with_codes: false where the codes are seen to elsewhere.
+def claim_folder(config: SERConfig) -> RunFolder:
+    """Make the folder of a new run: ``run_dir``, by default ``saved/<dataset>/<model>-<time>-<seed>``.
 
     Raises:
-        UserError: see ``SERDataset``, ``build_candidates`` and ``ensure_codes``.
+        UserError: ``run_dir`` is there already.
     """
-    dataset = SERDataset(config)
-    counts = ", ".join(f"{count:,} {name}" for name, count in dataset.summary().items())
-    logging.getLogger().info(f"{config['dataset']}: {counts}")
-    tables = {phase: candidate_table(config, dataset, phase) for phase in ("valid", "test")}
-    candidates = {phase: table for phase, table in tables.items() if table is not None}
-    codes = ensure_codes(config, dataset) if with_codes and reads_codes(config) else None
-    return Prepared(dataset, candidates, codes)
+    if config["run_dir"]:
+        return RunFolder.claim(config["run_dir"])
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return RunFolder.claim_new(Path("saved") / config["dataset"] / f"{config['model']}-{stamp}-{config['seed']}")
 
 
 def enter(folder: RunFolder, config: SERConfig) -> None:
     """Let ``folder`` be where the run of ``config`` writes, and say in it what is run."""
-    if config["num_threads"]:
-        torch.set_num_threads(config["num_threads"])
+    use_threads(config)
     config["run_dir"] = config["checkpoint_dir"] = str(folder.path)
     folder.write_config(config.resolved(), config.arguments())
     folder.write_environment(config["device"])
 
 
+def use_threads(config: SERConfig) -> None:
+    """Let PyTorch use as many threads of the CPU as ``num_threads`` says."""
+    if config["num_threads"]:
+        torch.set_num_threads(config["num_threads"])
+
+
+def prepare(config: SERConfig, with_codes: bool = True) -> Prepared:
+    """Have the data set, load it, draw the candidates, and have the codes, where the model reads them.
+
+    Args:
+        with_codes: false where the codes are seen to elsewhere.
+
+    Raises:
+        UserError: see ``ensure_dataset``, ``SERDataset``, ``build_candidates`` and ``ensure_codes``.
+    """
+    use_threads(config)
+    ensure_dataset(config["data_path"], config.final_config_dict)
+    dataset = SERDataset(config)
+    counts = ", ".join(f"{count:,} {name}" for name, count in dataset.summary().items())
+    logging.getLogger().info(f"{config['dataset']}: {counts}")
+    tables = {phase: candidate_table(config, dataset, phase) for phase in ("valid", "test")}
+    candidates = {phase: table for phase, table in tables.items() if table is not None}
+    reads_codes = getattr(config.model_class, "reads_codes", False)
+    codes = ensure_codes(config, dataset) if with_codes and reads_codes else None
+    return Prepared(dataset, candidates, codes)
+
+
+def make_codes(config: SERConfig) -> dict[str, Any]:
+    """Make the codes of users anew, as the block ``codes`` says, in ``codes_file``.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: see ``ensure_dataset``, ``SERDataset`` and ``build_codes``.
+    """
+    use_threads(config)
+    ensure_dataset(config["data_path"], config.final_config_dict)
+    return build_codes(SERDataset(config), config["codes"], config["codes_file"], config["show_progress"])
+
+
 def build_trainer(config: SERConfig, folder: RunFolder, prepared: Prepared) -> SERTrainer:
-    """A trainer of a new model, which depends on the seed and the configuration alone."""
+    """A trainer of a new model, which depends on the seed and the configuration alone, for a run in ``folder``."""
+    enter(folder, config)
     hashes = {phase: table.hash for phase, table in prepared.candidates.items()}
     dataset, protocol = prepared.dataset, config["eval_args"]["mode"]["test"]
     folder.write_data(dataset.data_hash, protocol, hashes, dataset.summary(), prepared.codes)
@@ -126,34 +174,14 @@ def build_trainer(config: SERConfig, folder: RunFolder, prepared: Prepared) -> S
     return SERTrainer(config, config.model_class(config, dataset).to(config["device"]))
 
 
-def _run(config: SERConfig, folder: RunFolder, callback: Callable[[int, dict[str, float]], None] | None) -> RunResult:
-    with log_to(folder.log, config["state"]):
-        locate_data(config)
-        enter(folder, config)
+def _run(config: SERConfig, folder: RunFolder, callback: OnEvaluation | None) -> RunResult:
+    with folder.locked(), log_to(folder.log, config["state"]):
+        enter(folder, config)  # before anything that takes long, so that an interrupted run can be resumed
         prepared = prepare(config)
         trainer = build_trainer(config, folder, prepared)
         trainer.resume_checkpoint()
         progress = config["show_progress"]
-        trainer.fit(TrainLoader(config, prepared.dataset), prepared.targets("valid"), True, progress, callback)
+        trainer.fit(prepared.training(), prepared.targets("valid"), True, progress, callback)
         result = trainer.test(prepared.targets("test"), show_progress=progress)
-    print(final_table(result, folder.path))
+    print(final_table(result))
     return result
-
-
-def reads_codes(config: SERConfig) -> bool:
-    return getattr(config.model_class, "reads_codes", False)
-
-
-def locate_data(config: SERConfig) -> None:
-    """Point ``data_path`` at the data set: where it is, else at the bundled sample, else at where it is made.
-
-    Codes of users are looked for, and made, in the first of these, for the bundled sample may not be writable.
-    """
-    folder, name = Path(config["data_path"]), config["dataset"]
-    if reads_codes(config):
-        config["codes_file"] = str(Path(config["codes_file"] or folder / f"{name}.codes").absolute())
-    bundled = package_folder("dataset_atomic") / name
-    if not (folder / f"{name}.inter").is_file() and (bundled / f"{name}.inter").is_file():
-        config["data_path"] = str(bundled)
-    else:
-        config["data_path"] = str(ensure_dataset(name, config.final_config_dict, folder.parent))

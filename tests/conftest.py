@@ -10,12 +10,18 @@ from typing import Any
 import pytest
 import torch
 
+from recbole_ser.cli import commands
 from recbole_ser.config import SERConfig
 from recbole_ser.data.dataset import SERDataset
 
 torch.set_num_threads(1)
 
 SIZES = {"MAX_ITEM_LIST_LENGTH": 4, "max_search_length": 3, "max_clicks_per_search": 2, "max_terms_per_query": 3}
+
+
+def command(*arguments: object) -> int:
+    """Run ``recbole-ser`` with ``arguments``; what is wrong with them is raised, not printed."""
+    return commands.main(args=list(map(str, arguments)), prog_name="recbole-ser", standalone_mode=False) or 0
 
 
 def write_lines(path: Path, *lines: str) -> None:

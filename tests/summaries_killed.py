@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-from recbole_ser.codes.histories import UserHistory
-from recbole_ser.codes.summaries import create_summariser
+from recbole_ser.text.summaries import create_summariser
+from recbole_ser.text.user_histories import UserHistory
 
 
 def histories(count: int) -> list[UserHistory]:

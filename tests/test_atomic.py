@@ -12,8 +12,10 @@ from conftest import load_dataset, write_toy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recbole_ser.data import atomic
-from recbole_ser.data.atomic import Ragged, read_atomic, read_header, split_sequences
+from recbole_ser.atomic import reading as atomic
+from recbole_ser.atomic.ragged import Ragged
+from recbole_ser.atomic.reading import read_atomic, read_header
+from recbole_ser.atomic.sequences import split_sequences
 from recbole_ser.errors import DataError
 from recbole_ser.validation.report import validate
 

@@ -12,7 +12,7 @@ from conftest import load_dataset, write_toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_ser.data.atomic import Ragged
+from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.data.candidates import build_candidates
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.histories import EventLog, Searches, build_event_log

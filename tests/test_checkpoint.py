@@ -21,8 +21,8 @@ from torch import nn
 from training_fakes import FakeEvalLoader, FakeTrainLoader, Toy, toy_trainer
 
 from recbole_ser.errors import UserError
-from recbole_ser.train.checkpoint import load_checkpoint, other_parameters, save_checkpoint
-from recbole_ser.train.run_folder import RunFolder
+from recbole_ser.runs.checkpoint import load_checkpoint, other_parameters, save_checkpoint
+from recbole_ser.runs.folder import RunFolder
 
 STATE: dict[str, Any] = {
     "state_dict": OrderedDict(weight=torch.arange(6.0)),
@@ -243,15 +243,16 @@ def test_metrics_of_epochs_to_be_trained_again_are_dropped_with_a_torn_line(tmp_
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run to resume"):
-        RunFolder.start(tmp_path / "none", resume=True)
-    folder = RunFolder.start(tmp_path / "run")
-    folder.write_config({"seed": 1}, {})
-    with pytest.raises(UserError, match="holds a run already"):
-        RunFolder.start(tmp_path / "run")
+    folder = RunFolder.claim(tmp_path / "run")
+    with pytest.raises(UserError, match=r"is there already, .* resume the run in it .* or choose another run_dir"):
+        RunFolder.claim(tmp_path / "run")
+    assert RunFolder.claim_new(tmp_path / "run").path.name == "run-2"
+    assert RunFolder.claim_new(tmp_path / "run").path.name == "run-3"
     (tmp_path / "run" / ".last.pt.x.tmp").write_text("torn")
-    RunFolder.start(tmp_path / "run", resume=True)
-    assert [file.name for file in (tmp_path / "run").glob(".*")] == []
+    with folder.locked():
+        assert [file.name for file in (tmp_path / "run").glob(".*.tmp")] == []
+        with pytest.raises(UserError, match="another process is running in this folder"), folder.locked():
+            pass
     with pytest.raises(UserError, match="not the folder of a run"):
         RunFolder.load(tmp_path)
 

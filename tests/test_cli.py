@@ -135,5 +135,5 @@ def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str])
 
 
 def test_ray_is_not_imported_by_a_run() -> None:
-    code = "import sys, recbole_ser.runner, recbole_ser.cli, recbole_ser.tune; sys.exit('ray' in sys.modules)"
+    code = "import sys, recbole_ser.runner, recbole_ser.cli, recbole_ser.tuning; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

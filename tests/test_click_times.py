@@ -10,9 +10,9 @@ import pytest
 import torch
 from conftest import load_dataset, write_lines
 
-from recbole_ser.codes.histories import training_histories
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import DataError
+from recbole_ser.text.user_histories import training_histories
 
 Click = tuple[str, int]
 Search = tuple[str, str, int, list[Click]]

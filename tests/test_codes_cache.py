@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from recbole_ser.codes.cache import Cache, key_of
 from recbole_ser.errors import DataError, UserError
+from recbole_ser.text.cache import Cache, key_of
 
 ONE, TWO = key_of(text="one"), key_of(text="two")
 
@@ -70,7 +70,7 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path: Path, kept: int) -> None:
 def test_a_killed_process_loses_nothing_that_was_put(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
-        "from recbole_ser.codes.cache import Cache, key_of\n"
+        "from recbole_ser.text.cache import Cache, key_of\n"
         "cache = Cache(sys.argv[1])\n"
         "for number in range(50):\n"
         "    cache.put(key_of(n=number), [number] * 1000)\n"

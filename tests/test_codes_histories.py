@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import load_dataset, write_lines, write_toy
 
-from recbole_ser.codes.histories import SearchRecord, UserHistory, training_histories
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import DataError
+from recbole_ser.text.user_histories import SearchRecord, UserHistory, training_histories
 
 
 def by_user(dataset: SERDataset, histories: list[UserHistory]) -> dict[str, UserHistory]:

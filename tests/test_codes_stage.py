@@ -24,9 +24,9 @@ from recbole_ser.data.codes import manifest_path, read_codes
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.synthetic import PRESETS, generate
 from recbole_ser.errors import ConfigError, DataError
-from recbole_ser.evaluation.report import RunResult
-from recbole_ser.runner import locate_data, resume, run
-from recbole_ser.train.run_folder import RunFolder
+from recbole_ser.runner import resume, run
+from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.result import RunResult
 
 ROOT = Path(__file__).parent.parent
 TINY = {"epochs": 2, "levels": 2, "codebook_size": 4, "users_per_code": 2, "width": 4, "hidden": [8]}
@@ -160,7 +160,6 @@ def test_a_user_without_searches_has_the_codes_of_the_other_text_or_none(folder:
 
 def test_codes_of_the_sample_find_the_communities_of_users_who_search_seldom_too(tmp_path: Path) -> None:
     config = SERConfig("GSERec", "ser-sample", None, {"codes_file": str(tmp_path / "x.codes")})
-    locate_data(config)
     dataset = SERDataset(config)
     settings = {**config["codes"], "rqvae": {**config["codes"]["rqvae"], "epochs": 60}}
     build_codes(dataset, settings, config["codes_file"])

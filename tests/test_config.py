@@ -9,7 +9,9 @@ import pytest
 import yaml
 from recbole.config import Config
 
-from recbole_ser.config import SERConfig, package_folder, parse_arguments
+from recbole_ser.bundled import package_folder
+from recbole_ser.commands.arguments import parse_arguments
+from recbole_ser.config import SERConfig
 from recbole_ser.errors import ConfigError
 from recbole_ser.registry import MODELS, available_models, find_model
 from recbole_ser.yaml_values import parse_value, read_yaml

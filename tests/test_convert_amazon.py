@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import gzip
 import hashlib
 import json
@@ -12,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_ser.convert import amazon, conversion
 from recbole_ser.convert.amazon_items import parse_metadata
-from recbole_ser.convert.rows import BadRow
+from recbole_ser.convert.raw_lines import BadRow
 from recbole_ser.errors import DataError, UserError
 
 REVIEWS = [("U2", "D", 300), ("U1", "B", 100), ("U1", "A", 100), ("U1", "C", 50), ("U2", "A", 200)]
@@ -438,11 +438,9 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, monkeypatch: p
 
 def test_the_command_prints_what_became_of_the_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = write_raw(tmp_path / "raw", train=[*TRAIN, "broken"])
-    parser = argparse.ArgumentParser()
-    amazon.add_arguments(parser)
     arguments = ["--reviews", str(raw / "reviews.json"), "--queries", str(raw), "--recipe", "gserec"]
     arguments += ["--out", str(tmp_path / "X"), "--seed", "3", "--on-error", "skip"]
-    assert amazon.run(parser.parse_args(arguments)) == 0
+    assert command("convert", "amazon", *arguments) == 0
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["judgements", "10", "6", "4"] in printed
     assert ["train.qrels:7:", "not", "four", "fields"] in [words[:4] for words in printed]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import load_dataset
+from conftest import command, load_dataset
 
 from recbole_ser.config import SERConfig
 from recbole_ser.convert import prepare
@@ -229,10 +228,8 @@ def test_a_missing_file_or_column_is_named(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_raw(tmp_path / "raw")
-    parser = argparse.ArgumentParser()
-    kuaisar.add_arguments(parser)
     arguments = ["--logs", str(tmp_path / "raw"), "--out", str(tmp_path / "k"), "--first-shown", "--threads", "1"]
-    assert kuaisar.run(parser.parse_args([*arguments, "--on-error", "skip"])) == 0
+    assert command("convert", "kuaisar", *[*arguments, "--on-error", "skip"]) == 0
     printed = capsys.readouterr().out
     assert "k: 2 users, 3 items, 4 interactions, 4 search events, 2 queries" in printed
     assert "times of searches: ms, 2023-05-22T00:00:06Z to 2023-05-22T00:00:09Z; written in seconds" in printed
@@ -242,7 +239,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def prepared(tmp_path: Path, role: str, name: str, **options: Any) -> Path:
     source = {"role": role, "base": "http://localhost:9/", "files": [name]}
     raw = {"sources": [source], "convert": {"converter": "kuaisar", **options}}
-    return prepare.ensure_dataset("k", {"raw": raw}, tmp_path)
+    prepare.ensure_dataset(tmp_path / "k", {"raw": raw})
+    return tmp_path / "k"
 
 
 def test_an_archive_is_taken_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

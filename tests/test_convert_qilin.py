@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import load_dataset
+from conftest import command, load_dataset
 
 from recbole_ser.config import SERConfig
 from recbole_ser.convert.layouts import qilin
@@ -229,9 +228,7 @@ def test_the_command_and_the_raw_files_of_a_data_set(tmp_path: Path, capsys: pyt
     tables = write_tables(tmp_path / "raw")
     for name in ("notes", "user_feat"):
         (tables / f"{name}.parquet").unlink()
-    parser = argparse.ArgumentParser()
-    qilin.add_arguments(parser)
-    assert qilin.run(parser.parse_args(["--tables", str(tables), "--out", str(tmp_path / "q")])) == 0
+    assert command("convert", "qilin", *["--tables", str(tables), "--out", str(tmp_path / "q")]) == 0
     printed = capsys.readouterr().out
     assert "q: 2 users, 4 items, 5 interactions, 5 search events, 3 queries" in printed
     assert "times of interactions: s (told from the values), " in printed

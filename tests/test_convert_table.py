@@ -15,10 +15,10 @@ import pytest
 from conftest import load_dataset
 
 from recbole_ser.cli import main
+from recbole_ser.commands.convert_table import _EPILOG
 from recbole_ser.convert.engine import Engine
 from recbole_ser.convert.settings import Settings
 from recbole_ser.convert.table import convert_table, parse_spec
-from recbole_ser.convert.table.command import _EPILOG
 from recbole_ser.errors import ConfigError, DataError, UserError
 
 T = 1_700_000_000

@@ -15,9 +15,19 @@ from hypothesis import strategies as st
 
 from recbole_ser.convert.table import text as table_text
 from recbole_ser.convert.table.spec import Files
-from recbole_ser.convert.table.text import FAULT, LINE, RAGGED, ROW, TEXT, UNCLOSED, UNREADABLE, csv_batches, csv_header
-from recbole_ser.convert.tokens import normalised, query_terms
+from recbole_ser.convert.table.text_files import (
+    FAULT,
+    LINE,
+    RAGGED,
+    ROW,
+    TEXT,
+    UNCLOSED,
+    UNREADABLE,
+    csv_batches,
+    csv_header,
+)
 from recbole_ser.errors import DataError, UserError
+from recbole_ser.text.words import normalised, query_terms
 
 NOT_UTF8 = table_text.NOT_UTF8
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import random
@@ -12,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import load_dataset, write_lines
+from conftest import command, load_dataset, write_lines
 
 from recbole_ser.convert.layouts import trivago
 from recbole_ser.convert.settings import Settings
@@ -195,10 +194,8 @@ def test_wrong_input_has_one_clear_line(tmp_path: Path) -> None:
 
 def test_the_command_and_the_raw_files_of_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = write_log(tmp_path / "log.csv")
-    parser = argparse.ArgumentParser()
-    trivago.add_arguments(parser)
     arguments = ["--log", str(log), "--out", str(tmp_path / "x"), "--keep-repeats", "--memory", "1GiB"]
-    assert trivago.run(parser.parse_args(arguments)) == 0
+    assert command("convert", "trivago", *arguments) == 0
     printed = capsys.readouterr().out
     assert "x: 2 users, 7 items, 15 interactions, 4 search events, 3 queries" in printed
     assert "times of interactions: s, 2018-10-31T15:33:20Z to 2018-10-31T15:34:52Z; written in seconds" in printed

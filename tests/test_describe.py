@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import Counter
@@ -11,17 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import load_dataset, write_lines, write_toy
+from conftest import command, load_dataset, write_lines, write_toy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recbole_ser import describe as command
-from recbole_ser.data import interests
-from recbole_ser.data.interests import Row
-from recbole_ser.data.location import find_dataset
-from recbole_ser.data.statistics import Distribution, Statistics, describe, load_described
-from recbole_ser.data.time_unit import DAY, unit_of
+from recbole_ser.atomic.location import find_dataset
+from recbole_ser.atomic.time_unit import DAY, unit_of
 from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.statistics import interests
+from recbole_ser.statistics.counts import Distribution, Statistics, describe, load_described
+from recbole_ser.statistics.interests import SearchKind
 
 START = 1_650_000_000
 SEARCH = "user_id:token\tquery_id:token\ttimestamp:float\tclicked_items:token_seq\tsource:token"
@@ -120,20 +118,24 @@ def test_searches_like_recent_interests(tmp_path: Path, monkeypatch: pytest.Monk
     )
     found = described(base, spontaneous=("typed",)).interests
     assert found is not None and found.category == "categories"
-    assert found.rows == [Row("spontaneous", 4, 3, 1), Row("passive", 4, 3, 2), Row("all", 8, 6, 3)]
+    assert found.rows == [
+        SearchKind("spontaneous", 4, 3, 1),
+        SearchKind("passive", 4, 3, 2),
+        SearchKind("all", 8, 6, 3),
+    ]
     monkeypatch.setattr(interests, "_EVENTS_AT_A_TIME", 1)
     assert described(base, spontaneous=("typed",)).interests == found, "read in parts or whole"
     found = described(base, category="colour").interests
     assert found is not None and found.category == "colour"
     # i1 is blue, all others are red, i3 has no colour: only the fourth search could be, and i4 is red.
-    assert found.rows == [Row("typed", 4, 4, 0), Row("suggested", 3, 3, 0), Row("all", 8, 7, 0)]
+    assert found.rows == [SearchKind("typed", 4, 4, 0), SearchKind("suggested", 3, 3, 0), SearchKind("all", 8, 7, 0)]
 
 
 @pytest.mark.parametrize("unit", [1, 1000, 10**6])
 def test_days_follow_the_unit_of_times(tmp_path: Path, unit: int) -> None:
     at = (START + 6 * DAY) * unit
     found = described(interests_toy(tmp_path, [f"a\tq\t{at}\ti4\ts"], DAY * unit)).interests
-    assert found is not None and found.rows[-1] == Row("all", 1, 1, 1)
+    assert found is not None and found.rows[-1] == SearchKind("all", 1, 1, 1)
 
 
 def test_what_interests_need(tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ def test_shares_equal_slow_counts(
         wanted = set().union(*(kinds[c] for c in clicks))
         recent = set().union(*(kinds[i] for u, i, t in inter if u == user and time - 7 <= t < time))
         judged, similar = judged + bool(wanted), similar + (bool(wanted) and wanted <= recent)
-    assert found.interests is not None and found.interests.rows[-1] == Row("all", len(search), judged, similar)
+    assert found.interests is not None and found.interests.rows[-1] == SearchKind("all", len(search), judged, similar)
 
 
 def share(marks: list[bool]) -> float | None:
@@ -217,10 +219,8 @@ def share(marks: list[bool]) -> float | None:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def run(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return command.run(parser.parse_args(arguments))
+def run(*arguments: object) -> int:
+    return command("describe", *arguments)
 
 
 def test_the_table_and_the_numbers_of_the_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from recbole_ser.config import package_folder
+from recbole_ser.bundled import package_folder
 from recbole_ser.data.synthetic import PRESETS, generate, shuffle_searches_between_users, write
-from recbole_ser.evaluation.report import RunResult
 from recbole_ser.registry import MODELS
 from recbole_ser.runner import resume, run
-from recbole_ser.train.run_folder import RunFolder
+from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.result import RunResult
 from recbole_ser.yaml_values import read_yaml
 
 ROOT = Path(__file__).parent.parent

@@ -1,6 +1,8 @@
 """Ranks and metrics against brute force and against RecBole's own; full ranking; what a run prints."""
 
-from __future__ import annotations
+from __future__ from dataclasses import replace
+from pathlib import Path
+import annotations
 
 import math
 from types import SimpleNamespace
@@ -19,7 +21,7 @@ from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.evaluation import ranking
 from recbole_ser.evaluation.evaluator import RankEvaluator
 from recbole_ser.evaluation.ranking import rank_of_column, rank_targets
-from recbole_ser.evaluation.report import RunResult, duration, final_table
+from recbole_ser.runs.result import RunResult, duration, final_table
 
 ALL = {"metrics": ["Hit", "NDCG", "MRR", "Recall", "MAP", "Precision"], "topk": [1, 5, 10], "valid_metric": "NDCG@5"}
 
@@ -181,7 +183,7 @@ def test_final_table_fits_a_terminal_and_ends_with_the_folder() -> None:
         valid={"hit@1": 0.123456, "mrr": 0.3}, test={"hit@1": 0.2, "mrr": 0.98765}, candidates={"test": "ab" * 32},
         data="cd" * 32, parameters=1234567, seconds=75.2, cpu_seconds=3700.0, peak_memory_mib=1234.5,
     )  # fmt: skip
-    lines = final_table(result, "saved/here").splitlines()
+    lines = final_table(replace(result, folder=Path("saved/here"))).splitlines()
     assert max(map(len, lines)) <= 80
     assert "hit@1           0.1235    0.2000" in lines
     assert lines[-1].split() == ["run", "saved/here"]

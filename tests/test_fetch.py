@@ -364,11 +364,11 @@ def test_an_incomplete_block_is_refused(tmp_path: Path, raw: dict[str, Any]) -> 
 
 def test_a_data_set_is_fetched_and_converted_once(server: Server, tmp_path: Path) -> None:
     config = {"raw": raw_block(server)}
-    assert ensure_dataset("X", config, tmp_path) == tmp_path / "X"
+    ensure_dataset(tmp_path / "X", config)
     assert (tmp_path / "X" / "X.search").read_text().splitlines()[1:] == ["U1\t0\t7\tA"]
     server.files.clear()
     (tmp_path / "X" / "raw" / "train.qrels.gz").unlink()
-    ensure_dataset("X", config, tmp_path)
+    ensure_dataset(tmp_path / "X", config)
     assert len(server.requests) == 4
 
 
@@ -376,11 +376,11 @@ def test_an_interrupted_preparation_is_taken_up_again(server: Server, tmp_path: 
     config = {"raw": raw_block(server)}
     train = server.files.pop("/q/train.qrels.gz")
     with pytest.raises(UserError, match="404"):
-        ensure_dataset("X", config, tmp_path)
+        ensure_dataset(tmp_path / "X", config)
     assert not (tmp_path / "X" / "X.inter").exists()
     (tmp_path / "X" / ".partial-of-a-killed-one").mkdir()
     server.files["/q/train.qrels.gz"] = train
-    ensure_dataset("X", config, tmp_path)
+    ensure_dataset(tmp_path / "X", config)
     assert names_in(tmp_path / "X") == {"X.inter", "X.search", "X.query", "manifest.json", "raw", ".lock"}
     assert len(server.requests) == 5
 
@@ -388,7 +388,7 @@ def test_an_interrupted_preparation_is_taken_up_again(server: Server, tmp_path: 
 def test_a_second_process_waits_for_the_first(server: Server, tmp_path: Path) -> None:
     config = {"raw": raw_block(server)}
     server.pause = 0.05
-    threads = [threading.Thread(target=ensure_dataset, args=("X", config, tmp_path)) for _ in range(3)]
+    threads = [threading.Thread(target=ensure_dataset, args=(tmp_path / "X", config)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -400,20 +400,20 @@ def test_a_second_process_waits_for_the_first(server: Server, tmp_path: Path) ->
 def test_files_of_ones_own_are_left_alone(server: Server, tmp_path: Path) -> None:
     (tmp_path / "X").mkdir()
     (tmp_path / "X" / "X.inter").write_text("mine")
-    ensure_dataset("X", {"raw": raw_block(server)}, tmp_path)
-    ensure_dataset("X", {}, tmp_path)
+    ensure_dataset(tmp_path / "X", {"raw": raw_block(server)})
+    ensure_dataset(tmp_path / "X", {})
     assert (tmp_path / "X" / "X.inter").read_text() == "mine"
     assert server.requests == []
 
 
 def test_a_conversion_with_other_options_is_not_taken(server: Server, tmp_path: Path) -> None:
     raw = raw_block(server)
-    ensure_dataset("X", {"raw": raw}, tmp_path)
+    ensure_dataset(tmp_path / "X", {"raw": raw})
     raw["convert"]["recipe"] = "gserec"
     with pytest.raises(ConfigError, match="recipe 'sesrec', not 'gserec'"):
-        ensure_dataset("X", {"raw": raw}, tmp_path)
+        ensure_dataset(tmp_path / "X", {"raw": raw})
     (tmp_path / "X" / "X.inter").unlink()
-    ensure_dataset("X", {"raw": raw}, tmp_path)
+    ensure_dataset(tmp_path / "X", {"raw": raw})
     assert json.loads((tmp_path / "X" / "manifest.json").read_text())["options"]["recipe"] == "gserec"
 
 
@@ -430,19 +430,19 @@ def test_a_wrong_conversion_is_refused(server: Server, tmp_path: Path, change: d
     raw = raw_block(server)
     raw["convert"] |= change
     with pytest.raises(ConfigError):
-        ensure_dataset("X", {"raw": raw}, tmp_path)
+        ensure_dataset(tmp_path / "X", {"raw": raw})
 
 
 def test_roles_that_the_converter_does_not_know_are_refused(server: Server, tmp_path: Path) -> None:
     raw = raw_block(server)
     raw["sources"][0]["role"] = "review"
     with pytest.raises(ConfigError, match=r"raw\.sources"):
-        ensure_dataset("X", {"raw": raw}, tmp_path)
+        ensure_dataset(tmp_path / "X", {"raw": raw})
 
 
 def test_an_unknown_data_set_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no data set 'X'.*ser-sample"):
-        ensure_dataset("X", {}, tmp_path)
+        ensure_dataset(tmp_path / "X", {})
     assert names_in(tmp_path) == set()
 
 
@@ -475,7 +475,7 @@ def test_packaged_data_sets(
         (raw / (reviews if "reviews" in path else Path(path).name)).write_bytes(data)
     if metadata:
         (raw / f"meta_{category}.json.gz").write_bytes(gzip.compress(b"{'asin': 'A', 'title': 'one'}\n"))
-    ensure_dataset(name, values, tmp_path)
+    ensure_dataset(tmp_path / name, values)
     manifest = json.loads((tmp_path / name / "manifest.json").read_text())
     assert manifest["options"]["recipe"] == recipe
     assert manifest["sizes"]["search_events"] == 1
@@ -487,5 +487,5 @@ def test_real_logs_are_prepared_from_their_folder(real_data: Path, tmp_path: Pat
     raw.mkdir(parents=True)
     for path in (real_data / "amazon_cell").iterdir():
         (raw / path.name).symlink_to(path)
-    ensure_dataset("cell", yaml.safe_load((PROPERTIES / "cell.yaml").read_text()), tmp_path)
+    ensure_dataset(tmp_path / "cell", yaml.safe_load((PROPERTIES / "cell.yaml").read_text()))
     assert json.loads((tmp_path / "cell" / "manifest.json").read_text())["sizes"]["search_events"] == 194_434

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import math
@@ -11,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES, write_toy
+from conftest import SIZES, command, write_toy
 from scipy import stats
 
-from recbole_ser import groups as command_module
 from recbole_ser.config import SERConfig
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import ConfigError, UserError
@@ -32,7 +30,7 @@ from recbole_ser.evaluation.groups import (
     quantile_groups,
 )
 from recbole_ser.runner import run as train
-from recbole_ser.train.run_folder import RunFolder
+from recbole_ser.runs.folder import RunFolder
 
 SECOND = 1 / math.log2(3)  # NDCG of rank 2
 
@@ -172,18 +170,12 @@ def test_rows_by_hand() -> None:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def command(*arguments: str | Path) -> int:
-    parser = argparse.ArgumentParser()
-    command_module.add_arguments(parser)
-    return command_module.run(parser.parse_args([str(argument) for argument in arguments]))
-
-
 def write_run(folder: Path, model: str, ranks: list[int], **data: Any) -> Path:
     """A finished run of ``model`` on the data set in ``folder``; ``data`` differs from what is true."""
     values = {"data_path": str(folder), "require_both_histories": False, **SIZES}
     config = SERConfig(model, "toy", None, values)
     dataset = SERDataset(config)
-    run = RunFolder.start(folder / "saved" / f"{model}-{len(list(folder.glob('saved/*')))}")
+    run = RunFolder.claim(folder / "saved" / f"{model}-{len(list(folder.glob('saved/*')))}")
     run.write_config({"model": model}, config.arguments())
     facts = {"fingerprint": dataset.data_hash, "protocol": "uni99", "candidates": {"test": "c0ffee"}, **data}
     run.write_data(**{"counts": dataset.summary(), **facts})
@@ -204,7 +196,7 @@ def runs(folder: Path) -> list[Path]:
 
 
 def test_tables_in_the_terminal(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(*runs, "--groups", "2", "--metric", "Hit@1") == 0
+    assert command("groups", *runs, "--groups", "2", "--metric", "Hit@1") == 0
     text = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[0] == "toy, uni99: 6 users by their searches before the test target"
@@ -217,7 +209,7 @@ def test_tables_in_the_terminal(runs: list[Path], capsys: pytest.CaptureFixture[
 
 
 def test_one_run_alone_has_no_improvement(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(runs[0], "--edges", "1,4") == 0
+    assert command("groups", runs[0], "--edges", "1,4") == 0
     text = capsys.readouterr().out
     assert "edges: 1, 4 (as given)" in text and "ndcg@10" in text and "improvement" not in text
 
@@ -240,7 +232,7 @@ def test_files(runs: list[Path], tmp_path: Path) -> None:
 
 def test_plots(runs: list[Path], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra plot)")
-    assert command(*runs, "--edges", "1,4,50", "--metric", "Hit@1,MRR", "--out", tmp_path / "out") == 0
+    assert command("groups", *runs, "--edges", "1,4,50", "--metric", "Hit@1,MRR", "--out", tmp_path / "out") == 0
     plots = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert plots == ["group_sizes.png", "hit@1.png", "hit@1_improvement.png", "mrr.png", "mrr_improvement.png"]
     for name in plots:
@@ -253,7 +245,7 @@ def test_without_matplotlib_the_tables_are_there(
     for module in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=r'pip install "recbole_ser\[plot\]"'):
-        command(*runs, "--out", tmp_path / "out")
+        command("groups", *runs, "--out", tmp_path / "out")
     assert "SESRec" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "group_metrics.csv", "group_sizes.csv", "groups.json",
@@ -274,7 +266,7 @@ def test_runs_on_other_data_or_candidates_are_refused(data: dict[str, Any], comp
     first = write_run(folder, "SASRec", RANKS["SASRec"])
     other = write_run(folder, "SESRec", RANKS["SESRec"], **data)
     with pytest.raises(UserError, match=complaint) as error:
-        command(first, other)
+        command("groups", first, other)
     assert str(first) in str(error.value) and str(other) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -282,23 +274,23 @@ def test_runs_whose_ranks_are_of_other_users_are_refused(runs: list[Path]) -> No
     text = (runs[1] / "ranks.csv").read_text()
     (runs[1] / "ranks.csv").write_text(text.replace("u3", "u9"))
     with pytest.raises(UserError, match="has other users than that of"):
-        command(*runs)
+        command("groups", *runs)
     with pytest.raises(UserError, match="are not those of the test split"):
-        command(runs[1])
+        command("groups", runs[1])
 
 
 def test_data_that_have_changed_since_the_run_are_refused(runs: list[Path], folder: Path) -> None:
     write_toy(folder, inter=INTERACTIONS, search=SEARCHES[1:])
     with pytest.raises(UserError, match="the files of data set 'toy' have changed since this run"):
-        command(*runs)
+        command("groups", *runs)
 
 
 def test_folders_without_a_finished_run_are_refused(runs: list[Path], folder: Path) -> None:
     (runs[0] / "ranks.csv").unlink()
     with pytest.raises(UserError, match=r"has no ranks.csv \(yet\)"):
-        command(*runs)
+        command("groups", *runs)
     with pytest.raises(UserError, match="not the folder of a run"):
-        command(folder / "nowhere")
+        command("groups", folder / "nowhere")
     assert not (folder / "nowhere").exists()
 
 
@@ -307,7 +299,7 @@ def test_runs_of_the_same_model_go_by_their_folders(runs: list[Path], folder: Pa
     report = group_report([*runs, again], ["mrr"])
     assert list(report.runs) == ["SASRec-0", "SESRec", "SASRec-2"]
     with pytest.raises(UserError, match="given twice"):
-        command(runs[0], runs[0])
+        command("groups", runs[0], runs[0])
 
 
 @pytest.mark.parametrize(
@@ -323,7 +315,7 @@ def test_runs_of_the_same_model_go_by_their_folders(runs: list[Path], folder: Pa
 )
 def test_wrong_options_are_refused(options: list[str], complaint: str, runs: list[Path]) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        command(runs[0], *options)
+        command("groups", runs[0], *options)
 
 
 def test_a_real_run_of_the_bundled_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

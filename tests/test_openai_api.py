@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from chat_server import ChatServer, chat, chat_server, cut_short, reset, send, status
 
-from recbole_ser.codes import openai_api
-from recbole_ser.codes.openai_api import Client, UnusableAnswer
 from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.text import openai_api
+from recbole_ser.text.openai_api import Client, UnusableAnswer
 
 KEY = "sk-very-secret-0123456789"
 ASKED = [{"role": "user", "content": "What?"}]

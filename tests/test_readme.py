@@ -17,8 +17,8 @@ from recbole_ser.cli import main
 from recbole_ser.config import SERConfig
 from recbole_ser.registry import MODELS, ModelSpec
 from recbole_ser.runner import run
-from recbole_ser.tune.plan import read_plan
-from recbole_ser.tune.trial import trial_config
+from recbole_ser.tuning.plan import read_plan
+from recbole_ser.tuning.trial import trial_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -84,7 +84,7 @@ def test_the_recommending_example_runs(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_the_tuning_example_runs(tmp_path: Path) -> None:
-    (code,) = (block for block in PYTHON if "recbole_ser.tune import" in block)
+    (code,) = (block for block in PYTHON if "recbole_ser.tuning import" in block)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^\{'alpha': 0\.\d+\} 0\.\d+$", done.stdout, re.MULTILINE)

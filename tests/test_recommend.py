@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import logging
@@ -14,11 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import write_lines, write_toy
+from conftest import command, write_lines, write_toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_ser import recommend as command
 from recbole_ser.data.loader import EvalLoader
 from recbole_ser.data.planted import generate
 from recbole_ser.data.synthetic import write
@@ -370,10 +368,8 @@ def test_an_unknown_user_is_the_events(model: str, runs: Runs, caplog: pytest.Lo
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def command_line(*arguments: Any) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return command.run(parser.parse_args(list(map(str, arguments))))
+def command_line(*arguments: object) -> int:
+    return command("recommend", *arguments)
 
 
 def test_the_command_prints_a_table(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

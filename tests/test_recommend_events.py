@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from conftest import write_lines
 
-from recbole_ser.data.atomic import Ragged
+from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.data.histories import Searches
 from recbole_ser.errors import DataError
 from recbole_ser.inference.event_file import RawEvents, read_event_file
-from recbole_ser.inference.histories import Events, latest_histories
+from recbole_ser.inference.user_events import Events, latest_histories
 
 COLUMNS = {"users": "user_id", "times": "timestamp", "items": "item_id", "queries": "query_id", "sources": "source",
            "terms": "terms", "clicks": "clicked_items"}  # fmt: skip

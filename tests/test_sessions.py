@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_ser.data.atomic import Ragged
+from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_event_log
 
 USERS = 4  # counting the padding id

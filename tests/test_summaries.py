@@ -18,15 +18,15 @@ import pytest
 from chat_server import ChatServer, chat, chat_server, reset, status
 from summaries_killed import histories as rec_histories
 
-from recbole_ser.codes import openai_api
-from recbole_ser.codes.histories import SearchRecord, UserHistory
-from recbole_ser.codes.openai_api import UnusableAnswer
-from recbole_ser.codes.summaries import SUMMARISERS, create_summariser
-from recbole_ser.codes.summaries.openai import OpenAISummariser
-from recbole_ser.codes.summaries.prompts import parse, prompt
-from recbole_ser.codes.summaries.template import TemplateSummariser
-from recbole_ser.codes.words import shorten, terms
 from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.text import openai_api
+from recbole_ser.text.openai_api import UnusableAnswer
+from recbole_ser.text.summaries import SUMMARISERS, create_summariser
+from recbole_ser.text.summaries.openai import OpenAISummariser
+from recbole_ser.text.summaries.prompts import parse, prompt
+from recbole_ser.text.summaries.template import TemplateSummariser
+from recbole_ser.text.user_histories import SearchRecord, UserHistory
+from recbole_ser.text.words import shorten, terms
 
 SHOES = UserHistory(
     (

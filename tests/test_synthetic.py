@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import command
 
-from recbole_ser.data.atomic import Ragged, read_atomic, read_header
-from recbole_ser.data.synthetic import (
-    PRESETS,
-    SyntheticLogs,
-    SyntheticSpec,
-    add_arguments,
-    generate,
-    run,
-    shuffle_searches_between_users,
-    write,
-)
+from recbole_ser.atomic.ragged import Ragged
+from recbole_ser.atomic.reading import read_atomic, read_header
+from recbole_ser.data.planted import SyntheticLogs, SyntheticSpec, generate, shuffle_searches_between_users
+from recbole_ser.data.synthetic import PRESETS, write
 from recbole_ser.errors import ConfigError
 
 SAMPLE = Path(__file__).parents[1] / "dataset_atomic" / "ser-sample"
@@ -315,15 +308,9 @@ def test_impossible_logs_are_refused(change: dict[str, Any], message: str) -> No
         generate(replace(SPEC, **change))
 
 
-def command(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return run(parser.parse_args(words))
-
-
 def test_command_writes_the_files_and_names_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "mine"
-    assert command("--preset", "kindle", "--scale", "0.005", "--seed", "7", "--out", str(out)) == 0
+    assert command("synthesize", "--preset", "kindle", "--scale", "0.005", "--seed", "7", "--out", str(out)) == 0
     printed = capsys.readouterr().out
     assert all(str(path) in printed for path in out.iterdir())
     assert len(read_all(out)["inter"]) == round(982_619 * 0.005)
@@ -332,5 +319,5 @@ def test_command_writes_the_files_and_names_them(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize("words", [["--scale", "0"], ["--scale", "nan"], ["--scale", "1e-6"], ["--seed", "-1"]])
 def test_command_refuses_nonsense(words: list[str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        command("--preset", "kuaishou", "--out", str(tmp_path / "logs"), *words)
+        command("synthesize", "--preset", "kuaishou", "--out", str(tmp_path / "logs"), *words)
     assert not (tmp_path / "logs").exists()

@@ -16,9 +16,9 @@ from torch import nn
 from training_fakes import FakeConfig, FakeEvalLoader, FakeTrainLoader, Toy, fake_dataset, toy_trainer
 
 from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.logs import log_to
 from recbole_ser.model.general.pop import Pop
-from recbole_ser.train.log import log_to
-from recbole_ser.train.losses import LossMeans
+from recbole_ser.train.loss_means import LossMeans
 from recbole_ser.train.optimization import Plateau, build_adam
 from recbole_ser.train.trainer import SERTrainer
 

@@ -12,11 +12,21 @@ import pytest
 
 from recbole_ser.config import SERConfig
 from recbole_ser.errors import ConfigError, UserError
-from recbole_ser.evaluation.report import RunResult
-from recbole_ser.train.run_folder import RunFolder
-from recbole_ser.tune.folder import FAILED, FINISHED, KILLED, RUNNING, STOPPED, WAITING, SweepFolder, Trial, best_trial
-from recbole_ser.tune.plan import read_plan
-from recbole_ser.tune.sweep import resume
+from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.result import RunResult
+from recbole_ser.runs.sweep_folder import (
+    FAILED,
+    FINISHED,
+    KILLED,
+    RUNNING,
+    STOPPED,
+    WAITING,
+    SweepFolder,
+    Trial,
+    best_trial,
+)
+from recbole_ser.tuning.plan import read_plan
+from recbole_ser.tuning.sweep import resume
 
 VALUES: dict[str, Any] = {"alpha": 1e-05, "codes.rqvae.levels": 3, "mlp_hidden_size": [200, 80], "loss": None}
 RESULT = RunResult(

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from recbole_ser.config import SERConfig, package_folder
+from recbole_ser.bundled import package_folder
+from recbole_ser.config import SERConfig
 from recbole_ser.errors import ConfigError
 from recbole_ser.registry import MODELS, find_model
-from recbole_ser.tune.plan import Plan, read_plan
-from recbole_ser.tune.space import Dimension, grid, read_space, settings
+from recbole_ser.tuning.plan import Plan, read_plan
+from recbole_ser.tuning.space import Dimension, grid, read_space, settings
 from recbole_ser.yaml_values import read_yaml
 
 TUNE = package_folder("properties") / "tune"

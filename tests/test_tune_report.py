@@ -19,13 +19,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from recbole_ser.errors import UserError
-from recbole_ser.tune import live
-from recbole_ser.tune.folder import FAILED, FINISHED, KILLED, RUNNING, STOPPED, WAITING, SweepFolder, Trial
-from recbole_ser.tune.live import LiveTable, short, trial_table
-from recbole_ser.tune.plan import Plan
-from recbole_ser.tune.plots import write_plots
-from recbole_ser.tune.report import failure_line, sweep_table, write_best, write_tables
-from recbole_ser.tune.space import read_space
+from recbole_ser.runs.sweep_folder import FAILED, FINISHED, KILLED, RUNNING, STOPPED, WAITING, SweepFolder, Trial
+from recbole_ser.tuning import live
+from recbole_ser.tuning.live import LiveTable, short, trial_table
+from recbole_ser.tuning.plan import Plan
+from recbole_ser.tuning.plots import write_plots
+from recbole_ser.tuning.space import read_space
+from recbole_ser.tuning.tables import failure_line, sweep_table, write_best, write_tables
 from recbole_ser.yaml_values import read_yaml
 
 STATUSES = (FINISHED, STOPPED, FAILED, KILLED, RUNNING, WAITING)

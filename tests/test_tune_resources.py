@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from recbole_ser.errors import ConfigError
-from recbole_ser.tune.resources import Resources
+from recbole_ser.tuning.resources import Resources
 
 
 @pytest.fixture(autouse=True)

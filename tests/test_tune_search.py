@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from recbole_ser.errors import UserError
-from recbole_ser.tune.plan import Plan
-from recbole_ser.tune.search import Grid, Random, Search, Tpe, build_search
-from recbole_ser.tune.space import grid, read_space
+from recbole_ser.tuning.plan import Plan
+from recbole_ser.tuning.search import Grid, Random, Search, Tpe, build_search
+from recbole_ser.tuning.space import grid, read_space
 
 SPACE = {
     "alpha": {"loguniform": [1e-6, 1.0]},

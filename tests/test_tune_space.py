@@ -11,7 +11,7 @@ from scipy import stats
 
 from recbole_ser.config import SERConfig
 from recbole_ser.errors import ConfigError
-from recbole_ser.tune.space import Dimension, check_space, grid, is_given, read_space, settings
+from recbole_ser.tuning.space import Dimension, check_space, grid, is_given, read_space, settings
 
 WHERE = "mine.yaml: joint"
 

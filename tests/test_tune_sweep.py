@@ -23,10 +23,10 @@ pytest.importorskip("ray", reason="sweeps need Ray")
 from recbole_ser.cli import main
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.runner import run
-from recbole_ser.train.run_folder import RunFolder
-from recbole_ser.tune import SweepResult, ray_versions, resume, tune
-from recbole_ser.tune.folder import SweepFolder
-from recbole_ser.tune.resources import Resources
+from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.sweep_folder import SweepFolder
+from recbole_ser.tuning import SweepResult, ray_versions, resume, tune
+from recbole_ser.tuning.resources import Resources
 from recbole_ser.yaml_values import read_yaml
 
 TESTS = Path(__file__).parent
@@ -43,7 +43,7 @@ def models_are_where_the_sweep_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 def ray_is_there() -> Iterator[None]:
     """One Ray for all sweeps in this process; those in processes of their own start theirs."""
     ray_versions.import_ray(loopback=True)
-    from recbole_ser.tune import engine
+    from recbole_ser.tuning import engine
 
     with engine.cluster(Resources()):
         yield
@@ -123,7 +123,7 @@ def test_tensors_are_shared_and_not_copied() -> None:
     """In a process of its own: the tensor that a worker reads lies in the object store, which is shared memory."""
     code = """
         import torch
-        from recbole_ser.tune import ray_versions
+        from recbole_ser.tuning import ray_versions
         ray_versions.import_ray(loopback=True)
         import ray
         ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
@@ -275,7 +275,7 @@ def test_two_machines_and_shared_gpus(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     code = f"""
         import sys
-        from recbole_ser.tune import ray_versions
+        from recbole_ser.tuning import ray_versions
         ray_versions.import_ray(loopback=True)
         from ray.cluster_utils import Cluster
         from recbole_ser.cli import main

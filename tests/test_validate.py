@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import load_dataset, write_toy
+from conftest import command, load_dataset, write_toy
 
-from recbole_ser import validate as command
+from recbole_ser.atomic import inspection as reading
+from recbole_ser.atomic.rules import RULES, Findings
 from recbole_ser.data.synthetic import PRESETS
 from recbole_ser.errors import ConfigError, UserError
-from recbole_ser.validation import reading
 from recbole_ser.validation.report import rules_table, validate
-from recbole_ser.validation.rules import RULES, Findings
 
 Change = Callable[[Path], None]
 
@@ -295,10 +293,8 @@ def test_searches_of_unknown_users_bring_no_items_and_no_queries(clean: Path) ->
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def run(*arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return command.run(parser.parse_args(arguments))
+def run(*arguments: object) -> int:
+    return command("validate", *arguments)
 
 
 def test_the_command_by_folder_and_by_name(clean: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_ser.codes.vectors import ENCODERS, create_encoder, encode_sides
-from recbole_ser.codes.vectors.local import LocalEncoder
-from recbole_ser.codes.vectors.openai import OpenAIEncoder
-from recbole_ser.codes.vectors.precomputed import Precomputed
-from recbole_ser.codes.vectors.rows import encode_distinct
-from recbole_ser.codes.vectors.tfidf_svd import TfidfSVD, unspaced
 from recbole_ser.errors import ConfigError, DataError, UserError
+from recbole_ser.text.vectors import ENCODERS, create_encoder, encode_sides
+from recbole_ser.text.vectors.distinct import encode_distinct
+from recbole_ser.text.vectors.local import LocalEncoder
+from recbole_ser.text.vectors.openai import OpenAIEncoder
+from recbole_ser.text.vectors.precomputed import Precomputed
+from recbole_ser.text.vectors.tfidf_svd import TfidfSVD, unspaced
 
 TEXTS = ["red shoe", "", "blue wool hat", "red shoe", "big red hat"]
 FRAME = "Searches: {}. Terms: {}"

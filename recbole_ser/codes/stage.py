@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from recbole_ser.codes.autoencoder import RQVAESpec
-from recbole_ser.codes.histories import training_histories
 from recbole_ser.codes.rqvae import fit_codes
-from recbole_ser.codes.summaries import create_summariser
-from recbole_ser.codes.vectors import create_encoder, encode_sides
 from recbole_ser.config import SERConfig
 from recbole_ser.data.codes import UserCodes, read_manifest, write_codes
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import ConfigError
+from recbole_ser.text.summaries import create_summariser
+from recbole_ser.text.user_histories import training_histories
+from recbole_ser.text.vectors import create_encoder, encode_sides
 
 CACHE_FOLDER = "codes_cache"  # beside the codes: answers of models
 
@@ -42,7 +42,8 @@ def ensure_codes(config: SERConfig, dataset: SERDataset) -> dict[str, str]:
         _log.info(f"{path} does not exist: making the codes, once for all runs on this data set")
         build_codes(dataset, config["codes"], path, config["show_progress"])
     else:
-        _refuse_other_settings(path, config.external_config_dict.get("codes") or {})
+        asked = config.external_config_dict.get("codes") or {}
+        _refuse_other_settings(path, {key: config["codes"][key] for key in asked})
     made_by = describe_codes(dataset.user_codes)
     _log.info(f"codes: {path}, from summaries by {made_by['summaries']} and vectors by {made_by['vectors']}")
     return made_by

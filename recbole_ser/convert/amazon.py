@@ -17,7 +17,6 @@ A query's id is the number of its line, from 0; ``X.query`` holds the queries th
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from array import array
@@ -25,20 +24,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
+from recbole_ser.atomic.schema import CLICKED_ITEMS, FILES
 from recbole_ser.convert.amazon_items import write_items
-from recbole_ser.convert.conversion import (
-    INTER_COLUMNS,
-    QUERY_COLUMNS,
-    SEARCH_COLUMNS,
-    Conversion,
-    OnError,
-    format_manifest,
-)
-from recbole_ser.convert.rows import BadRow, RowCounts, decoded, token
+from recbole_ser.convert.conversion import Conversion, OnError
+from recbole_ser.convert.raw_lines import BadRow, RowCounts, decoded, token
 from recbole_ser.errors import ConfigError, DataError, UserError
 
 RECIPES = ("sesrec", "gserec")
@@ -129,26 +122,6 @@ def from_raw(files: dict[str, list[Path]], out: Path, options: dict[str, Any]) -
         )
     metadata = files["metadata"][0] if "metadata" in files else None
     return convert(files["reviews"][0], files["queries"][0].parent, out, metadata=metadata, **options)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``recbole-ser convert amazon``."""
-    parser.add_argument("--reviews", required=True, help="review file: JSON lines, gzip or not")
-    parser.add_argument("--queries", required=True, help="folder of query_text.txt, train.qrels and test.qrels")
-    parser.add_argument("--metadata", help="metadata file, for the items' texts and categories")
-    parser.add_argument("--recipe", required=True, choices=RECIPES, help="one query per item, or per user and item")
-    parser.add_argument("--out", required=True, help="folder of the data set, which is named after it")
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the draws of queries (%(default)s)")
-    parser.add_argument(
-        "--on-error", choices=get_args(OnError), default="stop", help="what a malformed row does (%(default)s)"
-    )
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Convert, and print what became of the rows."""
-    names = ("reviews", "queries", "out", "recipe", "metadata", "seed", "on_error")
-    print(format_manifest(convert(**{name: getattr(arguments, name) for name in names})))
-    return 0
 
 
 def parse_review(line: bytes) -> tuple[str, str, int]:
@@ -294,8 +267,12 @@ def _read_judgements(
 def _write_events(conversion: Conversion, log: Interactions, drawn: np.ndarray) -> int:
     """Write ``X.inter`` and ``X.search`` given each interaction's query (-1: none); return the number of searches."""
     everything, searches = np.arange(len(drawn)), np.flatnonzero(drawn >= 0)
-    conversion.write("inter", INTER_COLUMNS, ((u, i, t) for u, i, t, _ in _events(log, drawn, everything)))
-    conversion.write("search", SEARCH_COLUMNS, ((u, q, t, i) for u, i, t, q in _events(log, drawn, searches)))
+    conversion.write("inter", FILES["inter"].columns, ((u, i, t) for u, i, t, _ in _events(log, drawn, everything)))
+    conversion.write(
+        "search",
+        (*FILES["search"].required, CLICKED_ITEMS),
+        ((u, q, t, i) for u, i, t, q in _events(log, drawn, searches)),
+    )
     counts = conversion.count("search events among interactions")
     counts.rows_in, counts.rows_out = len(drawn), len(searches)
     owner = "item" if log.recipe == "sesrec" else "pair of user and item"
@@ -305,7 +282,7 @@ def _write_events(conversion: Conversion, log: Interactions, drawn: np.ndarray) 
 
 def _write_queries(conversion: Conversion, texts: dict[int, str], used: list[int], counts: RowCounts) -> None:
     """Write ``X.query`` with the queries that were drawn."""
-    conversion.write("query", QUERY_COLUMNS, ((str(line), texts[line]) for line in used))
+    conversion.write("query", FILES["query"].columns, ((str(line), texts[line]) for line in used))
     counts.rows_out = len(used)
     counts.reject("the query was not drawn", len(texts) - len(used))
 

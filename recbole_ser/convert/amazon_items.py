@@ -10,10 +10,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from recbole_ser.atomic.schema import ITEM_ID, Column
 from recbole_ser.convert.conversion import Conversion
-from recbole_ser.convert.rows import BadRow, decoded, token, words
+from recbole_ser.convert.raw_lines import BadRow, decoded, token, words
 
-ITEM_COLUMNS = ("item_id:token", "title:token_seq", "description:token_seq", "categories:token_seq")
+ITEM_COLUMNS = (ITEM_ID, *(Column(name, "token_seq") for name in ("title", "description", "categories")))
 
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 

@@ -12,19 +12,16 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from recbole_ser import __version__
-from recbole_ser.convert.rows import BadRow, RowCounts, read_lines
+from recbole_ser.atomic.schema import SEPARATOR, Column
+from recbole_ser.convert.raw_lines import BadRow, RowCounts, read_lines
 from recbole_ser.errors import DataError
 from recbole_ser.files import atomic_write, sha256, write_json
 
 MANIFEST = "manifest.json"
 STAGING_PREFIX = ".partial-"
 
-INTER_COLUMNS = ("user_id:token", "item_id:token", "timestamp:float")
-SEARCH_COLUMNS = ("user_id:token", "query_id:token", "timestamp:float", "clicked_items:token_seq")
-QUERY_COLUMNS = ("query_id:token", "terms:token_seq")
-
 OnError = Literal["stop", "skip"]
-Row = TypeVar("Row")
+Parsed = TypeVar("Parsed")
 
 
 class Conversion:
@@ -61,7 +58,7 @@ class Conversion:
         self._counts.append(RowCounts(source))
         return self._counts[-1]
 
-    def read(self, path: Path, parse: Callable[[bytes], Row], counts: RowCounts) -> Iterator[tuple[int, Row]]:
+    def read(self, path: Path, parse: Callable[[bytes], Parsed], counts: RowCounts) -> Iterator[tuple[int, Parsed]]:
         """Yield (1-based line number, ``parse(line)``) of each well-formed line of a raw file.
 
         ``parse`` raises `BadRow` at a malformed line.  Lines are counted in ``counts.rows_in``.
@@ -83,11 +80,11 @@ class Conversion:
                 continue
             yield number, row
 
-    def write(self, suffix: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Write ``X.<suffix>``: the header ``columns`` (``name:type``) and ``rows`` of as many texts each."""
+    def write(self, suffix: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+        """Write ``X.<suffix>``: the header of ``columns``, and ``rows`` of as many texts each."""
         with atomic_write(self.staging / f"{self.name}.{suffix}") as handle:
-            handle.write("\t".join(columns) + "\n")
-            handle.writelines("\t".join(row) + "\n" for row in rows)
+            handle.write(SEPARATOR.join(column.label for column in columns) + "\n")
+            handle.writelines(SEPARATOR.join(row) + "\n" for row in rows)
 
     def publish(self, converter: str, options: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
         """Write the manifest and move all files into place.

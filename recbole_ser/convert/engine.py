@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from recbole_ser.atomic.schema import Column
 from recbole_ser.errors import ConfigError, UserError
 
 _SETTINGS = (
@@ -110,18 +111,18 @@ class Engine:
 
         self._connection.create_function(name, vectorised, ["VARCHAR"], result, type="arrow")
 
-    def write(self, columns: Mapping[str, str], relation: str, order: str, path: Path) -> int:
+    def write(self, columns: Mapping[Column, str], relation: str, order: str, path: Path) -> int:
         """Write an atomic file; it is on disk when this returns.
 
         Args:
-            columns: expressions by header entry (``name:type``): text without tabs and line ends, or NULL for nothing.
+            columns: the expression of each column of the file: text without tabs and line ends, or NULL for nothing.
             relation: what the expressions are about.
             order: expressions that sort the rows; rows that are equal in them must be equal.
 
         Returns:
             How many rows there are.
         """
-        names = ", ".join(f"{expression} AS {identifier(label)}" for label, expression in columns.items())
+        names = ", ".join(f"{expression} AS {identifier(column.label)}" for column, expression in columns.items())
         rows = self.run(
             f"COPY (SELECT {names} FROM {relation} ORDER BY {order})\n"
             f"TO {literal(str(path))} (FORMAT csv, DELIMITER '\\t', HEADER true, QUOTE '', ESCAPE '', NULLSTR '')"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from recbole_ser.atomic.location import has_interactions
 from recbole_ser.convert import amazon
 from recbole_ser.convert.conversion import STAGING_PREFIX, format_manifest, read_manifest
 from recbole_ser.convert.fetch import SAMPLE_COMMAND, ensure_raw
 from recbole_ser.convert.layouts import kuaisar, qilin, trivago
 from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.files import exclusive
 
 RAW_FOLDER = "raw"
 
@@ -30,8 +31,8 @@ CONVERTERS: dict[str, Converter] = {
 _log = logging.getLogger(__name__)
 
 
-def ensure_dataset(name: str, config: Mapping[str, Any], data_path: str | Path) -> Path:
-    """Have the atomic files of data set ``name`` in ``data_path/name``.
+def ensure_dataset(folder: str | Path, config: Mapping[str, Any]) -> None:
+    """Have the atomic files of a data set in ``folder``, which has its name.
 
     If they are not there, the raw files that ``config["raw"]`` names are fetched into ``raw/`` within that folder
     (files already there are used as they are) and converted.  Other processes that want the same data set wait.
@@ -40,18 +41,15 @@ def ensure_dataset(name: str, config: Mapping[str, Any], data_path: str | Path) 
         config: the data set's configuration; ``raw`` has ``sources`` (see `ensure_raw`) and ``convert``, which is
             the name of the ``converter`` and its options.
 
-    Returns:
-        The folder.
-
     Raises:
         UserError: it is not known where the data set comes from, or its files cannot be fetched.
         ConfigError: the block ``raw`` is wrong, or the folder holds a conversion with other options.
         DataError: a raw file is wrong.
     """
-    folder = Path(data_path) / name
-    raw = config.get("raw")
+    folder = Path(folder)
+    name, raw = folder.name, config.get("raw")
     if _is_ready(folder, raw):
-        return folder
+        return
     if not raw:
         raise UserError(
             f"there is no data set '{name}': {folder / f'{name}.inter'} does not exist, and it is not known where to "
@@ -60,18 +58,17 @@ def ensure_dataset(name: str, config: Mapping[str, Any], data_path: str | Path) 
         )
     converter, options = _convert_block(raw)
     (folder / RAW_FOLDER).mkdir(parents=True, exist_ok=True)
-    with _alone(folder / ".lock"):
+    with exclusive(folder / ".lock", f"{folder}: waiting for another process that prepares this data set", wait=True):
         if not _is_ready(folder, raw):
             for leftover in folder.glob(f"{STAGING_PREFIX}*"):
                 shutil.rmtree(leftover)
             files = ensure_raw(raw, folder / RAW_FOLDER)
             _log.info("%s", format_manifest(converter(files, folder, options)))
-    return folder
 
 
 def _is_ready(folder: Path, raw: Mapping[str, Any] | None) -> bool:
     """Whether the atomic files are there: converted as ``raw`` says, or put there by someone else."""
-    if not (folder / f"{folder.name}.inter").is_file():
+    if not has_interactions(folder):
         return False
     manifest = read_manifest(folder)
     if raw and manifest:
@@ -95,20 +92,3 @@ def _convert_block(raw: Mapping[str, Any]) -> tuple[Converter, dict[str, Any]]:
     if not isinstance(block, Mapping) or block.get("converter") not in CONVERTERS:
         raise ConfigError(f"raw.convert.converter must be one of {', '.join(sorted(CONVERTERS))}")
     return CONVERTERS[block["converter"]], {key: value for key, value in block.items() if key != "converter"}
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold the lock ``path``, which the system lets go of whenever this process ends."""
-    with path.open("w") as handle:
-        try:
-            import fcntl
-
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _log.warning("%s: waiting for another process that prepares this data set", path.parent)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        except (ImportError, OSError) as error:  # Windows; file systems without locks
-            _log.warning("%s cannot be locked (%s): do not prepare a data set in two processes at once", path, error)
-        yield

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from recbole_ser.convert.conversion import OnError, format_manifest
 
@@ -25,23 +24,6 @@ class Settings:
     on_error: OnError = "stop"
     memory: str = DEFAULT_MEMORY
     threads: int | None = None
-
-
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The arguments that these converters share."""
-    parser.add_argument("--out", required=True, help="folder of the data set, which is named after it")
-    parser.add_argument(
-        "--on-error", choices=get_args(OnError), default="stop", help="what a malformed row does (%(default)s)"
-    )
-    parser.add_argument(
-        "--memory", metavar="SIZE", default=DEFAULT_MEMORY,
-        help="that DuckDB may hold (%(default)s); more goes into --out's folder",
-    )  # fmt: skip
-    parser.add_argument("--threads", type=int, help="of DuckDB (default: one for each core)")
-
-
-def settings_of(arguments: argparse.Namespace) -> Settings:
-    return Settings(arguments.on_error, arguments.memory, arguments.threads)
 
 
 def report(manifest: Mapping[str, Any]) -> str:

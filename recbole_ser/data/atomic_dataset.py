@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,20 @@ import pandas as pd
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_ser.data import atomic
-from recbole_ser.data.atomic import Column, Ragged
-from recbole_ser.data.vocabulary import token_column
+from recbole_ser.atomic.ragged import Ragged
+from recbole_ser.atomic.reading import read_atomic, read_header
+from recbole_ser.atomic.schema import FILES, KEYS, Column
+from recbole_ser.atomic.sequences import split_sequences
+from recbole_ser.atomic.vocabulary import token_column
 from recbole_ser.errors import ConfigError, DataError
 from recbole_ser.files import sha256
 
-_SUFFIXES = ("search", "query")
-_LISTINGS = (FeatureSource.USER, FeatureSource.ITEM, "query")  # files with one line for each id
+# The configuration's key for the name of each column that has a meaning.
+_NAME_KEYS = {
+    "user_id": "USER_ID_FIELD", "item_id": "ITEM_ID_FIELD", "query_id": "QUERY_ID_FIELD", "timestamp": "TIME_FIELD",
+    "terms": "TERMS_FIELD", "clicked_items": "CLICKED_ITEMS_FIELD", "click_times": "CLICK_TIMES_FIELD",
+    "source": "SOURCE_FIELD",
+}  # fmt: skip
 _TOKENS = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
 
 
@@ -66,7 +73,7 @@ class AtomicDataset(Dataset):
             path = Path(dataset_path) / f"{token}.{suffix}"
             if path.is_file():
                 setattr(self, f"{suffix}_feat", self._load_feat(str(path), suffix))
-            elif suffix not in _SUFFIXES:
+            elif suffix not in FILES:
                 raise DataError(path, "file not found", hint="it is named in additional_feat_suffix")
             elif suffix == "search" and self.config["require_both_histories"]:
                 raise DataError(path, "file not found", hint="without searches set require_both_histories to false")
@@ -75,7 +82,7 @@ class AtomicDataset(Dataset):
         load, unload = self._get_load_and_unload_col(source)
         if load == set():
             return None
-        columns = atomic.read_header(filepath, self.config["field_separator"])
+        columns = read_header(filepath, self.config["field_separator"])
         required, optional = self._known_columns(source)
         for name in sorted(required.keys() - {column.name for column in columns}):
             raise DataError(filepath, "the column is missing", line=1, column=name)
@@ -90,10 +97,10 @@ class AtomicDataset(Dataset):
             self._register(column, source, filepath)
         self.file_hashes[Path(filepath).name] = sha256(filepath)
         keys = [column.name for column in wanted if column.name in self._keys]
-        frame = atomic.read_atomic(
+        frame = read_atomic(
             filepath, wanted, self.config["field_separator"], seq_separator=self.config["seq_separator"], required=keys
         )
-        if source in _LISTINGS:
+        if (schema := FILES.get(_suffix(source))) is not None and schema.listing:
             _check_listed_once(frame[keys[0]], filepath)
         if self.click_times_field in frame:
             self._check_click_times(frame, filepath)
@@ -107,7 +114,7 @@ class AtomicDataset(Dataset):
             )
         numbers = []
         for field in (self.clicks_field, self.click_times_field):
-            _, rows, lists = atomic.split_sequences(frame[field], separator)
+            _, rows, lists = split_sequences(frame[field], separator)
             numbers.append(np.append(np.diff(lists.starts), 0)[rows])
         wrong = numbers[0] != numbers[1]
         if wrong.any():
@@ -119,22 +126,17 @@ class AtomicDataset(Dataset):
 
     @property
     def _keys(self) -> dict[str, str]:
-        """The columns that relate the files, with their types.  They are filled in every line."""
-        return {self.uid_field: "token", self.iid_field: "token", self.query_field: "token", self.time_field: "float"}
+        """The columns that relate the files, with their types, as the configuration calls them."""
+        return self._renamed(KEYS)
 
     def _known_columns(self, source: FeatureSource | str) -> tuple[dict[str, str], dict[str, str]]:
         """The columns of a file that have a meaning, with their types: those it must have, and those it may have."""
-        user, item, query, time = ({name: kind} for name, kind in self._keys.items())
-        return {
-            FeatureSource.INTERACTION: ({**user, **item, **time}, {}),
-            FeatureSource.USER: (user, {}),
-            FeatureSource.ITEM: (item, {}),
-            "search": (
-                {**user, **query, **time},
-                {self.clicks_field: "token_seq", self.click_times_field: "float_seq", self.source_field: "token"},
-            ),
-            "query": (query, {self.terms_field: "token_seq"}),
-        }.get(source, ({}, self._keys))
+        schema = FILES.get(_suffix(source))
+        return ({}, self._keys) if schema is None else (self._renamed(schema.required), self._renamed(schema.optional))
+
+    def _renamed(self, columns: Iterable[Column]) -> dict[str, str]:
+        """The types of ``columns`` by the names that the configuration gives them."""
+        return {self.config[_NAME_KEYS[column.name]]: column.type for column in columns}
 
     def _check_column(self, column: Column, known: dict[str, str], filepath: str) -> None:
         if column.name in self._keys and column.name not in known:
@@ -175,8 +177,7 @@ class AtomicDataset(Dataset):
             self.time_field: ["inter", "search"],
         }.get(field)
         if holders is None:
-            source = self.field2source[field]
-            holders = [source.value if isinstance(source, FeatureSource) else source]
+            holders = [_suffix(self.field2source[field])]
         feats = [getattr(self, f"{name}_feat", None) for name in holders]
         return [feat for feat in feats if feat is not None and field in feat]
 
@@ -263,6 +264,11 @@ class AtomicDataset(Dataset):
 
     def _feat_name(self, feat: pd.DataFrame) -> str:
         return next(name for name in self.feat_name_list if getattr(self, name) is feat)
+
+
+def _suffix(source: FeatureSource | str) -> str:
+    """Of the file of a frame: RecBole names its own files by an enumeration, additional ones by their suffix."""
+    return source.value if isinstance(source, FeatureSource) else source
 
 
 def _check_listed_once(ids: pd.Series, filepath: str) -> None:

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_ser.data import atomic
-from recbole_ser.data.atomic import Column, Ragged
-from recbole_ser.data.vocabulary import token_column
+from recbole_ser.atomic.ragged import Ragged
+from recbole_ser.atomic.reading import read_atomic, read_header
+from recbole_ser.atomic.schema import CODES, USER_ID
+from recbole_ser.atomic.vocabulary import token_column
 from recbole_ser.errors import DataError
 from recbole_ser.files import atomic_write, sha256, write_json
 
-COLUMNS = (Column("user_id", "token"), Column("search_codes", "token_seq"), Column("rec_codes", "token_seq"))
+COLUMNS = CODES.required
 REBUILD = "build it anew with 'recbole-ser codes'"
 
 
@@ -99,19 +100,19 @@ def read_codes(path: str | Path, dataset: Any) -> UserCodes:
     origin = read_manifest(path)
     if not Path(path).is_file():
         raise DataError(path, "file not found", hint=REBUILD)
-    present = {column.name for column in atomic.read_header(path)}
+    present = {column.name for column in read_header(path)}
     for column in COLUMNS:
         if column.name not in present:
             raise DataError(path, "the column is missing", line=1, column=column.name, hint=REBUILD)
-    frame = atomic.read_atomic(path, COLUMNS, required=["user_id"])
+    frame = read_atomic(path, COLUMNS, required=[USER_ID.name])
     digest = sha256(path)
     if origin["codes_hash"] != digest:
         raise DataError(path, "the file is not the one that its manifest describes", hint=REBUILD)
     if origin["training_hash"] != training_hash(dataset):
         raise DataError(path, "the codes were made from other data or under another protocol", hint=REBUILD)
-    rows = _rows_of_users(path, frame["user_id"], dataset)
-    search, search_num = _table(frame["search_codes"], rows)
-    rec, rec_num = _table(frame["rec_codes"], rows)
+    rows = _rows_of_users(path, frame[USER_ID.name], dataset)
+    search, search_num = _table(frame[COLUMNS[1].name], rows)
+    rec, rec_num = _table(frame[COLUMNS[2].name], rows)
     return UserCodes(search, rec, search_num, rec_num, origin, digest)
 
 

@@ -14,7 +14,8 @@ from recbole.utils import FeatureType
 from torch import Tensor
 
 from recbole_ser import compat
-from recbole_ser.data.atomic import Ragged, split_numbers
+from recbole_ser.atomic.ragged import Ragged
+from recbole_ser.atomic.sequences import split_numbers
 from recbole_ser.data.atomic_dataset import AtomicDataset
 from recbole_ser.data.codes import UserCodes, read_codes
 from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_event_log
@@ -121,7 +122,7 @@ class SERDataset(AtomicDataset):
         if terms is None or self.query_feat is None:
             return torch.zeros((self.query_num, 1), dtype=torch.int32)
         queries = self.query_feat[self.query_field].to_numpy()
-        return terms.table(queries, self.query_num, self.config["max_terms_per_query"])
+        return torch.from_numpy(terms.table(queries, self.query_num, self.config["max_terms_per_query"]))
 
     def _attributes(self, feat_name: str, key: str, size: int) -> dict[str, Tensor]:
         """The token columns of ``.item`` or ``.user`` as tables indexed by id; floats stay with RecBole."""
@@ -136,7 +137,8 @@ class SERDataset(AtomicDataset):
         for (name, field), lists in self.sequences.items():
             if name == feat_name:
                 rows = self._sequence_rows[name]
-                tables[field] = lists.table(rows, size, self.config["max_terms_per_query"])
+                most = (self.config["seq_len"] or {}).get(field)  # RecBole's key for long sequences; None: as they are
+                tables[field] = torch.from_numpy(lists.table(rows, size, most))
         return tables
 
     def _user_item_feat_preparation(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_ser.data.atomic import Ragged
+from recbole_ser.atomic.ragged import Ragged
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,15 @@ def split_instances(log: EventLog, require_both_histories: bool) -> Split:
     )
 
 
+def targets_by_protocol(log: EventLog) -> dict[str, dict[str, int]]:
+    """How many targets each split has under the papers' protocol (``both_histories``) and with ``all_interactions``."""
+    splits = {"both_histories": split_instances(log, True), "all_interactions": split_instances(log, False)}
+    return {
+        protocol: {part: len(getattr(split, part)) for part in ("train", "valid", "test")}
+        for protocol, split in splits.items()
+    }
+
+
 def _clicks_of(log: EventLog, searches: Tensor, rec_end: Tensor) -> Tensor:
     """The clicks of ``searches`` before the user's interaction at ``rec_end [users]``, as positions in the clicks."""
     clicks = _stretches(log.click_start[searches], log.click_start[searches + 1])

@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recbole_ser.data.atomic import Ragged
+from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.errors import ConfigError
 
 SEARCH_LEVELS = ("rich", "sparse", "none")

@@ -1,4 +1,4 @@
-"""``recbole-ser synthesize``: search and recommendation logs of any size, as the atomic files of a data set.
+"""Generated search and recommendation logs of any size, as the atomic files of a data set.
 
 :mod:`recbole_ser.data.planted` says what is in them.  The preset ``ser-sample`` is the data set that comes with the
 package; ``kindle`` and ``kuaishou`` have the sizes of those in the SESRec paper (Table 1), for benchmarks.
@@ -6,9 +6,7 @@ package; ``kindle`` and ``kuaishou`` have the sizes of those in the SESRec paper
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,27 +15,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from recbole_ser.data.atomic import Ragged
+from recbole_ser.atomic.ragged import Ragged
+from recbole_ser.atomic.schema import (
+    CLICKED_ITEMS,
+    ITEM_ID,
+    QUERY_ID,
+    SEPARATOR,
+    SOURCE,
+    TERMS,
+    TIMESTAMP,
+    USER_ID,
+    Column,
+)
 from recbole_ser.data.planted import (
     SEARCH_LEVELS,
     SyntheticLogs,
     SyntheticSpec,
-    generate,
-    shuffle_searches_between_users,
 )
-from recbole_ser.errors import ConfigError
 from recbole_ser.files import atomic_write
-
-__all__ = [
-    "PRESETS",
-    "SyntheticLogs",
-    "SyntheticSpec",
-    "add_arguments",
-    "generate",
-    "run",
-    "shuffle_searches_between_users",
-    "write",
-]
 
 DAY = 24 * 60 * 60  # seconds
 SYLLABLES = [consonant + vowel for consonant in "bcdfghjklmnprstvwxyz" for vowel in "aeiou"]
@@ -106,12 +101,12 @@ PRESETS: Mapping[str, SyntheticSpec] = {
     ),
 }
 
-Column = Callable[[slice], pa.Array]  # the entries of some rows
+ColumnText = Callable[[slice], pa.Array]  # the entries of some rows
 
 
 class _File(NamedTuple):
     rows: int
-    columns: dict[str, Column]
+    columns: dict[Column, ColumnText]
 
 
 def write(logs: SyntheticLogs, folder: str | Path) -> list[Path]:
@@ -137,16 +132,16 @@ def _files(logs: SyntheticLogs) -> dict[str, _File]:
     count = 1 + int(max(terms.values.max() for terms in (logs.query_terms, logs.item_terms)))
     words = pa.array([_word(number) for number in range(count)])
     interactions = {
-        "user_id:token": _tokens(users, logs.user),
-        "item_id:token": _tokens(items, logs.item),
-        "timestamp:float": _numbers(logs.time),
+        USER_ID: _tokens(users, logs.user),
+        ITEM_ID: _tokens(items, logs.item),
+        TIMESTAMP: _numbers(logs.time),
     }
     searches = {
-        "user_id:token": _tokens(users, logs.search_user),
-        "query_id:token": _tokens(queries, logs.search_query),
-        "timestamp:float": _numbers(logs.search_time),
-        "clicked_items:token_seq": _sequences(items, logs.search_clicks),
-        "source:token": _tokens(sources, logs.search_source),
+        USER_ID: _tokens(users, logs.search_user),
+        QUERY_ID: _tokens(queries, logs.search_query),
+        TIMESTAMP: _numbers(logs.search_time),
+        CLICKED_ITEMS: _sequences(items, logs.search_clicks),
+        SOURCE: _tokens(sources, logs.search_source),
     }
     levels = _tokens(pa.array(SEARCH_LEVELS), logs.user_level)
     return {
@@ -154,17 +149,17 @@ def _files(logs: SyntheticLogs) -> dict[str, _File]:
         "search": _File(len(logs.search_user), searches),
         "query": _File(
             len(queries),
-            {"query_id:token": queries.__getitem__, "terms:token_seq": _sequences(words, logs.query_terms)},
+            {QUERY_ID: queries.__getitem__, TERMS: _sequences(words, logs.query_terms)},
         ),
         "item": _File(
             len(items),
             {
-                "item_id:token": items.__getitem__,
-                "category:token": _tokens(categories, logs.item_category),
-                "title:token_seq": _sequences(words, logs.item_terms),
+                ITEM_ID: items.__getitem__,
+                Column("category", "token"): _tokens(categories, logs.item_category),
+                Column("title", "token_seq"): _sequences(words, logs.item_terms),
             },
         ),
-        "user": _File(len(users), {"user_id:token": users.__getitem__, "search_level:token": levels}),
+        "user": _File(len(users), {USER_ID: users.__getitem__, Column("search_level", "token"): levels}),
     }
 
 
@@ -178,57 +173,29 @@ def _word(number: int) -> str:
     return "".join(SYLLABLES[code // unit % 100] for unit in (10_000, 100, 1))
 
 
-def _numbers(values: np.ndarray) -> Column:
+def _numbers(values: np.ndarray) -> ColumnText:
     return lambda rows: pa.array(values[rows])
 
 
-def _tokens(names: pa.Array, values: np.ndarray) -> Column:
+def _tokens(names: pa.Array, values: np.ndarray) -> ColumnText:
     return lambda rows: names.take(pa.array(values[rows]))
 
 
-def _sequences(names: pa.Array, lists: Ragged) -> Column:
-    def column(rows: slice) -> pa.Array:
+def _sequences(names: pa.Array, lists: Ragged) -> ColumnText:
+    def text(rows: slice) -> pa.Array:
         starts = lists.starts[rows.start : rows.stop + 1]
         tokens = names.take(pa.array(lists.values[starts[0] : starts[-1]]))
         offsets = pa.array(starts - starts[0], type=pa.int32())
         return pc.binary_join(pa.ListArray.from_arrays(offsets, tokens), " ")
 
-    return column
+    return text
 
 
 def _write_file(path: Path, file: _File) -> None:
-    options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    options = csv.WriteOptions(include_header=False, delimiter=SEPARATOR, quoting_style="none")
     with atomic_write(path, "wb") as handle:
-        handle.write(("\t".join(file.columns) + "\n").encode())
+        handle.write((SEPARATOR.join(column.label for column in file.columns) + "\n").encode())
         for begin in range(0, file.rows, ROWS_AT_A_TIME):
             rows = slice(begin, min(begin + ROWS_AT_A_TIME, file.rows))
-            table = pa.table({label: column(rows) for label, column in file.columns.items()})
+            table = pa.table({column.label: text(rows) for column, text in file.columns.items()})
             csv.write_csv(table, handle, options)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``recbole-ser synthesize``."""
-    parser.add_argument("--preset", choices=list(PRESETS), required=True, help="which kind of logs")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to; names the data set too")
-    parser.add_argument("--seed", type=int, help="another draw of the same kind")
-    parser.add_argument(
-        "--scale", type=float, default=1.0, metavar="F", help="times as many of everything (default: 1)"
-    )
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Generate and write what the ``arguments`` of :func:`add_arguments` ask for, and print the files and their sizes.
-
-    Raises:
-        ConfigError: there are no such logs.
-    """
-    if not 0 < arguments.scale < float("inf"):
-        raise ConfigError(f"--scale {arguments.scale} is not a positive number")
-    spec = PRESETS[arguments.preset].scaled(arguments.scale)
-    if arguments.seed is not None:
-        if arguments.seed < 0:
-            raise ConfigError(f"--seed {arguments.seed} is negative")
-        spec = replace(spec, seed=arguments.seed)
-    for path in write(generate(spec), arguments.out):
-        print(f"{path}  {path.stat().st_size:,} bytes")
-    return 0

@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from recbole_ser.errors import UserError
 from recbole_ser.evaluation.group_report import GroupReport
 from recbole_ser.evaluation.groups import ALL
-from recbole_ser.files import atomic_write
+from recbole_ser.plotting import COLOURS, figure_in
 
-# Okabe and Ito's colours, which readers with any colour vision can tell apart.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 _BAR = 0.8  # width of the bars of one group together
 _AXIS = "searches before the test target"
 
@@ -41,19 +38,13 @@ def write_plots(report: GroupReport, folder: Path) -> None:
 @contextmanager
 def _axes(path: Path, labels: list[str]) -> Iterator[Any]:
     """The axes of a plot with a place for each group, which is written to ``path`` in the end."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError('plots need matplotlib: pip install "recbole_ser[plot]"; the tables do not') from error
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_xlabel(_AXIS)
-    axes.spines[["top", "right"]].set_visible(False)
-    yield axes
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    with atomic_write(path, "wb") as handle:
-        figure.savefig(handle, format="png", dpi=150)
+    with figure_in(path, (6.4, 3.6)) as figure:
+        axes = figure.add_subplot()
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_xlabel(_AXIS)
+        axes.spines[["top", "right"]].set_visible(False)
+        yield axes
+        figure.legend(loc="outside upper center", ncols=3, frameon=False)
 
 
 def _values(report: GroupReport, metric: str, name: str) -> list[float]:
@@ -91,4 +82,4 @@ def _offsets(count: int) -> np.ndarray:
 
 
 def _colours(count: int) -> list[str]:
-    return [_COLOURS[number % len(_COLOURS)] for number in range(count)]
+    return [COLOURS[number % len(COLOURS)] for number in range(count)]

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_ser.config import SERConfig
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import UserError
-from recbole_ser.evaluation.groups import ALL, Groups, Row, compare, quantile_groups
+from recbole_ser.evaluation.groups import ALL, GroupMetric, Groups, compare, quantile_groups
 from recbole_ser.files import atomic_write, write_json
-from recbole_ser.train.run_folder import RunFolder
+from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.loading import finished_run, load_data, run_config
 
 _SHORT = 12  # characters of a hash
 
@@ -44,13 +44,13 @@ class GroupReport:
     all_users: list[int]
     runs: dict[str, str]
     seed: int
-    rows: list[Row]
+    rows: list[GroupMetric]
 
     @property
     def metrics(self) -> list[str]:
         return list(dict.fromkeys(row.metric for row in self.rows))
 
-    def row(self, metric: str, group: str, run: str) -> Row:
+    def row(self, metric: str, group: str, run: str) -> GroupMetric:
         return next(row for row in self.rows if (row.metric, row.group, row.run) == (metric, group, run))
 
 
@@ -61,7 +61,7 @@ def group_report(
     number: int = 4,
     seed: int = 0,
 ) -> GroupReport:
-    """Compare the finished runs in folders ``paths`` by user group.
+    """Compare the finished runs in folders ``paths`` by user group; of a sweep, its chosen trial.
 
     Args:
         edges: where groups begin; ``None``: ``number`` quantiles of the tested users.
@@ -70,7 +70,7 @@ def group_report(
     Raises:
         UserError: a folder without a finished run, runs on other data or candidates, or changed data files.
     """
-    folders = [RunFolder.load(path) for path in paths]
+    folders = [finished_run(path) for path in paths]
     for other in folders[1:]:
         _refuse_other_targets(folders[0], other)
     ranks = {name: folder.ranks() for name, folder in zip(_names(folders), folders)}
@@ -125,9 +125,7 @@ def _names(folders: Sequence[RunFolder]) -> list[str]:
 
 def _dataset(folder: RunFolder, users: list[str]) -> SERDataset:
     """The data set as the run had it; ``users`` are those of its test targets."""
-    dataset = SERDataset(SERConfig(**folder.arguments()))
-    if dataset.data_hash != folder.data()["hash"]:
-        raise UserError(f"{folder.path}: the files of data set '{dataset.dataset_name}' have changed since this run")
+    dataset = load_data(folder, run_config(folder), SERDataset)
     tested = dataset.log.users[dataset.split.test.long()].numpy()
     if dataset.id2token(dataset.uid_field, tested).tolist() != users:
         raise UserError(f"{folder.path}: the users in ranks.csv are not those of the test split")
@@ -185,7 +183,7 @@ def _gains(report: GroupReport, metric: str) -> list[str]:
     return lines
 
 
-def _gain_text(row: Row) -> str:
+def _gain_text(row: GroupMetric) -> str:
     if row.gain is None:
         return f"{'-':>14}{'-':>24}{'-':>10}"
     gain = row.gain

@@ -138,7 +138,7 @@ def paired_p_value(base: np.ndarray, other: np.ndarray) -> float | None:
 
 
 @dataclass(frozen=True)
-class Row:
+class GroupMetric:
     """One run in one group (or in ``all``) by one metric.
 
     Args:
@@ -156,7 +156,7 @@ class Row:
 
 def compare(
     runs: Mapping[str, np.ndarray], counts: np.ndarray, groups: Groups, metrics: Sequence[str], seed: int = 0
-) -> list[Row]:
+) -> list[GroupMetric]:
     """Every run by every metric in every group and in all of them together; later runs against the first.
 
     Args:
@@ -177,5 +177,5 @@ def compare(
                 compared = users > 0 and name != first
                 gain = improvement(values[first][inside], mine[inside], seed=seed) if compared else None
                 mean = float(mine[inside].mean()) if users else None
-                rows.append(Row(metric, label, users, name, mean, gain))
+                rows.append(GroupMetric(metric, label, users, name, mean, gain))
     return rows

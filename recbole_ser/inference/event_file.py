@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_ser.data.atomic import Ragged
+from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.errors import DataError
 
 EVENT = "event"  # the column that says what a row is

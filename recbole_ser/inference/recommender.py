@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils import ModelType
 from torch import Tensor
 from tqdm import tqdm
@@ -18,20 +19,20 @@ from tqdm import tqdm
 from recbole_ser.data.timed_dataset import TimedDataset
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.evaluation.ranking import catalogue_scores
-from recbole_ser.inference.events import GivenEvents, note, numbered, read_events
-from recbole_ser.inference.histories import UserEvents, joined, latest_histories
-from recbole_ser.inference.loading import load_run
+from recbole_ser.inference.given_events import GivenEvents, note, numbered, read_events
 from recbole_ser.inference.new_queries import reads_words, with_queries
 from recbole_ser.inference.scores import rows_at_once, top_k
+from recbole_ser.inference.user_events import UserEvents, joined, latest_histories
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.foreign import candidate_scorer
 from recbole_ser.model.general.pop import Pop
+from recbole_ser.runs.loading import finished_run, load_run
 
 _log = logging.getLogger("recbole_ser.inference")
 
 
 def recommend(
-    run_folder: str | Path,
+    folder: str | Path,
     users: Iterable[Any] | None = None,
     k: int = 10,
     events: str | Path | pd.DataFrame | None = None,
@@ -39,8 +40,8 @@ def recommend(
     candidates: Iterable[Any] | None = None,
     extend: bool = False,
 ) -> pd.DataFrame:
-    """``Recommender.load(run_folder).recommend(...)``, for one request."""
-    return Recommender.load(run_folder).recommend(users, k, events, exclude_seen, candidates, extend)
+    """``Recommender.load(folder).recommend(...)``, for one request."""
+    return Recommender.load(folder).recommend(users, k, events, exclude_seen, candidates, extend)
 
 
 class Request(NamedTuple):
@@ -80,13 +81,16 @@ class Recommender:
         self.reads = self._fields_read()
 
     @classmethod
-    def load(cls, run_folder: str | Path) -> Recommender:
-        """From the folder of a finished run.
+    def load(cls, folder: str | Path, model: type[AbstractRecommender] | None = None) -> Recommender:
+        """From the folder of a finished run, or of a finished sweep, whose chosen trial is taken.
+
+        Args:
+            model: the class of the run's model, where it cannot be imported: it was defined in a notebook, say.
 
         Raises:
             UserError: no run, one that is not finished, a damaged checkpoint, or data that have changed since.
         """
-        return cls(*load_run(run_folder))
+        return cls(*load_run(finished_run(folder), TimedDataset, model))
 
     def recommend(
         self,

@@ -9,8 +9,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from recbole_ser.errors import ConfigError
 
-LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 FUSED = {"adam": optim.Adam, "adamw": optim.AdamW}
+LEARNERS = (*FUSED, "sgd", "adagrad", "rmsprop", "sparse_adam")
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:

@@ -20,14 +20,14 @@ from recbole_ser.compat import tensorboard_in
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.evaluation.evaluator import RankEvaluator
 from recbole_ser.evaluation.ranking import rank_targets
-from recbole_ser.evaluation.report import RunResult, epoch_line
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.foreign import candidate_scorer, with_history
-from recbole_ser.train.checkpoint import load_checkpoint, other_parameters, save_checkpoint
-from recbole_ser.train.losses import LossMeans
+from recbole_ser.runs.checkpoint import load_checkpoint, other_parameters, save_checkpoint
+from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.result import RunResult, epoch_line
+from recbole_ser.train.costs import Stopwatch, peak_memory_mib
+from recbole_ser.train.loss_means import LossMeans
 from recbole_ser.train.optimization import FUSED, LEARNERS, Plateau, build_adam, parameter_groups
-from recbole_ser.train.resources import Stopwatch, peak_memory_mib
-from recbole_ser.train.run_folder import RunFolder
 
 # What of the trainer itself goes into last.pt, besides weights, optimiser, scaler and scheduler.
 _PROGRESS = ("cur_step", "stopping_step", "best_epoch", "best_valid_score", "best_valid_result")
@@ -224,6 +224,7 @@ class SERTrainer(Trainer):
             data=data["hash"],
             codes=data.get("codes"),
             parameters=sum(value.numel() for value in self.model.parameters() if value.requires_grad),
+            folder=self.run_folder.path,
             **totals,
         )
         self.run_folder.write_result(result)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recbole_ser.atomic.inspection import Table, inspect_table
+from recbole_ser.atomic.rules import RULES, Finding, Findings, Severity
+from recbole_ser.atomic.schema import FILES, TERMS, FileSchema
 from recbole_ser.errors import UserError
 from recbole_ser.validation.checks import Contents, check_contents
-from recbole_ser.validation.layout import check_shared_columns
-from recbole_ser.validation.reading import read_table
-from recbole_ser.validation.rules import RULES, Finding, Findings, Severity
+from recbole_ser.validation.columns import check_columns, check_shared_columns
 
-_LOADING_ORDER = ("inter", "user", "item", "search", "query")
+_PROTOCOLS = {
+    "both_histories": "with both histories",
+    "all_interactions": "all interactions (require_both_histories: false)",
+}
 _SEVERITIES: tuple[Severity, Severity] = ("error", "warning")
 
 
@@ -23,14 +28,15 @@ class Report:
     Args:
         dataset: name of the data set.
         number: findings that are shown of each severity.
-        counts: what a run loads (the keys of ``SERDataset.summary``, with ``require_both_histories`` false);
-            ``None`` where there are errors.
+        counts: users, items, queries and events that a run loads, by default; ``None`` where there are errors.
+        targets: by protocol (``both_histories``, ``all_interactions``) the targets of each split; likewise.
     """
 
     dataset: str
     findings: Findings
     number: int
     counts: dict[str, int] | None
+    targets: dict[str, dict[str, int]] | None
 
     def clean(self, strict: bool = False) -> bool:
         """Whether there are no errors; with ``strict`` no warnings either."""
@@ -49,7 +55,7 @@ class Report:
             }
             for severity in _SEVERITIES
         }
-        return {"dataset": self.dataset, "clean": self.clean(), "counts": self.counts, **sides}
+        return {"dataset": self.dataset, "clean": self.clean(), "counts": self.counts, "targets": self.targets, **sides}
 
     def __str__(self) -> str:
         lines: list[str] = []
@@ -59,10 +65,14 @@ class Report:
                 shown = "" if len(first) == count else f", of which the first {len(first):,}"
                 lines += [f"{count:,} {severity}{'s' * (count > 1)}{shown}:", *(f"  {finding}" for finding in first)]
                 lines += ["", *(self._rule_line(rule, n) for rule, n in self.findings.by_rule(severity).items()), ""]
-        if self.counts is None:
+        if self.counts is None or self.targets is None:
             return "\n".join([*lines, f"{self.dataset}: not fit for a run"])
         sizes = ", ".join(f"{number:,} {name}" for name, number in self.counts.items())
-        return "\n".join([*lines, f"{self.dataset}: no errors", f"a run loads {sizes}"])
+        lines += [f"{self.dataset}: no errors", f"a run loads {sizes}"]
+        for protocol, parts in self.targets.items():
+            numbers = ", ".join(f"{number:,} {part}" for part, number in parts.items())
+            lines.append(f"its targets, {_PROTOCOLS[protocol]}: {numbers}")
+        return "\n".join(lines)
 
     def _rule_line(self, rule: str, count: int) -> str:
         first = self.findings.example(rule)
@@ -85,14 +95,14 @@ def validate(folder: str | Path, number: int = 20) -> Report:
     folder = Path(folder).resolve()
     findings = Findings(max(number, 1))
     tables = {}
-    for suffix in _LOADING_ORDER:
+    for suffix, schema in FILES.items():
         path = folder / f"{folder.name}.{suffix}"
         if not path.is_file():
             if suffix not in ("user", "item"):
                 findings.add("file-missing" if suffix == "inter" else "file-absent", path.name)
             continue
         try:
-            table = read_table(path, suffix, findings)
+            table = _inspected(path, schema, findings)
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         if table is not None:
@@ -101,8 +111,17 @@ def validate(folder: str | Path, number: int = 20) -> Report:
     contents = Contents(tables) if "inter" in tables else None
     if contents is not None:
         check_contents(contents, findings)
-    counts = None if contents is None or findings.count("error") else contents.counts()
-    return Report(folder.name, findings, number, counts)
+    if contents is None or findings.count("error"):
+        return Report(folder.name, findings, number, None, None)
+    return Report(folder.name, findings, number, contents.counts(), contents.targets())
+
+
+def _inspected(path: Path, schema: FileSchema, findings: Findings) -> Table | None:
+    """What ``path`` holds; ``None`` if its header is wrong."""
+    columns = [column for column in schema.columns if column != TERMS]  # words are any text
+    required = {column.name for column in schema.required}
+    check = partial(check_columns, file=path.name, schema=schema, findings=findings)
+    return inspect_table(path, columns, required, findings, check_header=check)
 
 
 def rules_table() -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from recbole_ser.data.time_unit import is_plausible, unit_of
-from recbole_ser.validation.reading import Table
-from recbole_ser.validation.rules import Findings
+from recbole_ser.atomic.inspection import Table
+from recbole_ser.atomic.rules import Findings
+from recbole_ser.atomic.schema import TIMESTAMP
+from recbole_ser.atomic.time_unit import is_plausible, unit_of
 
-_TIME = "timestamp"
+_TIME = TIMESTAMP.name
 _FAR = 10  # times the span of the middle 80 per cent
 
 
@@ -16,7 +17,7 @@ def check_times(logs: list[Table], findings: Findings) -> None:
     """Find logs that cannot belong together, and events that are far from all others of their log."""
     ranges = {}
     for table in logs:
-        times = table.numbers["timestamp"]
+        times = table.numbers[_TIME]
         known = times[np.isfinite(times)]
         if len(known):
             ranges[table.file] = np.quantile(known, (0.01, 0.99))

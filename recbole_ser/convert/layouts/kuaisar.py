@@ -1,4 +1,4 @@
-"""``recbole-ser convert kuaisar``: KuaiSAR's recommendation and search logs (Sun et al., CIKM'23) to atomic files.
+"""KuaiSAR's recommendation and search logs (Sun et al., CIKM'23) to atomic files.
 
 An interaction is a row of ``rec_inter.csv`` that was clicked; those of one user and time keep the order of the file.
 ``src_inter.csv`` has a row for each shown item: the rows of a user with one session are one search, whose clicks are
@@ -8,7 +8,6 @@ recommended.  Words, categories and authors are numbers, for the logs are anonym
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
 import zipfile
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from recbole_ser.convert.layouts.inputs import find_file, take_options
-from recbole_ser.convert.settings import Settings, add_settings, report, settings_of
+from recbole_ser.convert.settings import Settings
 from recbole_ser.errors import ConfigError, DataError
 
 INTERACTIONS, SEARCHES = "rec_inter.csv", "src_inter.csv"
 USERS, ITEMS = "user_features.csv", "item_features.csv"
-_NAMES = (INTERACTIONS, SEARCHES, USERS, ITEMS)
+NAMES = (INTERACTIONS, SEARCHES, USERS, ITEMS)
 
 
 def convert(
@@ -48,7 +47,7 @@ def convert(
     from recbole_ser.convert.layouts import kuaisar_sql as sql
     from recbole_ser.convert.sql_conversion import convert_with_sql
 
-    paths = {name: find_file(Path(logs), name, needed=name in (INTERACTIONS, SEARCHES)) for name in _NAMES}
+    paths = {name: find_file(Path(logs), name, needed=name in (INTERACTIONS, SEARCHES)) for name in NAMES}
     steps = partial(sql.write, paths, first_shown)
     return convert_with_sql("kuaisar", out, settings, {"first_shown": first_shown}, steps)
 
@@ -68,22 +67,6 @@ def from_raw(files: dict[str, list[Path]], out: Path, options: dict[str, Any]) -
     raise ConfigError(f"raw.sources: kuaisar takes one file of the role archive, or some of logs; found {numbers}")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``recbole-ser convert kuaisar``."""
-    parser.add_argument("--logs", required=True, metavar="FOLDER", help=f"folder of {', '.join(_NAMES)}")
-    parser.add_argument(
-        "--first-shown", action="store_true", help="a search without click gets the first item it shows as one"
-    )
-    add_settings(parser)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Convert, and print what became of the rows and how the times were read."""
-    settings = settings_of(arguments)
-    print(report(convert(arguments.logs, arguments.out, first_shown=arguments.first_shown, settings=settings)))
-    return 0
-
-
 @contextmanager
 def _extracted(archive: Path) -> Iterator[Path]:
     """A folder with the CSV files of a zip archive, whatever folder they are in there; it is gone in the end."""
@@ -91,7 +74,7 @@ def _extracted(archive: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(archive) as whole:
                 for member in whole.infolist():
-                    if (name := Path(member.filename).name) in _NAMES and "__MACOSX" not in member.filename:
+                    if (name := Path(member.filename).name) in NAMES and "__MACOSX" not in member.filename:
                         with whole.open(member) as source, (Path(folder) / name).open("xb") as target:
                             shutil.copyfileobj(source, target)
         except (zipfile.BadZipFile, EOFError) as error:

@@ -10,6 +10,7 @@ from recbole_ser.convert.layouts.kuaisar import INTERACTIONS, ITEMS, SEARCHES, U
 from recbole_ser.convert.layouts.shown_items import whole, whole_list, write_searches
 from recbole_ser.convert.sql_conversion import SQLConversion
 from recbole_ser.convert.table.attributes import convert_attributes
+from recbole_ser.convert.table.checked_rows import CheckedRows, check_rows
 from recbole_ser.convert.table.columns import (
     Check,
     Value,
@@ -22,11 +23,10 @@ from recbole_ser.convert.table.columns import (
     words,
 )
 from recbole_ser.convert.table.interactions import write_interactions
-from recbole_ser.convert.table.rows import CheckedRows, check_rows
 from recbole_ser.convert.table.searches import DIFFERENT
-from recbole_ser.convert.table.source import Relation, attach
+from recbole_ser.convert.table.source import SourceTable, attach
 from recbole_ser.convert.table.spec import Attribute, AttributeTable, Files, Keep, ListColumn, Query, TimeColumn
-from recbole_ser.convert.table.text import LINE, csv_header
+from recbole_ser.convert.table.text_files import LINE, csv_header
 from recbole_ser.convert.table.times import read_times
 
 RECOMMENDED_TYPES = ("VIDEO", "IMAGE_ATLAS")
@@ -89,7 +89,7 @@ def _write_searches(conversion: SQLConversion, files: Files, first_shown: bool) 
     write_searches(conversion, times, Query(terms=ListColumn("query")), select)
 
 
-def _query(relation: Relation) -> Value:
+def _query(relation: SourceTable) -> Value:
     value = whole_list(words(relation, ListColumn("keyword", "json"), "query", "a query term"))
     missing = Check(f"len({value.name}) = 0", "query is missing", column="keyword")
     return Value(value.name, value.sql, (*value.checks, missing))

@@ -1,4 +1,4 @@
-"""``recbole-ser convert qilin``: Qilin's Parquet tables (Chen et al., SIGIR'25) to atomic files.
+"""Qilin's Parquet tables (Chen et al., SIGIR'25) to atomic files.
 
 The tables ``recommendation_train`` and ``_test`` hold requests with lists of shown notes: every note that was clicked
 is an interaction, at the request's time.  ``search_train`` and ``_test`` do the same for searches; their rows of one
@@ -8,14 +8,13 @@ test go together, for the protocol splits by itself.  Notes and users give attri
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from recbole_ser.convert.layouts.inputs import log_files, take_options
-from recbole_ser.convert.settings import Settings, add_settings, report, settings_of
+from recbole_ser.convert.settings import Settings
 from recbole_ser.errors import ConfigError, UserError
 
 # Role: the tables that have it.
@@ -76,18 +75,3 @@ def find_tables(folder: str | Path) -> dict[str, list[Path]]:
                 raise UserError(f"{folder} holds neither {table}.parquet nor {table}/*.parquet")
             found.setdefault(role, []).extend(sorted(paths))
     return found
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``recbole-ser convert qilin``."""
-    names = ", ".join(table for tables in TABLES.values() for table in tables)
-    parser.add_argument(
-        "--tables", required=True, metavar="FOLDER", help=f"folder of {names}, each a Parquet file or a folder of some"
-    )
-    add_settings(parser)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Convert, and print what became of the rows and how the times were read."""
-    print(report(convert(find_tables(arguments.tables), arguments.out, settings=settings_of(arguments))))
-    return 0

@@ -10,6 +10,7 @@ from recbole_ser.convert.engine import identifier
 from recbole_ser.convert.layouts.shown_items import write_searches
 from recbole_ser.convert.sql_conversion import SQLConversion
 from recbole_ser.convert.table.attributes import convert_attributes
+from recbole_ser.convert.table.checked_rows import check_rows
 from recbole_ser.convert.table.columns import (
     Check,
     Value,
@@ -21,10 +22,9 @@ from recbole_ser.convert.table.columns import (
     word,
 )
 from recbole_ser.convert.table.interactions import write_interactions
-from recbole_ser.convert.table.rows import check_rows
-from recbole_ser.convert.table.source import Relation, attach
+from recbole_ser.convert.table.source import SourceTable, attach
 from recbole_ser.convert.table.spec import Attribute, AttributeTable, Files, Keep, Query, TimeColumn
-from recbole_ser.convert.table.text import FAULT, FILE, LINE, TEXT
+from recbole_ser.convert.table.text_files import FAULT, FILE, LINE, TEXT
 from recbole_ser.convert.table.times import read_times
 from recbole_ser.errors import DataError
 
@@ -90,7 +90,7 @@ def _write_searches(conversion: SQLConversion, files: Files) -> None:
     write_searches(conversion, times, Query(text="query"), select)
 
 
-def _common(relation: Relation) -> tuple[Value, Value, Value, Value]:
+def _common(relation: SourceTable) -> tuple[Value, Value, Value, Value]:
     """Whether a note was clicked (and before that, whether one is shown at all), user, note and position."""
     click = kept(relation, _CLICK, "click")
     click = replace(click, checks=(_SHOWS_NOTHING, *click.checks))
@@ -100,7 +100,7 @@ def _common(relation: Relation) -> tuple[Value, Value, Value, Value]:
 
 def _attach(
     conversion: SQLConversion, name: str, files: Files, columns: list[str], shown: str, fields: tuple[str, ...]
-) -> Relation:
+) -> SourceTable:
     """Have the shown notes of requests as a relation, by the line of the request.
 
     ``fields`` of the entries of the list column ``shown`` become columns; a request that shows nothing has one row
@@ -124,10 +124,10 @@ def _attach(
         )
     conversion.engine.run(f"CREATE VIEW {name} AS " + "\nUNION ALL ".join(selects))
     types = dict(conversion.engine.ask(f"SELECT column_name, column_type FROM (DESCRIBE {name})"))
-    return Relation(name, files, types)
+    return SourceTable(name, files, types)
 
 
-def _require_fields(relation: Relation, column: str, fields: tuple[str, ...]) -> None:
+def _require_fields(relation: SourceTable, column: str, fields: tuple[str, ...]) -> None:
     kind = relation.types[column]
     inner = re.fullmatch(r"STRUCT\((.*)\)\[\]", kind)
     present = re.findall(r'(?:^|, )"?(\w+)"? ', inner[1]) if inner else []

@@ -1,4 +1,4 @@
-"""``recbole-ser convert trivago``: the log of the RecSys Challenge 2019 (Knees et al., RecSys'19) to atomic files.
+"""The log of the RecSys Challenge 2019 (Knees et al., RecSys'19) to atomic files.
 
 - An interaction is a row in which a user looks into an item (its image, information, rating or deals) or clicks out
   to it.  Where a user's next interaction is with the same item, it counts once, with the first time.
@@ -11,14 +11,13 @@ A session is in order of time, then step: a few sessions were taken up later, an
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from recbole_ser.convert.layouts.inputs import log_files, take_options
-from recbole_ser.convert.settings import Settings, add_settings, report, settings_of
+from recbole_ser.convert.settings import Settings
 from recbole_ser.errors import ConfigError
 
 
@@ -50,17 +49,3 @@ def from_raw(files: dict[str, list[Path]], out: Path, options: dict[str, Any]) -
     if list(files) != ["log"]:
         raise ConfigError(f"raw.sources: trivago takes files of the role log; found {sorted(files)}")
     return convert(files["log"], out, **take_options("trivago", options, {"keep_repeats": bool}))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of ``recbole-ser convert trivago``."""
-    parser.add_argument("--log", required=True, nargs="+", metavar="FILE", help="train.csv and the like, or Parquet")
-    parser.add_argument("--keep-repeats", action="store_true", help="keep an item that follows itself")
-    add_settings(parser)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Convert, and print what became of the rows and how the times were read."""
-    settings = settings_of(arguments)
-    print(report(convert(arguments.log, arguments.out, keep_repeats=arguments.keep_repeats, settings=settings)))
-    return 0

@@ -7,12 +7,12 @@ from dataclasses import replace
 from recbole_ser.convert.engine import literal
 from recbole_ser.convert.layouts.shown_items import write_searches
 from recbole_ser.convert.sql_conversion import SQLConversion
+from recbole_ser.convert.table.checked_rows import check_rows
 from recbole_ser.convert.table.columns import Check, Value, is_blank, number, plain_text, value_name, word
 from recbole_ser.convert.table.interactions import write_interactions
-from recbole_ser.convert.table.rows import check_rows
-from recbole_ser.convert.table.source import Relation, attach
+from recbole_ser.convert.table.source import SourceTable, attach
 from recbole_ser.convert.table.spec import Files, Keep, Query, TimeColumn
-from recbole_ser.convert.table.text import FILE, LINE
+from recbole_ser.convert.table.text_files import FILE, LINE
 from recbole_ser.convert.table.times import Times, read_times
 from recbole_ser.errors import DataError
 
@@ -68,12 +68,12 @@ def _write_searches(conversion: SQLConversion, times: Times, wanted: str) -> Non
     write_searches(conversion, times, Query(text="query"), select)
 
 
-def _step(relation: Relation) -> Value:
+def _step(relation: SourceTable) -> Value:
     value = number(relation, "step", "step")
     return replace(value, checks=(*value.checks, Check(f"{value.name} IS NULL", "step is missing", column="step")))
 
 
-def _reference(relation: Relation) -> Value:
+def _reference(relation: SourceTable) -> Value:
     """The text of a search or the id of an item."""
     name, text = value_name("reference"), plain_text(relation, "reference")
     of_item = f"NOT starts_with({plain_text(relation, 'action_type')}, 'search')"

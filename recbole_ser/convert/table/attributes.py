@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from recbole_ser.atomic.schema import FILES, Column
 from recbole_ser.convert.engine import identifier
 from recbole_ser.convert.sql_conversion import SQLConversion
+from recbole_ser.convert.table.checked_rows import check_rows, columns_of, move_out
 from recbole_ser.convert.table.columns import (
     Value,
     clean_text,
@@ -15,9 +17,8 @@ from recbole_ser.convert.table.columns import (
     word,
 )
 from recbole_ser.convert.table.interactions import INTERACTION_EVENTS
-from recbole_ser.convert.table.rows import check_rows, columns_of, move_out
 from recbole_ser.convert.table.searches import SEARCH_EVENTS
-from recbole_ser.convert.table.source import Relation, attach
+from recbole_ser.convert.table.source import SourceTable, attach
 from recbole_ser.convert.table.spec import Attribute, AttributeTable, ListColumn
 
 _IN_SEARCHES = {
@@ -52,14 +53,14 @@ def convert_attributes(conversion: SQLConversion, table: AttributeTable, entity:
         f"FROM {rows.kept} WHERE {key.name} IN ({known})"
     )
     of_known = int(engine.ask(f"SELECT count(*) FROM {name}_known")[0][0])
-    header = {f"{entity}_id:token": key.name}
-    header |= {f"{label}:{table.columns[label].type}": value.name for label, value in attributes.items()}
+    header = {FILES[entity].required[0]: key.name}
+    header |= {Column(label, table.columns[label].type): value.name for label, value in attributes.items()}
     written = engine.write(header, f"{name}_known WHERE place = 1", key.name, conversion.path(entity))
     move_out(rows.counts, f"the {entity} is in neither log", rows.counts.rows_out - of_known)
     move_out(rows.counts, f"another row describes the {entity}", of_known - written)
 
 
-def _value(relation: Relation, label: str, attribute: Attribute) -> Value:
+def _value(relation: SourceTable, label: str, attribute: Attribute) -> Value:
     """An attribute as text of an atomic file, NULL where it is missing."""
     name, column = value_name(f"attribute {label}"), attribute.column
     if attribute.type == "token":

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from recbole_ser.convert.engine import identifier, literal
-from recbole_ser.convert.table.source import NO_TYPE, VALUE_PREFIX, Relation
+from recbole_ser.convert.table.source import NO_TYPE, VALUE_PREFIX, SourceTable
 from recbole_ser.convert.table.spec import JSON_LIST, Keep, ListColumn
 from recbole_ser.errors import DataError
 
@@ -51,7 +51,7 @@ class Value:
     checks: tuple[Check, ...] = ()
 
 
-def plain_text(relation: Relation, column: str) -> str:
+def plain_text(relation: SourceTable, column: str) -> str:
     """The column's value as text, NULL where it is missing; whole numbers have no decimal point.
 
     Raises:
@@ -71,7 +71,7 @@ def plain_text(relation: Relation, column: str) -> str:
     raise DataError(relation.files.paths[0], f"a value of type {kind} is not one text", column=column)
 
 
-def word(relation: Relation, column: str, role: str, *, required: bool = True) -> Value:
+def word(relation: SourceTable, column: str, role: str, *, required: bool = True) -> Value:
     """The column as ids, and what can be wrong with them: missing (where they are required), or not one word.
 
     Raises:
@@ -101,7 +101,7 @@ def is_blank(text: str) -> str:
     return f"NOT coalesce(regexp_matches({text}, {_OTHERS}), false)"
 
 
-def number(relation: Relation, column: str, role: str) -> Value:
+def number(relation: SourceTable, column: str, role: str) -> Value:
     """The column as doubles, NULL where it is missing, and the check that the rest are finite numbers."""
     text = plain_text(relation, column)
     value = f"TRY_CAST({text} AS DOUBLE)"
@@ -109,7 +109,7 @@ def number(relation: Relation, column: str, role: str) -> Value:
     return Value(value_name(role), value, (Check(wrong, f"{role} is not a number", text, column),))
 
 
-def kept(relation: Relation, keep: Keep, role: str) -> Value:
+def kept(relation: SourceTable, keep: Keep, role: str) -> Value:
     """Whether to keep a row, never NULL, and what can be wrong with the column that says so."""
     text, name = plain_text(relation, keep.column), value_name(role)
     if keep.values is not None:
@@ -121,7 +121,7 @@ def kept(relation: Relation, keep: Keep, role: str) -> Value:
     return Value(name, f"coalesce({value} >= {keep.minimum}, false)", (check,))
 
 
-def words(relation: Relation, column: ListColumn, role: str, element: str) -> Value:
+def words(relation: SourceTable, column: ListColumn, role: str, element: str) -> Value:
     """The column as lists of words (VARCHAR[], perhaps empty), and what can be wrong with them.
 
     Raises:
@@ -140,7 +140,7 @@ def value_name(role: str) -> str:
     return VALUE_PREFIX + role.replace(" ", "_")
 
 
-def entry_list(relation: Relation, column: ListColumn, role: str) -> tuple[str, list[Check]]:
+def entry_list(relation: SourceTable, column: ListColumn, role: str) -> tuple[str, list[Check]]:
     """The column as lists of texts, whatever is in them; see `words`."""
     name, kind, separator = identifier(column.column), relation.types[column.column], column.separator
     if kind == NO_TYPE:
@@ -167,7 +167,7 @@ def sequence(entries: str) -> str:
     return f"nullif(array_to_string({entries}, ' '), '')"
 
 
-def _native_list(relation: Relation, column: ListColumn) -> tuple[str, list[Check]]:
+def _native_list(relation: SourceTable, column: ListColumn) -> tuple[str, list[Check]]:
     name, element = identifier(column.column), re.sub(r"\[\d*\]$", "", relation.types[column.column])
     if column.separator is not None:
         raise DataError(relation.files.paths[0], "it holds lists: leave out the separator", column=column.column)

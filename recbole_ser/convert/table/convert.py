@@ -21,7 +21,7 @@ def convert_table(
     """Convert logs into the data set in ``out``, which is named after the folder.
 
     The files depend on the rows of the logs and on ``spec``, not on the order of the rows, memory or threads.  Times
-    become seconds, with as many decimals as they need; see `recbole_ser.convert.tokens` for what becomes of queries.
+    become seconds, with as many decimals as they need; see `recbole_ser.text.words` for what becomes of queries.
 
     Args:
         statements: gets the SQL that makes the files.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from recbole_ser.atomic.schema import ITEM_ID, TIMESTAMP, USER_ID
 from recbole_ser.convert.sql_conversion import SQLConversion
+from recbole_ser.convert.table.checked_rows import DUPLICATE, check_rows, columns_of, move_out
 from recbole_ser.convert.table.columns import number, word
-from recbole_ser.convert.table.rows import DUPLICATE, check_rows, columns_of, move_out
 from recbole_ser.convert.table.source import attach
 from recbole_ser.convert.table.spec import InteractionLog
 from recbole_ser.convert.table.times import Times, describe_times, read_times
@@ -48,7 +49,7 @@ def write_interactions(conversion: SQLConversion, times: Times, select: str, *or
     engine.run(f"CREATE VIEW {INTERACTION_EVENTS} AS {select}")
     questions = "count(DISTINCT user_id), count(DISTINCT item_id), min(time), max(time)"
     users, items, first, last = engine.ask(f"SELECT {questions} FROM {INTERACTION_EVENTS}")[0]
-    columns = {"user_id:token": "user_id", "item_id:token": "item_id", "timestamp:float": "seconds_text(time)"}
+    columns = {USER_ID: "user_id", ITEM_ID: "item_id", TIMESTAMP: "seconds_text(time)"}
     sort = ", ".join(["user_id", "time", *order, "item_id"])
     written = engine.write(columns, INTERACTION_EVENTS, sort, conversion.path("inter"))
     conversion.sizes |= {"users": users, "items": items, "interactions": written}

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from recbole_ser.atomic.schema import CLICK_TIMES, CLICKED_ITEMS, QUERY_ID, SOURCE, TERMS, TIMESTAMP, USER_ID
 from recbole_ser.convert.sql_conversion import SQLConversion
+from recbole_ser.convert.table.checked_rows import (
+    DUPLICATE,
+    REASON,
+    CheckedRows,
+    check_rows,
+    columns_of,
+    move_out,
+    reject_malformed,
+)
 from recbole_ser.convert.table.columns import (
     Check,
     Value,
@@ -18,19 +28,10 @@ from recbole_ser.convert.table.columns import (
     word,
     words,
 )
-from recbole_ser.convert.table.rows import (
-    DUPLICATE,
-    REASON,
-    CheckedRows,
-    check_rows,
-    columns_of,
-    move_out,
-    reject_malformed,
-)
-from recbole_ser.convert.table.source import Relation, attach
+from recbole_ser.convert.table.source import SourceTable, attach
 from recbole_ser.convert.table.spec import ClickRows, ListColumn, Query, SearchLog
 from recbole_ser.convert.table.times import describe_times, read_times
-from recbole_ser.convert.tokens import normalised, query_terms
+from recbole_ser.text.words import normalised, query_terms
 
 SEARCH_EVENTS = "search_events"
 DIFFERENT = "rows of one search differ in query or source"
@@ -84,7 +85,7 @@ def _columns(log: SearchLog) -> list[str]:
     return [column for column in found if column is not None]
 
 
-def _query_values(relation: Relation, query: Query) -> list[Value]:
+def _query_values(relation: SourceTable, query: Query) -> list[Value]:
     """The query's id, text or terms.  Without an id there must be something to tell queries apart."""
     values = [] if query.id is None else [word(relation, query.id, "query id")]
     if query.text is not None:
@@ -98,7 +99,7 @@ def _query_values(relation: Relation, query: Query) -> list[Value]:
     return values
 
 
-def _click_values(relation: Relation, clicks: ListColumn | ClickRows | None) -> list[Value]:
+def _click_values(relation: SourceTable, clicks: ListColumn | ClickRows | None) -> list[Value]:
     if clicks is None:
         return []
     if isinstance(clicks, ListColumn):
@@ -145,7 +146,9 @@ def _one_row_each(conversion: SQLConversion, log: SearchLog, deduplicate: bool, 
     )
 
 
-def _group(conversion: SQLConversion, relation: Relation, log: SearchLog, deduplicate: bool, rows: CheckedRows) -> bool:
+def _group(
+    conversion: SQLConversion, relation: SourceTable, log: SearchLog, deduplicate: bool, rows: CheckedRows
+) -> bool:
     """Make one search of the rows of a user with one search id: the earliest time, and the clicks in their order.
 
     Returns:
@@ -208,9 +211,7 @@ def _write_queries(conversion: SQLConversion, query: Query) -> int:
     chosen = "(SELECT query_id, min(terms) AS terms FROM queries GROUP BY query_id)"
     counts = conversion.count("texts of queries")
     counts.rows_in = int(engine.ask("SELECT count(*) FROM queries")[0][0])
-    counts.rows_out = engine.write(
-        {"query_id:token": "query_id", "terms:token_seq": "terms"}, chosen, "query_id", conversion.path("query")
-    )
+    counts.rows_out = engine.write({QUERY_ID: "query_id", TERMS: "terms"}, chosen, "query_id", conversion.path("query"))
     reason = "another text of the query" if query.id else "the same query after normalisation"
     counts.reject(reason, counts.rows_in - counts.rows_out)
     return counts.rows_out
@@ -220,12 +221,11 @@ def _write_searches(conversion: SQLConversion, log: SearchLog, click_times: bool
     query_id, events = "query_id", SEARCH_EVENTS
     if log.query.id is None:
         query_id, events = "queries.query_id", f"{SEARCH_EVENTS} JOIN queries USING (query_text)"
-    columns = {"user_id:token": "user_id", "query_id:token": query_id, "timestamp:float": "seconds_text(time)"}
-    columns["clicked_items:token_seq"] = "clicked_items"
+    columns = {USER_ID: "user_id", QUERY_ID: query_id, TIMESTAMP: "seconds_text(time)", CLICKED_ITEMS: "clicked_items"}
     if click_times:
-        columns["click_times:float_seq"] = "click_times"
+        columns[CLICK_TIMES] = "click_times"
     if log.source is not None:
-        columns["source:token"] = "source"
+        columns[SOURCE] = "source"
     order = f"user_id, time, {query_id}, clicked_items, click_times, source"
     return conversion.engine.write(columns, events, order, conversion.path("search"))
 

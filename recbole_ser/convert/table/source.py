@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from recbole_ser.convert.engine import Engine, identifier, literal
 from recbole_ser.convert.table.spec import Files
-from recbole_ser.convert.table.text import FAULT, FILE, LINE, ROW, TEXT, csv_batches, csv_header, json_batches
+from recbole_ser.convert.table.text_files import FAULT, FILE, LINE, ROW, TEXT, csv_batches, csv_header, json_batches
 from recbole_ser.errors import DataError
 
 NOT_JSON = "the row is not valid JSON"
@@ -22,7 +22,7 @@ VALUE_PREFIX = "_the_"
 
 
 @dataclass(frozen=True)
-class Relation:
+class SourceTable:
     """Rows of files, in a relation of the engine.
 
     Beside the columns of the files it has `FILE` (place of the file in ``files.paths``, from 0), `LINE` (1-based line
@@ -41,7 +41,7 @@ class Relation:
     types: dict[str, str]
 
 
-def attach(engine: Engine, name: str, files: Files, columns: Sequence[str]) -> Relation:
+def attach(engine: Engine, name: str, files: Files, columns: Sequence[str]) -> SourceTable:
     """Have ``columns`` of ``files`` as the relation ``name``: a view of Parquet files, a table of text files' rows.
 
     Raises:
@@ -56,7 +56,7 @@ def attach(engine: Engine, name: str, files: Files, columns: Sequence[str]) -> R
         _attach_text(engine, name, files, columns)
     described = engine.ask(f"SELECT column_name, column_type FROM (DESCRIBE {name})")
     types = {column: kind for column, kind in described if column in columns}
-    return Relation(name, files, types | dict.fromkeys(empty, NO_TYPE))
+    return SourceTable(name, files, types | dict.fromkeys(empty, NO_TYPE))
 
 
 def _attach_parquet(engine: Engine, name: str, files: Files, columns: list[str]) -> list[str]:

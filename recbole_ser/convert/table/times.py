@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from recbole_ser.convert.engine import Engine, identifier
 from recbole_ser.convert.table.columns import Check, Value, plain_text, value_name
-from recbole_ser.convert.table.source import Relation
+from recbole_ser.convert.table.source import SourceTable
 from recbole_ser.convert.table.spec import TimeColumn, Unit
 from recbole_ser.errors import DataError
 
@@ -38,7 +38,7 @@ class Times:
     inferred: bool
 
 
-def read_times(engine: Engine, relation: Relation, column: TimeColumn) -> Times:
+def read_times(engine: Engine, relation: SourceTable, column: TimeColumn) -> Times:
     """How to read a column of times.
 
     Without a declared unit every value is looked at: the unit is the one that puts most of them between March 1973
@@ -73,7 +73,7 @@ def _date(nanoseconds: int) -> str:
     return f"{moment.isoformat()}Z"
 
 
-def _times(relation: Relation, column: str, unit: str, inferred: bool, nanoseconds: str, first: int) -> Times:
+def _times(relation: SourceTable, column: str, unit: str, inferred: bool, nanoseconds: str, first: int) -> Times:
     """Times that lie between ``first``, in seconds, and 2200."""
     name, text = value_name("time"), plain_text(relation, column)
     checks = [Check(f"{text} IS NULL", "time is missing", column=column)]
@@ -116,7 +116,7 @@ def _scaled(microseconds: str, fraction: str) -> str:
     return f"CASE WHEN {microseconds} BETWEEN 0 AND {END * 10**6} THEN {microseconds} * 1000 + {fraction} END"
 
 
-def _number(relation: Relation, column: str, unit: str) -> str:
+def _number(relation: SourceTable, column: str, unit: str) -> str:
     """Nanoseconds of a column of numbers, exact where a value has no more than nine decimals; NULL if far off."""
     name, kind, factor = identifier(column), relation.types[column], SECOND // PER_SECOND[unit]
     limit = END * PER_SECOND[unit]
@@ -130,7 +130,7 @@ def _number(relation: Relation, column: str, unit: str) -> str:
     return f"CASE WHEN {whole} THEN TRY_CAST({name} AS BIGINT) * {factor} ELSE {nanoseconds} END"
 
 
-def _infer(engine: Engine, relation: Relation, column: str) -> Unit:
+def _infer(engine: Engine, relation: SourceTable, column: str) -> Unit:
     """The unit that most values have."""
     text = plain_text(relation, column)
     is_number = relation.types[column].endswith(("INT", "INTEGER", "DOUBLE"))

@@ -22,7 +22,7 @@ from recbole_ser.model.propagation import Propagated, UserCodeGraph
 LENGTH_GROUPS = 4  # of a batch's rows on the CPU, by the length of their histories: each has only the padding it needs
 
 
-class Side(NamedTuple):
+class EncodedSide(NamedTuple):
     """What is known of one side, search or recommendation; T is S or R, L codes of a user."""
 
     user: Tensor  # e_u of this side [B, d]
@@ -35,8 +35,8 @@ class Side(NamedTuple):
 
 class UserState(NamedTuple):
     users: Tensor  # [B]
-    search: Side
-    rec: Side
+    search: EncodedSide
+    rec: EncodedSide
 
 
 class GSERec(SearchRecommender):
@@ -125,13 +125,13 @@ class GSERec(SearchRecommender):
 
     def side(
         self, name: str, users: Tensor, own: Tensor, history: Tensor, mask: Tensor, propagated: Propagated
-    ) -> Side:
+    ) -> EncodedSide:
         """One side, ``search`` or ``rec``, from its history ``[B, T, d]`` and the users' rows of the table."""
         graph: UserCodeGraph = getattr(self, f"{name}_graph")
         user = graph.users(users, own, propagated)  # Eq. 8: [B, d]
         codes, codes_mask = graph.codes(users, propagated)  # Eq. 10: [B, L, d], [B, L]
         states, enriched = self.encoded(name, history, mask, codes, codes_mask)
-        return Side(user, codes, codes_mask, states, mask, enriched)
+        return EncodedSide(user, codes, codes_mask, states, mask, enriched)
 
     def encoded(
         self, name: str, history: Tensor, mask: Tensor, codes: Tensor, codes_mask: Tensor
@@ -171,7 +171,7 @@ class GSERec(SearchRecommender):
         return losses
 
     @staticmethod
-    def contrast(module: ViewContrast, side: Side, users: Tensor) -> Tensor:
+    def contrast(module: ViewContrast, side: EncodedSide, users: Tensor) -> Tensor:
         """Eq. 12, over the rows that have a history and codes."""
         rows = side.mask.any(dim=1) & side.codes_mask.any(dim=1)  # [B]
         history = masked_mean(side.history[rows], side.mask[rows])  # [rows, d]

@@ -1,0 +1,41 @@
+"""Where a data set is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recbole_ser.bundled import package_folder
+from recbole_ser.errors import UserError
+
+
+def dataset_folder(name: str, data_path: str | Path) -> Path:
+    """The folder of data set ``name`` for a run: below ``data_path``, or the bundled one that is not there.
+
+    A data set that is in neither place is made below ``data_path``.
+    """
+    folder, bundled = Path(data_path) / name, package_folder("dataset_atomic") / name
+    return bundled if has_interactions(bundled) and not has_interactions(folder) else folder
+
+
+def find_dataset(text: str, data_path: str | Path) -> Path:
+    """The folder of the data set that ``text`` names: as for a run, or a folder anywhere.
+
+    Folders with an ``X.inter`` come first; nothing else in them is looked at.
+
+    Raises:
+        UserError: there is none; the message names those below ``data_path``.
+    """
+    folders = [place.resolve() for place in (dataset_folder(text, data_path), Path(text)) if place.is_dir()]
+    for folder in folders:
+        if has_interactions(folder):
+            return folder
+    if folders:
+        return folders[0]
+    names = sorted(path.parent.name for path in Path(data_path).glob("*/*.inter") if path.stem == path.parent.name)
+    there = f"there are {', '.join(names)}" if names else "there are none"
+    raise UserError(f"there is no data set '{text}': no folder of that name, and below {data_path} {there}")
+
+
+def has_interactions(folder: Path) -> bool:
+    """Whether ``folder`` holds a data set: the file ``X.inter``, where X is the folder's name."""
+    return (folder / f"{folder.name}.inter").is_file()

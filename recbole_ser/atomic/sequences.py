@@ -1,0 +1,43 @@
+"""Columns of sequences, taken apart into tokens or numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recbole_ser.atomic.numbers import parsed_numbers
+from recbole_ser.atomic.ragged import Ragged
+
+
+def split_sequences(texts: pd.Series, separator: str = " ") -> tuple[np.ndarray, np.ndarray, Ragged]:
+    """Split a categorical of sequences into tokens.
+
+    Returns:
+        The distinct tokens in order of appearance; for each row the number of its list, -1 where it is missing; and
+        the lists, whose values number the tokens from 0.
+    """
+    codes = texts.cat.codes.to_numpy()
+    lists = pc.split_pattern(pa.array(texts.cat.categories.to_numpy(object), type=pa.string()), separator)
+    parent = pc.list_parent_indices(lists).to_numpy()
+    flat = pc.list_flatten(lists)
+    filled = pc.not_equal(flat, "")
+    tokens = flat.filter(filled).dictionary_encode()
+    parent = parent[filled.to_numpy(zero_copy_only=False)]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(parent, minlength=len(lists)))])
+    return (
+        tokens.dictionary.to_numpy(zero_copy_only=False),
+        codes,
+        Ragged(tokens.indices.to_numpy().astype(np.int32), starts.astype(np.int64)),
+    )
+
+
+def split_numbers(texts: pd.Series, separator: str = " ") -> tuple[np.ndarray, Ragged]:
+    """Split a categorical of lists of numbers.
+
+    Returns:
+        For each row the number of its list, -1 where it is missing; and the lists, int64 if all numbers are whole.
+    """
+    tokens, codes, lists = split_sequences(texts, separator)
+    return codes, Ragged(parsed_numbers(pa.chunked_array([pa.array(tokens, pa.string())]))[lists.values], lists.starts)

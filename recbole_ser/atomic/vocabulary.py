@@ -1,0 +1,42 @@
+"""The distinct tokens of a column, and the column again once they have ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from recbole_ser.atomic.ragged import Ragged
+from recbole_ser.atomic.sequences import split_sequences
+
+
+@dataclass(frozen=True)
+class TokenColumn:
+    """A column as numbers of its distinct tokens.
+
+    Args:
+        tokens: the distinct tokens, in order of appearance.
+        rows: for each row the number of its token, or of its list in ``lists``; -1 where it is missing.
+        lists: of a column of sequences, the distinct lists, as numbers of tokens.
+    """
+
+    tokens: np.ndarray
+    rows: np.ndarray
+    lists: Ragged | None = None
+
+    def with_ids(self, ids: np.ndarray) -> np.ndarray | Ragged:
+        """The column with ``ids[n]`` for token n; what is missing becomes 0, or an empty list."""
+        if self.lists is None:
+            return np.append(ids, np.zeros(1, ids.dtype))[self.rows]
+        starts = np.append(self.lists.starts, self.lists.starts[-1])  # the last list, number -1, is empty
+        return Ragged(ids[self.lists.values], starts).take(self.rows % (len(starts) - 1))
+
+
+def token_column(texts: pd.Series, separator: str | None = None) -> TokenColumn:
+    """Take a categorical apart; with a ``separator`` each text is a sequence of tokens."""
+    texts = texts.cat.remove_unused_categories()
+    if separator is None:
+        return TokenColumn(texts.cat.categories.to_numpy(object), texts.cat.codes.to_numpy())
+    tokens, rows, lists = split_sequences(texts, separator)
+    return TokenColumn(tokens.astype(object), rows, lists)

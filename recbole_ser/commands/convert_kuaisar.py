@@ -1,0 +1,19 @@
+"""``recbole-ser convert kuaisar``."""
+
+from __future__ import annotations
+
+import click
+
+from recbole_ser.commands.arguments import Command
+from recbole_ser.commands.conversion import conversion_settings
+from recbole_ser.convert.layouts.kuaisar import NAMES, convert
+from recbole_ser.convert.settings import Settings, report
+
+
+@click.command(cls=Command, short_help="KuaiSAR's logs")
+@click.option("--logs", required=True, metavar="FOLDER", help=f"folder of {', '.join(NAMES)}")
+@click.option("--first-shown", is_flag=True, help="a search without click gets the first item it shows as one")
+@conversion_settings
+def command(out: str, settings: Settings, logs: str, first_shown: bool) -> None:
+    """Convert KuaiSAR's recommendation and search logs."""
+    print(report(convert(logs, out, first_shown=first_shown, settings=settings)))

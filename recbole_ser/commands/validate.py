@@ -1,0 +1,39 @@
+"""``recbole-ser validate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from recbole_ser.commands.arguments import Command, dataset_argument
+from recbole_ser.errors import ConfigError
+
+
+@click.command(cls=Command, short_help="name everything that is wrong with a data set")
+@dataset_argument
+@click.option("-n", "number", type=int, default=20, metavar="N", help="findings shown (default: 20)")
+@click.option("--strict", is_flag=True, help="warnings fail too")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="write what was found there")
+@click.option("--rules", is_flag=True, help="print all rules and exit")
+def command(dataset: str | None, data_path: str, number: int, strict: bool, json_file: Path | None, rules: bool) -> int:
+    """Name everything that is wrong with a data set's files, by file and line.
+
+    DATASET is the name of a data set, or its folder.  The exit status is 0 for a data set without errors, else 2.
+    """
+    from recbole_ser.atomic.location import find_dataset
+    from recbole_ser.files import write_json
+    from recbole_ser.validation.report import rules_table, validate
+
+    if rules:
+        print(rules_table())
+        return 0
+    if dataset is None:
+        raise ConfigError("name a data set: recbole-ser validate ser-sample")
+    if number < 0:
+        raise ConfigError(f"-n {number} is negative")
+    report = validate(find_dataset(dataset, data_path), number)
+    print(report)
+    if json_file is not None:
+        write_json(json_file, report.as_dict())
+    return 0 if report.clean(strict) else 2

@@ -1,0 +1,142 @@
+"""Events that come with a request, numbered as the data number theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from recbole_ser.atomic.ragged import Ragged
+from recbole_ser.data.dataset import SERDataset
+from recbole_ser.data.histories import Searches
+from recbole_ser.inference.event_file import RawEvents, read_event_file
+from recbole_ser.inference.user_events import Events, UserEvents
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class GivenEvents:
+    """Events of a request.
+
+    Args:
+        users: raw ids, in the order in which they appear.
+        events: user n of ``users`` is n + 1 here; user 0 has none.
+        words: int32 ``[m, W]``, right-padded with 0: the words of the queries that the data do not have; their ids
+            follow those that the data give.
+        notes: what was left out, or read in another way than by its id.
+    """
+
+    users: list[str]
+    events: UserEvents
+    words: Tensor
+    notes: list[str]
+
+
+def read_events(source: str | Path | pd.DataFrame, dataset: SERDataset, new_queries: bool) -> GivenEvents:
+    """The events in ``source``, a file or a frame, with the ids of ``dataset``; ``Recommender`` says what is in it.
+
+    Args:
+        new_queries: whether the model can read a query that has no id; if not, its search is left out.
+
+    Raises:
+        DataError: see ``read_event_file``.
+    """
+    columns = {
+        "users": dataset.uid_field, "times": dataset.time_field, "items": dataset.iid_field,
+        "queries": dataset.query_field, "sources": dataset.source_field, "terms": dataset.terms_field,
+        "clicks": dataset.clicks_field,
+    }  # fmt: skip
+    raw = read_event_file(source, columns, dataset.config["seq_separator"])
+    users, tokens = pd.factorize(raw.users)
+    notes: list[str] = []
+
+    items = numbered(dataset, dataset.iid_field, raw.items)
+    notes += note("clicks on unknown items, left out", raw.items[~raw.is_search & (items == 0)])
+    clicked = np.flatnonzero(~raw.is_search & (items != 0))
+
+    queries, words = _queries(raw, dataset, new_queries, notes)
+    searched = np.flatnonzero(queries != 0)
+    clicks = raw.clicks.take(searched)
+    ids = numbered(dataset, dataset.iid_field, clicks.values)
+    notes += note("unknown items clicked in searches, left out", clicks.values[ids == 0])
+    searches = Searches(
+        users[searched] + 1, raw.times[searched], queries[searched], _sources(raw, dataset)[searched],
+        _without_zeros(ids, clicks.starts),
+    )  # fmt: skip
+    events = Events(users[clicked] + 1, raw.times[clicked], items[clicked], searches)
+    return GivenEvents(list(tokens), UserEvents.of_events(events, len(tokens) + 1), words, notes)
+
+
+def numbered(dataset: SERDataset, field: str, tokens: np.ndarray) -> np.ndarray:
+    """The id of each of ``tokens``, int64, 0 where the data do not know it."""
+    places, distinct = pd.factorize(tokens)
+    known = dataset.field2token_id.get(field, {})
+    return np.array([known.get(token, 0) for token in distinct], dtype=np.int64)[places]
+
+
+def note(what: str, tokens: Iterable[str]) -> list[str]:
+    """One line with how many there are and the first of them; none if there are none."""
+    tokens = list(tokens)
+    distinct = list(dict.fromkeys(tokens))
+    if not tokens:
+        return []
+    more = ", ..." if len(distinct) > _EXAMPLES else ""
+    return [f"{what}: {len(tokens):,} ({', '.join(distinct[:_EXAMPLES])}{more})"]
+
+
+def _queries(raw: RawEvents, dataset: SERDataset, new_queries: bool, notes: list[str]) -> tuple[np.ndarray, Tensor]:
+    """The query of each row, 0 where it is no search or not understood, and the words of the new ones.
+
+    A query without a known id is those of its words that are known: the query of the data that consists of just these
+    words, the first of several, or a new one.
+    """
+    ids = numbered(dataset, dataset.query_field, raw.queries) * raw.is_search
+    unknown = np.flatnonzero(raw.is_search & (ids == 0))
+    terms = raw.terms.take(unknown)
+    words = numbered(dataset, dataset.terms_field, terms.values)
+    notes += note("unknown words of queries, left out", terms.values[words == 0])
+    known = _without_zeros(words, terms.starts)
+    width = min(int(np.diff(known.starts).max(initial=1)), dataset.config["max_terms_per_query"])
+    ids[unknown], new = _matched(dataset, known.padded(width))
+    if not new_queries:
+        ids[ids >= dataset.query_num] = 0
+        new = new[:0]
+    texts = [" ".join(terms.values[start:end]) for start, end in zip(terms.starts[:-1], terms.starts[1:])]
+    names = np.array([token or text for token, text in zip(raw.queries[unknown], texts)], dtype=object)
+    notes += note("searches with an unknown query, read by its known words", names[ids[unknown] != 0])
+    notes += note("searches with an unknown query, left out", names[ids[unknown] == 0])
+    return ids, torch.from_numpy(new.astype(np.int32))
+
+
+def _matched(dataset: SERDataset, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The query of each row of words ``table [n, W]``, 0 of none, and the words of the new queries ``[m, W']``."""
+    known = dataset.query_terms.numpy()  # row 0, of the padding id, has no words
+    width = max(known.shape[1], table.shape[1])
+    alike = np.flatnonzero(np.isin(known[:, 0], table[:, 0]))  # few, where there may be millions
+    both = np.concatenate([_widened(known[alike], width), _widened(table, width)])
+    groups, first, group = np.unique(both, axis=0, return_index=True, return_inverse=True)
+    is_new = first >= len(alike)  # the first of a group has the lowest id, if any has one
+    ids = np.zeros(len(groups), dtype=np.int64)
+    ids[~is_new] = alike[first[~is_new]]
+    ids[is_new] = dataset.query_num + np.arange(is_new.sum())
+    return ids[group.reshape(-1)[len(alike) :]], groups[is_new]
+
+
+def _sources(raw: RawEvents, dataset: SERDataset) -> np.ndarray:
+    if dataset.source_field not in dataset.field2token_id:
+        return np.ones(len(raw.sources), dtype=np.int64)  # as in a log that does not say
+    return numbered(dataset, dataset.source_field, raw.sources)
+
+
+def _without_zeros(ids: np.ndarray, starts: np.ndarray) -> Ragged:
+    return Ragged(ids[ids != 0], np.concatenate([[0], np.cumsum(ids != 0)])[starts])
+
+
+def _widened(table: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(table, ((0, 0), (0, width - table.shape[1])))

@@ -1,0 +1,115 @@
+"""A run's configuration, data and model, as they were when it was tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from recbole.model.abstract_recommender import AbstractRecommender
+from torch import nn
+
+from recbole_ser.config import SERConfig
+from recbole_ser.data.dataset import SERDataset
+from recbole_ser.errors import UserError
+from recbole_ser.runs.checkpoint import load_checkpoint
+from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.sweep_folder import SweepFolder
+
+_HERE = frozenset(["device", "data_path", "codes_file"])  # settings that say where, not what
+
+AnyDataset = TypeVar("AnyDataset", bound=SERDataset)
+
+
+def run_config(folder: RunFolder, model: type[AbstractRecommender] | None = None) -> SERConfig:
+    """The configuration that the run in ``folder`` was started with.
+
+    Args:
+        model: the class of its model, where it cannot be imported.
+
+    Raises:
+        ConfigError: the model cannot be imported, or ``model`` has another name than the run's.
+    """
+    arguments = folder.arguments()
+    if model is not None:
+        name = folder.config()["model"]
+        if model.__name__ != name:
+            raise UserError(f"{folder.path}: this is a run of {name}, not of {model.__name__}")
+        arguments["model"] = model
+    return SERConfig(**arguments)
+
+
+def load_data(folder: RunFolder, config: SERConfig, dataset_class: type[AnyDataset]) -> AnyDataset:
+    """The data of the run in ``folder``; nothing is fetched or made anew.
+
+    Raises:
+        UserError: the files have changed since.
+    """
+    dataset = dataset_class(config)
+    if dataset.data_hash != folder.data()["hash"]:
+        raise UserError(f"{folder.path}: the files of data set '{dataset.dataset_name}' have changed since this run")
+    return dataset
+
+
+def load_run(
+    folder: RunFolder, dataset_class: type[AnyDataset], model: type[AbstractRecommender] | None = None
+) -> tuple[SERConfig, AnyDataset, Any]:
+    """The finished run in ``folder``: its configuration, its data, and its model with the weights that were tested.
+
+    Settings are those that the run had, whatever the defaults have become.  Nothing is fetched or made anew.
+
+    Args:
+        dataset_class: what to load the data as.
+        model: as of ``run_config``.
+
+    Raises:
+        UserError: the run is not finished, its checkpoint is damaged, or data or codes have changed.
+    """
+    if not (folder.path / "result.json").is_file():
+        raise UserError(f"{folder.path}: this run is not finished: go on with 'recbole-ser run --resume={folder.path}'")
+    config = run_config(folder, model)
+    checkpoint = load_checkpoint(folder.best, config["device"], ("settings", "state_dict", "other_parameter"))
+    _restore(config, checkpoint["settings"])
+    dataset = load_data(folder, config, dataset_class)
+    codes = folder.data().get("codes")
+    if codes and dataset.user_codes.hash != codes["hash"]:
+        raise UserError(f"{folder.path}: the codes in {config['codes_file']} have changed since this run")
+    network = config.model_class(config, dataset).to(config["device"])
+    try:
+        network.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:  # other names or shapes
+        raise UserError(f"{folder.best}: holds the weights of another model or of other data") from error
+    network.load_other_parameter(checkpoint["other_parameter"])
+    _blank_unknown_user(network)
+    return config, dataset, network.eval()
+
+
+def finished_run(path: str | Path) -> RunFolder:
+    """The run in folder ``path``; of a sweep, that of the chosen trial.
+
+    Raises:
+        UserError: ``path`` holds neither a run nor a sweep whose chosen trial has been tested.
+    """
+    if (Path(path) / "sweep.json").is_file():
+        sweep = SweepFolder.load(path)
+        tested = sweep.result()
+        if tested is None:
+            raise UserError(f"{path}: this sweep is not finished: go on with 'recbole-ser tune --resume={path}'")
+        return RunFolder.load(sweep.trial(tested[0]).path)
+    return RunFolder.load(path)
+
+
+def _restore(config: SERConfig, settings: dict[str, Any]) -> None:
+    now = config.resolved()
+    for key in settings.keys() - _HERE:
+        if now.get(key) != settings[key]:
+            config[key] = settings[key]
+
+
+def _blank_unknown_user(model: Any) -> None:
+    """Zero the user of id 0, who stands for users that are not in the data.
+
+    RecBole's sequential models that embed users do not know 0 as padding: its vector is random and never trained.
+    """
+    table = getattr(model, "user_embedding", None)
+    if isinstance(table, nn.Embedding):
+        table.weight.data[0] = 0.0

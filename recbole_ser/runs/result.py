@@ -1,0 +1,98 @@
+"""What a run found, and how it is printed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+_SHORT = 12  # characters of a hash
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run found (``result.json``).
+
+    Args:
+        model, dataset, seed, protocol: what was run; ``protocol`` names the candidates (``uni99``, ``full``).
+        best_epoch, epochs: the epoch (from 0) whose weights were tested, and how many were trained.
+        valid, test: metrics by name, in full precision.
+        candidates: hash of the candidate table by split; empty when the whole catalogue was ranked.
+        data: hash of the data set.
+        parameters: how many numbers the model learns.
+        seconds, cpu_seconds: of all evaluated epochs, also over interruptions.
+        peak_memory_mib: largest resident memory of the process.
+        codes: of the users, where the model reads them: the ``hash`` of the file, and the back-ends that made the
+            ``summaries`` and ``vectors``.
+        folder: of the run; ``None`` if it has none.  It is no part of the file, which may be moved.
+    """
+
+    model: str
+    dataset: str
+    seed: int
+    protocol: str
+    best_epoch: int
+    epochs: int
+    valid: dict[str, float]
+    test: dict[str, float]
+    candidates: dict[str, str]
+    data: str
+    parameters: int
+    seconds: float
+    cpu_seconds: float
+    peak_memory_mib: float
+    codes: dict[str, str] | None = None
+    folder: Path | None = field(default=None, compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``result.json``."""
+        values = asdict(self)
+        del values["folder"]
+        return values
+
+
+def final_table(result: RunResult) -> str:
+    """Metrics of validation and test to four decimals, what produced them, and the run's folder on the last line."""
+    candidates = [f"{value[:_SHORT]} ({split})" for split, value in result.candidates.items()]
+    cpu, memory = duration(result.cpu_seconds), f"{result.peak_memory_mib:,.0f} MiB"
+    facts = {
+        "epochs": f"{result.epochs}; tested is epoch {result.best_epoch} (the first is 0)",
+        "time": f"{duration(result.seconds)} ({cpu} of CPU time), at most {memory}",
+        "parameters": f"{result.parameters:,}",
+        "data": result.data[:_SHORT],
+        "candidates": ", ".join(candidates) or "the whole catalogue",
+    }
+    if result.codes:
+        facts["codes"] = f"{result.codes['hash'][:_SHORT]} ({result.codes['summaries']}, {result.codes['vectors']})"
+    lines = [
+        f"{result.model} on {result.dataset}, {result.protocol}, seed {result.seed}",
+        f"{'':<12}{'valid':>10}{'test':>10}",
+        *(
+            f"{name:<12}{result.valid[name]:>10.4f}{value:>10.4f}"
+            for name, value in result.test.items()
+            if _shown(name)
+        ),
+        *(f"{name:<12}{value}" for name, value in facts.items()),
+        f"{'run':<12}{result.folder}",
+    ]
+    return "\n".join(lines)
+
+
+def _shown(metric: str) -> bool:
+    """All but what says the same twice (``ndcg@1`` is ``hit@1``) and the truncated ``mrr@k``; files hold everything."""
+    return metric != "ndcg@1" and not metric.startswith("mrr@")
+
+
+def epoch_line(line: dict[str, Any], metric: str) -> str:
+    """One line of ``metrics.jsonl`` for the console: losses, one validation metric, time."""
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in line["losses"].items())
+    return f"epoch {line['epoch']}: {losses}; valid {metric} {line['valid'][metric]:.4f}; {duration(line['seconds'])}"
+
+
+def duration(seconds: float) -> str:
+    """``75.2`` as ``1 min 15 s``."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{seconds:.1f} s"

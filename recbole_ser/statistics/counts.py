@@ -1,0 +1,272 @@
+"""The statistics of a data set that papers print, counted on what a run would load.
+
+Definitions, where a word could mean two things:
+
+- *Tied*: with another event of the same user at the same time; *within* the log, or *between* the logs.
+- *Sparsity*: one minus the distinct (user, item) pairs with an interaction over all pairs of a user and an item that
+  has one.
+- *A search's click is an interaction* if its user has an interaction with the clicked item, whenever.
+
+:mod:`recbole_ser.statistics.interests` has what SESRec's Figure 1(b) shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from recbole_ser.atomic.time_unit import DAY, UNITS, unit_of
+from recbole_ser.config import SERConfig
+from recbole_ser.data.instances import split_instances
+from recbole_ser.data.keys import distinct
+from recbole_ser.data.timed_dataset import TimedDataset
+from recbole_ser.statistics.interests import Interests, count_interests
+
+QUANTILES = (25, 50, 75, 90, 99)
+SEARCH_EDGES = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # a group of users begins at each number of searches
+PERIODS = 60  # of the whole time, for the course of both logs
+
+_ALL = (1 << 31) - 1
+
+
+class DescribedDataset(TimedDataset):
+    """A data set with all clicks of a search, and ``query_lengths``: the words of each query that ``X.query`` lists."""
+
+    query_lengths: np.ndarray
+
+    def _query_terms(self) -> Any:
+        terms = self.sequences.get(("query_feat", self.terms_field))
+        self.query_lengths = np.zeros(0, dtype=np.int64) if terms is None else np.diff(terms.starts)
+        return super()._query_terms()
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How a number is distributed: ``counts[k]`` times it is ``values[k]``.
+
+    Quantiles are values that occur; where there is nothing to count, all is ``None``.
+    """
+
+    mean: float | None
+    minimum: int | None
+    quantiles: Mapping[str, int | None]
+    maximum: int | None
+    values: list[int]
+    counts: list[int]
+
+    @classmethod
+    def of(cls, numbers: np.ndarray) -> Distribution:
+        if not len(numbers):
+            return cls(None, None, {f"{q}%": None for q in QUANTILES}, None, [], [])
+        values, counts = np.unique(numbers, return_counts=True)
+        places = np.searchsorted(np.cumsum(counts), np.array(QUANTILES) / 100 * len(numbers))
+        quantiles = {f"{q}%": int(values[place]) for q, place in zip(QUANTILES, places)}
+        return cls(float(numbers.mean()), int(values[0]), quantiles, int(values[-1]), values.tolist(), counts.tolist())
+
+
+@dataclass(frozen=True)
+class Course:
+    """Events in ``PERIODS`` equal periods from the first event to the last; ``unit`` as in `time_unit.UNITS`."""
+
+    first: float
+    last: float
+    unit: str | None
+    interactions: list[int]
+    searches: list[int]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What ``recbole-ser describe`` found.
+
+    Args:
+        data: hash of the files, as runs report it.
+        counts: Table 1 of the papers and some more.
+        instances: targets of each split by protocol: ``both_histories`` (the papers') and ``all_interactions``.
+        distributions: by what is counted.
+        users_by_searches: users by their number of searches, by label.
+        ties, clicks: shares between 0 and 1; ``None`` of nothing.
+        interests: ``None`` where items have no categories, or times no known unit.
+    """
+
+    dataset: str
+    data: str
+    counts: dict[str, int]
+    sparsity: float
+    instances: dict[str, dict[str, int]]
+    distributions: dict[str, Distribution]
+    users_by_searches: dict[str, int]
+    ties: dict[str, float | None]
+    clicks: dict[str, float | None]
+    course: Course
+    interests: Interests | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def load_described(folder: Path, config_files: list[str] | None = None) -> DescribedDataset:
+    """Load the data set in ``folder`` as a run would, whether or not its targets have both histories.
+
+    Raises:
+        DataError, ConfigError: as of a run.
+    """
+    values = {"data_path": str(folder.parent), "require_both_histories": False, "max_clicks_per_search": _ALL}
+    return DescribedDataset(SERConfig("Pop", folder.name, config_files, values))
+
+
+def describe(
+    dataset: DescribedDataset, category: str | None = None, spontaneous: tuple[str, ...] = (), unit: str | None = None
+) -> Statistics:
+    """Count everything.
+
+    Args:
+        category: column of ``X.item``; ``None``: the one whose name says so, if there is one.
+        spontaneous: values of ``source`` that are searches of the user's own accord.
+        unit: of the times; ``None``: guessed.
+
+    Raises:
+        ConfigError: there is no such column, or no such source.
+    """
+    log, events = dataset.log, _Events(dataset)
+    splits = {"both_histories": split_instances(log, True), "all_interactions": split_instances(log, False)}
+    unit = unit or unit_of(float(np.median(dataset.item_times)))
+    searches = log.search_start.diff()[1:].numpy()  # of every user but padding
+    return Statistics(
+        dataset.dataset_name,
+        dataset.data_hash,
+        _counts(dataset),
+        1 - len(events.pairs) / ((dataset.user_num - 1) * (dataset.target_num - 1)),
+        {
+            name: {part: len(getattr(split, part)) for part in ("train", "valid", "test")}
+            for name, split in splits.items()
+        },
+        _distributions(dataset, searches, splits["both_histories"].test.long()),
+        _by_edges(searches),
+        _ties(events),
+        _clicks(events),
+        _course(dataset, unit),
+        None if unit is None else count_interests(dataset, category, spontaneous, DAY * UNITS[unit]),
+    )
+
+
+def _counts(dataset: DescribedDataset) -> dict[str, int]:
+    summary = dataset.summary()
+    return {
+        **{name: summary[name] for name in ("users", "items", "queries", "searches", "interactions")},
+        "clicks": len(dataset.log.clicks),
+        "items with an interaction": dataset.target_num - 1,
+        "items only clicked": dataset.item_num - dataset.target_num,
+        "words": max(dataset.term_num - 1, 0),
+    }
+
+
+def _distributions(dataset: DescribedDataset, searches: np.ndarray, test: Tensor) -> dict[str, Distribution]:
+    log = dataset.log
+    numbers = {
+        "interactions of a user": log.user_start.diff()[1:].numpy(),
+        "searches of a user": searches,
+        "interactions of an item": np.bincount(log.items.numpy(), minlength=dataset.target_num)[1:],
+        "clicks of a search": log.click_start.diff().numpy(),
+        "words of a query": dataset.query_lengths,
+        "interactions before a test": log.rec_length[test].numpy(),
+        "searches before a test": log.search_length[test].numpy(),
+    }
+    return {name: Distribution.of(values) for name, values in numbers.items()}
+
+
+def _by_edges(searches: np.ndarray) -> dict[str, int]:
+    groups = np.bincount(np.searchsorted(SEARCH_EDGES, searches, side="right") - 1, minlength=len(SEARCH_EDGES))
+    ends = [str(b - 1) for b in SEARCH_EDGES[1:]] + [""]
+    labels = [str(a) if str(a) == end else f"{a}-{end}" if end else f"{a}+" for a, end in zip(SEARCH_EDGES, ends)]
+    return dict(zip(labels, groups.tolist()))
+
+
+# --- ties and clicks --------------------------------------------------------------------------------------------------
+
+
+class _Events:
+    """Both logs as numbers that can be compared: of (user, time), of (user, item)."""
+
+    def __init__(self, dataset: DescribedDataset) -> None:
+        log = dataset.log
+        self.users, self.items = log.users.numpy().astype(np.int64), log.items.numpy()
+        self.search_users = np.repeat(np.arange(dataset.user_num), log.search_start.diff().numpy())
+        self.clicks, self.click_numbers = log.clicks.numpy(), log.click_start.diff().numpy()
+        self.item_num = dataset.item_num
+        moments, ranks = np.unique(np.concatenate([dataset.item_times, dataset.search_times]), return_inverse=True)
+        self.moments = len(moments)
+        self.ranks, self.search_ranks = ranks[: len(self.items)], ranks[len(self.items) :]
+
+    @cached_property
+    def keys(self) -> tuple[np.ndarray, np.ndarray]:
+        """(user, time) of each interaction and of each search, rising."""
+        return self.users * self.moments + self.ranks, self.search_users * self.moments + self.search_ranks
+
+    @cached_property
+    def pairs(self) -> np.ndarray:
+        """The distinct (user, item) of interactions, rising."""
+        return distinct(self.users * self.item_num + self.items)
+
+
+def _ties(events: _Events) -> dict[str, float | None]:
+    keys, search_keys = events.keys
+    within, search_within = _repeated(keys), _repeated(search_keys)
+    between, search_between = np.isin(keys, search_keys), np.isin(search_keys, keys)
+    tied = distinct(np.concatenate([events.users[within | between], events.search_users[search_within]]))
+    return {
+        "interactions, within their log": _share(within),
+        "searches, within their log": _share(search_within),
+        "interactions, with a search": _share(between),
+        "searches, with an interaction": _share(search_between),
+        "users with any tie": len(tied) / len(distinct(events.users)),
+    }
+
+
+def _repeated(keys: np.ndarray) -> np.ndarray:
+    """Which of the ``keys``, which rise, occur more than once."""
+    same = keys[1:] == keys[:-1]
+    return (np.append(same, False) | np.append(False, same))[: len(keys)]
+
+
+def _clicks(events: _Events) -> dict[str, float | None]:
+    searches = np.repeat(np.arange(len(events.click_numbers)), events.click_numbers)  # of each click
+    pair = events.search_users[searches] * events.item_num + events.clicks
+    place = np.minimum(np.searchsorted(events.pairs, pair), len(events.pairs) - 1)
+    taken = events.pairs[place] == pair
+    own_pairs = np.searchsorted(events.pairs, events.users * events.item_num + events.items)
+    now = np.isin(place * events.moments + events.search_ranks[searches], own_pairs * events.moments + events.ranks)
+    clicked = events.click_numbers > 0
+    interactions, at_once = _per_search(taken, events)[clicked], _per_search(taken & now, events)[clicked]
+    return {
+        "searches without click": _share(~clicked),
+        "clicked searches, all clicks are interactions": _share(interactions == events.click_numbers[clicked]),
+        "clicked searches, some click is one": _share(interactions > 0),
+        "clicked searches, some click is one at the search's time": _share(at_once > 0),
+    }
+
+
+def _per_search(marked: np.ndarray, events: _Events) -> np.ndarray:
+    """How many clicks of each search are ``marked [clicks]``."""
+    before = np.concatenate([[0], np.cumsum(marked)])
+    ends = np.cumsum(events.click_numbers)
+    return before[ends] - before[ends - events.click_numbers]
+
+
+def _share(marked: np.ndarray) -> float | None:
+    return float(marked.mean()) if len(marked) else None
+
+
+def _course(dataset: DescribedDataset, unit: str | None) -> Course:
+    both = [dataset.item_times, dataset.search_times]
+    first = float(min(times.min() for times in both if len(times)))
+    last = float(max(times.max() for times in both if len(times)))
+    interactions, searches = (np.histogram(times, PERIODS, (first, last))[0].tolist() for times in both)
+    return Course(first, last, unit, interactions, searches)

@@ -1,0 +1,161 @@
+"""Spontaneous and passive search, and whether a search is like what the user lately took: SESRec, Figure 1(b).
+
+A search is *spontaneous* if the user typed the query of their own accord, *passive* if they followed a suggested one.
+A log says so, if at all, in the source of a search (``X.search``, ``source``), so the sources that are spontaneous have
+to be named.
+
+A search is *similar* to the user's recent interests if all the categories of its clicked items are among those of the
+items that the user interacted with in the seven days before it; otherwise it is *dissimilar*.  An interaction at the
+very time of the search is not before it.  Searches without a clicked item that has a category are not judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recbole_ser.atomic.ragged import Ragged
+from recbole_ser.atomic.reading import read_atomic, read_header
+from recbole_ser.atomic.vocabulary import TokenColumn, token_column
+from recbole_ser.data.keys import distinct
+from recbole_ser.data.timed_dataset import TimedDataset
+from recbole_ser.errors import ConfigError
+
+RECENT_DAYS = 7
+
+_NAME = "categor"  # in the name of a column of categories
+_EVENTS_AT_A_TIME = 1 << 20
+
+
+@dataclass(frozen=True)
+class SearchKind:
+    """Searches of one kind: how many, how many of them are judged, and of these how many are similar."""
+
+    kind: str
+    searches: int
+    judged: int
+    similar: int
+
+
+@dataclass(frozen=True)
+class Interests:
+    """Searches by their source, by being spontaneous or passive where sources are named, and all of them."""
+
+    category: str
+    rows: list[SearchKind]
+
+
+def count_interests(
+    dataset: TimedDataset, category: str | None, spontaneous: tuple[str, ...], day: int
+) -> Interests | None:
+    """Count the searches of each kind that are similar to their user's recent interests.
+
+    Args:
+        category: column of ``X.item`` (token or token_seq); ``None``: the first whose name says so.
+        spontaneous: values of ``source``.
+        day: how many units of time it has.
+
+    Returns:
+        ``None`` if no column is named and none is found.
+
+    Raises:
+        ConfigError: there is no such column, or no such source.
+    """
+    path = Path(dataset.dataset_path) / f"{dataset.dataset_name}.item"
+    name = category or _found(path, dataset.config["field_separator"])
+    if name is None:
+        return None
+    judged, similar = _judge(dataset, _categories(dataset, path, name), RECENT_DAYS * day)
+    rows = [
+        SearchKind(kind, int(inside.sum()), int((judged & inside).sum()), int((similar & inside).sum()))
+        for kind, inside in _kinds(dataset, spontaneous)
+    ]
+    return Interests(name, rows)
+
+
+def _kinds(dataset: TimedDataset, spontaneous: tuple[str, ...]) -> list[tuple[str, np.ndarray]]:
+    """Names of kinds, and for each which searches are of it."""
+    sources = dataset.log.sources.numpy()
+    everything = [("all", np.ones(len(sources), dtype=bool))]
+    known = dataset.field2token_id.get(dataset.source_field, {})
+    for source in spontaneous:
+        if source not in known:
+            there = f"there are {', '.join(list(known)[1:])}" if known else "searches have no source"
+            raise ConfigError(f"no search has the source '{source}': {there}")
+    if spontaneous:
+        own = np.isin(sources, [known[source] for source in spontaneous])
+        return [("spontaneous", own), ("passive", ~own), *everything]
+    kinds = [(source, sources == number) for source, number in known.items() if number]
+    return [*kinds, *everything]
+
+
+def _found(path: Path, separator: str) -> str | None:
+    columns = read_header(path, separator) if path.is_file() else []
+    return next((c.name for c in columns if _NAME in c.name.lower() and c.type in ("token", "token_seq")), None)
+
+
+def _categories(dataset: TimedDataset, path: Path, name: str) -> Ragged:
+    """The categories, as numbers from 0, of each item id; none of items that ``path`` does not list."""
+    columns = {column.name: column for column in read_header(path, dataset.config["field_separator"])}
+    if name not in columns or columns[name].type not in ("token", "token_seq"):
+        raise ConfigError(f"{path} has no column '{name}' of type token or token_seq: it has {', '.join(columns)}")
+    frame = read_atomic(path, [columns[dataset.iid_field], columns[name]], dataset.config["field_separator"])
+    is_list = columns[name].type == "token_seq"
+    column = token_column(frame[name], dataset.config["seq_separator"] if is_list else None)
+    numbers = np.arange(len(column.tokens))
+    alone = Ragged(numbers, np.arange(len(numbers) + 1))
+    of_rows = TokenColumn(column.tokens, column.rows, column.lists or alone).with_ids(numbers)
+    assert isinstance(of_rows, Ragged)
+    ids = pd.Index(dataset.field2id_token[dataset.iid_field], dtype=object).get_indexer(
+        frame[dataset.iid_field].astype(object)
+    )
+    row_of_item = np.full(dataset.item_num, -1)
+    row_of_item[ids[ids > 0]] = np.flatnonzero(ids > 0)
+    return Ragged(of_rows.values, np.append(of_rows.starts, of_rows.starts[-1])).take(row_of_item)
+
+
+def _judge(dataset: TimedDataset, categories: Ragged, span: int) -> tuple[np.ndarray, np.ndarray]:
+    """bool ``[searches]`` twice: which can be judged, and which of them are similar."""
+    log, count = dataset.log, int(categories.values.max(initial=0)) + 1
+    clicked = categories.take(log.clicks.numpy())
+    per_click = np.diff(clicked.starts)
+    search = np.repeat(np.repeat(np.arange(len(log.queries)), log.click_start.diff().numpy()), per_click)
+    users = np.repeat(np.arange(dataset.user_num), log.search_start.diff().numpy())
+    missed = ~_seen_lately(dataset, categories, count, users[search] * count + clicked.values, search, span)
+    judged = np.bincount(search, minlength=len(log.queries)) > 0
+    return judged, judged & (np.bincount(search[missed], minlength=len(log.queries)) == 0)
+
+
+def _seen_lately(
+    dataset: TimedDataset, categories: Ragged, count: int, pair: np.ndarray, search: np.ndarray, span: int
+) -> np.ndarray:
+    """bool ``[n]``: whether ``pair [n]`` (user * ``count`` + category) occurs in the ``span`` before ``search [n]``."""
+    if not len(pair):
+        return np.zeros(0, dtype=bool)
+    wanted, number = np.unique(pair, return_inverse=True)
+    moments = distinct(np.concatenate([dataset.item_times, dataset.search_times]))
+    keys = np.sort(_keys_of_interactions(dataset, categories, count, wanted, moments))
+    now = dataset.search_times[search]
+    place = np.searchsorted(keys, number * len(moments) + np.searchsorted(moments, now)) - 1  # the last one before
+    last = np.append(keys, -1)[place]
+    return (last // len(moments) == number) & (moments[last % len(moments)] >= now - span)
+
+
+def _keys_of_interactions(
+    dataset: TimedDataset, categories: Ragged, count: int, wanted: np.ndarray, moments: np.ndarray
+) -> np.ndarray:
+    """(place in ``wanted``, place in ``moments``) as one number for each category of each interaction."""
+    keys = []
+    for start in range(0, len(dataset.item_times), _EVENTS_AT_A_TIME):
+        part = slice(start, start + _EVENTS_AT_A_TIME)
+        lists = categories.take(dataset.log.items[part].numpy())
+        lengths = np.diff(lists.starts)
+        pair = np.repeat(dataset.log.users[part].numpy().astype(np.int64), lengths) * count + lists.values
+        place = np.minimum(np.searchsorted(wanted, pair), len(wanted) - 1)
+        inside = wanted[place] == pair
+        moment = np.repeat(np.searchsorted(moments, dataset.item_times[part]), lengths)
+        keys.append(place[inside] * len(moments) + moment[inside])
+    return np.concatenate(keys)

@@ -1,0 +1,110 @@
+"""Answers of slow or paid services, kept for good under the hash of what was asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from recbole_ser.errors import DataError
+from recbole_ser.files import exclusive
+
+_LINE = re.compile(rb'\{"key": "([0-9a-f]{64})", "value": .+\}\n', re.DOTALL)
+_log = logging.getLogger(__name__)
+
+
+def key_of(**parts: Any) -> str:
+    """Hex SHA-256 of ``parts`` as canonical JSON: everything that the answer depends on.
+
+    Raises:
+        TypeError, ValueError: something that JSON cannot hold.
+    """
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+class Cache:
+    """A file of JSON lines to which every answer is appended as it arrives; use it in a ``with`` block, in one thread.
+
+    A process that is killed loses no answer that was put: at most the last line is cut, and the next opening drops
+    it.  Values stay in the file and only their places in memory, so long vectors can be kept too.
+
+    Args:
+        path: the file; made, with its folder, if it is not there.
+
+    Raises:
+        UserError: another process has the cache open.
+        DataError: a line that this class did not write.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._places: dict[str, int] = {}
+        busy = f"{self.path}: another process uses this cache: wait until it ends, or end it"
+        with ExitStack() as opened:
+            opened.enter_context(exclusive(f"{self.path}.lock", busy))
+            self._handle = opened.enter_context(self.path.open("a+b"))
+            self._end = self._read()
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def get(self, key: str) -> Any | None:
+        """The value last put under ``key``, or ``None``."""
+        place = self._places.get(key)
+        if place is None:
+            return None
+        self._handle.seek(place)
+        line = self._handle.readline()
+        try:
+            return json.loads(line)["value"]
+        except ValueError as error:
+            raise self._fault(line[:60], None) from error
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep ``value``, anything that JSON holds but ``None``, and hand it to the operating system at once."""
+        line = json.dumps({"key": key, "value": value}, allow_nan=False).encode("ascii") + b"\n"
+        if value is None or _LINE.fullmatch(line) is None:
+            raise ValueError(f"'{key}' is no key of key_of, or the value is None")
+        self._handle.write(line)
+        self._handle.flush()
+        self._places[key] = self._end
+        self._end += len(line)
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def _read(self) -> int:
+        """Find the place of every value; cut off a last line that is not whole.  The size of the file in bytes."""
+        self._handle.seek(0)
+        place = 0
+        for number, line in enumerate(self._handle, start=1):
+            match = _LINE.fullmatch(line)
+            if match is None:
+                if line.endswith(b"\n"):
+                    raise self._fault(line[:60], number)
+                _log.warning("%s: the last answer was cut off and is dropped", self.path)
+                self._handle.truncate(place)
+                break
+            self._places[match[1].decode("ascii")] = place
+            place += len(line)
+        self._handle.seek(0, os.SEEK_END)
+        return place
+
+    def _fault(self, line: bytes, number: int | None) -> DataError:
+        return DataError(
+            self.path, f"{line!r} is no cached answer", line=number, hint="remove this line, or the file to ask anew"
+        )

@@ -1,0 +1,72 @@
+"""What a language model is asked about a user, and what is taken from its answer (GSERec, 4.1.1)."""
+
+from __future__ import annotations
+
+import json
+
+from recbole_ser.text.openai_api import UnusableAnswer
+from recbole_ser.text.user_histories import SearchRecord, Side, UserHistory
+from recbole_ser.text.words import shorten
+
+PROMPT_VERSION = 1  # part of every result: raise it with any change of the prompts or of what is taken from an answer
+KEY = "summary"
+
+_QUERY_WORDS, _ITEM_WORDS = 32, 128  # published code, there in the tokens of the language model
+
+_TASKS: dict[Side, str] = {
+    "search": (
+        "Here is what one user searched for, from the oldest search to the latest, one per line: the query, and the "
+        "items that the user clicked in its results. From the queries and the clicked items, describe what the user is "
+        "interested in: topics of interest, areas of focus, tendencies in style, types of preference."
+    ),
+    "rec": (
+        "Here is what one user picked from recommendations, from the oldest item to the latest, one per line. From "
+        "these items, describe what the user is probably interested in: interests, tendencies in style, preferred "
+        "types of items."
+    ),
+}
+_RULES = (
+    "Use nothing but this history: no outside knowledge, no guesses about the person. Where it says too little, stay "
+    f'general. Answer with a single JSON object that has one key, "{KEY}"; its value is your description as plain '
+    "text of a few sentences, in the language of the history."
+)
+
+
+def prompt(history: UserHistory, side: Side) -> str:
+    """The request to summarise one side of ``history``; queries and items are cut to 32 and 128 words."""
+    if side == "search":
+        lines = [json.dumps(_searched(record), ensure_ascii=False) for record in history.searches]
+    else:
+        lines = [json.dumps({"item": shorten(item, _ITEM_WORDS)}, ensure_ascii=False) for item in history.items]
+    return "\n".join([_TASKS[side], "", *lines, "", _RULES])
+
+
+def parse(answer: str) -> str:
+    """The summary in a model's answer.
+
+    Reasoning up to the last ``</think>`` is dropped; whatever stands around the JSON object is passed over.
+
+    Raises:
+        UnusableAnswer: the reasoning does not end, or no JSON object has the key and a text.
+    """
+    _, _, given = answer.rpartition("</think>")
+    if "<think>" in given:
+        raise UnusableAnswer("the reasoning does not end", answer)
+    decoder = json.JSONDecoder(strict=False)
+    start = given.find("{")
+    while start >= 0:
+        try:
+            value, end = decoder.raw_decode(given, start)
+        except ValueError:
+            end = start + 1
+        else:
+            text = value.get(KEY)
+            if isinstance(text, str) and text.strip():
+                return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+        start = given.find("{", end)
+    raise UnusableAnswer(f"no JSON object with the key '{KEY}' and a text", given.strip() or answer)
+
+
+def _searched(record: SearchRecord) -> dict[str, object]:
+    items = [shorten(item, _ITEM_WORDS) for item in record.items]
+    return {"query": shorten(record.query, _QUERY_WORDS), "clicked items": items}

@@ -1,0 +1,156 @@
+"""Vectors by a transformer in a folder on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from recbole_ser.errors import ConfigError, DataError, UserError
+from recbole_ser.files import sha256
+from recbole_ser.text.vectors.distinct import encode_distinct
+
+POOLINGS = ("auto", "mean", "cls")
+_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "*/config.json")  # what a model is read from
+
+
+class LocalEncoder:
+    """A folder as ``save_pretrained`` of transformers or ``save`` of sentence-transformers writes it.
+
+    Only transformers is needed.  Nothing is downloaded, and no code that is in the folder is run: weights are
+    safetensors, or PyTorch's files as far as they hold tensors only.
+
+    Args:
+        path: the folder.
+        pooling: ``mean`` of the last layer's states, or ``cls``, the first one; ``auto``: what a folder of
+            sentence-transformers says, else ``mean``.
+        max_length: tokens of a text that are read, where the folder does not say fewer.
+        batch_size: texts at a time.
+        device: of PyTorch; by default a GPU where there is one.
+
+    Raises:
+        ConfigError: an unknown pooling.
+        DataError: not such a folder, or one of sentence-transformers with more than pooling and scaling.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        pooling: str = "auto",
+        max_length: int = 512,
+        batch_size: int = 32,
+        device: str | None = None,
+    ) -> None:
+        if pooling not in POOLINGS:
+            raise ConfigError(f"pooling '{pooling}' is not known: use any of {', '.join(POOLINGS)}")
+        self.path, self.batch_size = Path(path), batch_size
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if not (self.path / "config.json").is_file():
+            raise DataError(self.path, "holds no model: there is no config.json", hint="give a folder, not a name")
+        declared = _sentence_transformer(self.path)
+        self.pooling = declared.get("pooling", "mean") if pooling == "auto" else pooling
+        self.max_length = min(max_length, declared.get("max_length", max_length))
+
+    def describe(self) -> dict[str, Any]:
+        """The model by its name and the hash of its files."""
+        model = {"model": self.path.resolve().name, "sha256": self._fingerprint}
+        return {"backend": "local", **model, "pooling": self.pooling, "max_length": self.max_length}
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        files = sorted({file for pattern in _FILES for file in self.path.glob(pattern)})
+        listing = "".join(f"{file.relative_to(self.path).as_posix()} {sha256(file)}\n" for file in files)
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+    def encode(self, texts: Sequence[str], progress: bool = False) -> np.ndarray:
+        """See ``TextEncoder``.
+
+        Raises:
+            UserError: transformers is not installed, or cannot read the folder.
+        """
+        return encode_distinct(texts, lambda distinct: self._encode(distinct, progress))
+
+    @torch.no_grad()
+    def _encode(self, texts: list[str], progress: bool) -> np.ndarray:
+        tokenizer, model = self._load()
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding within a batch
+        vectors = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
+        for start in tqdm(range(0, len(texts), self.batch_size), desc="Vectors", unit="batch", disable=not progress):
+            rows = order[start : start + self.batch_size]
+            batch = tokenizer(
+                [texts[row] for row in rows],
+                padding=True,
+                truncation=True,
+                max_length=min(self.max_length, tokenizer.model_max_length),
+                return_tensors="pt",
+            ).to(self.device)
+            states = model(**batch).last_hidden_state  # [b, tokens, d]
+            vectors[rows] = _pool(states, batch["attention_mask"], self.pooling).float().cpu().numpy()
+        return vectors
+
+    def _load(self) -> tuple[Any, Any]:
+        try:
+            from transformers import AutoModel, AutoTokenizer
+        except ImportError as error:
+            raise UserError(f'local vectors need transformers: pip install "recbole_ser[llm]" ({error})') from error
+        settings = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.path, **settings)
+            model = AutoModel.from_pretrained(self.path, **settings)
+        except (ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError, UnpicklingError) as error:
+            raise UserError(f"{self.path}: the model cannot be loaded: {error}") from error
+        tokenizer.padding_side = "right"  # the first token is a text's own
+        return tokenizer, model.eval().to(self.device)
+
+
+def _pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """``[b, tokens, d]`` to ``[b, d]``, without padding."""
+    if pooling == "cls":
+        return states[:, 0]
+    weight = mask.unsqueeze(-1).to(states.dtype)  # [b, tokens, 1]
+    return (states * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+def _sentence_transformer(folder: Path) -> dict[str, Any]:
+    """``pooling`` and ``max_length`` as far as a folder of sentence-transformers says them."""
+    if not (folder / "modules.json").is_file():
+        return {}
+    declared: dict[str, Any] = {}
+    for module in _read_json(folder / "modules.json"):
+        kind = module["type"].rpartition(".")[2]
+        if kind == "Pooling":
+            declared["pooling"] = _declared_pooling(folder / module["path"] / "config.json")
+        elif kind not in ("Transformer", "Normalize"):
+            raise DataError(
+                folder / "modules.json", f"the module {kind} is not supported", hint="use precomputed vectors"
+            )
+    settings = folder / "sentence_bert_config.json"
+    limit = _read_json(settings).get("max_seq_length") if settings.is_file() else None
+    return declared if limit is None else {**declared, "max_length": limit}
+
+
+def _declared_pooling(path: Path) -> str:
+    """The file has a switch for each pooling or, as recent versions write it, the name of the one."""
+    settings = _read_json(path)
+    switched_on = [name for name, on in settings.items() if name.startswith("pooling_mode_") and on]
+    declared = switched_on or [str(settings.get("pooling_mode"))]
+    names = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "mean": "mean", "cls": "cls"}
+    if len(declared) != 1 or declared[0] not in names:
+        raise DataError(path, f"pools by {', '.join(declared)}, not by mean or cls", hint="use precomputed vectors")
+    return names[declared[0]]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(path, f"cannot be read: {error}") from error

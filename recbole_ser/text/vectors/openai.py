@@ -1,0 +1,90 @@
+"""Vectors by the embeddings of any server that speaks OpenAI's protocol."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from recbole_ser.errors import ConfigError, DataError
+from recbole_ser.text.cache import Cache, key_of
+from recbole_ser.text.openai_api import Client, api_key
+from recbole_ser.text.vectors.distinct import encode_distinct
+
+
+class OpenAIEncoder:
+    """Every vector goes into ``cache`` as it arrives: what is there is not asked for again.
+
+    Args:
+        cache: file of vectors, see ``codes.cache``.
+        base_url, model, timeout, concurrency, retries, requests_per_minute: see ``Client``.
+        api_key_variable: the environment variable that holds the key; by default none is sent.
+        batch_size: texts in one request.
+
+    Raises:
+        ConfigError: an argument is wrong, or the variable is not set.
+    """
+
+    def __init__(
+        self,
+        cache: str | Path,
+        base_url: str,
+        model: str,
+        api_key_variable: str | None = None,
+        batch_size: int = 64,
+        timeout: float = 600.0,
+        concurrency: int = 8,
+        retries: int = 5,
+        requests_per_minute: float | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: {batch_size} is not a positive number")
+        key = api_key(api_key_variable)
+        self._client = Client(base_url, model, key, timeout, concurrency, retries, requests_per_minute)
+        self.model, self.cache, self.batch_size = model, Path(cache), batch_size
+
+    def describe(self) -> dict[str, Any]:
+        """Where the server is does not matter, only what it runs."""
+        return {"backend": "openai", "model": self.model}
+
+    def encode(self, texts: Sequence[str], progress: bool = False) -> np.ndarray:
+        """See ``TextEncoder``.
+
+        Raises:
+            UserError: the server refuses, or does not answer; what has arrived is in the cache.
+            DataError: the cache is damaged, or has vectors of several models under this name.
+        """
+        return encode_distinct(texts, lambda distinct: self._encode(distinct, progress))
+
+    def _encode(self, texts: list[str], progress: bool) -> np.ndarray:
+        keys = [key_of(**self.describe(), text=text) for text in texts]
+        with Cache(self.cache) as cache:
+            missing = [row for row, key in enumerate(keys) if cache.get(key) is None]
+            batches = [missing[start : start + self.batch_size] for start in range(0, len(missing), self.batch_size)]
+            requests = [[texts[row] for row in rows] for rows in batches]
+            with tqdm(total=len(texts), initial=len(texts) - len(missing), desc="Vectors", disable=not progress) as bar:
+                for place, answer in self._client.each(self._client.embed, requests):
+                    for row, vector in zip(batches[place], answer):
+                        cache.put(keys[row], _as_text(vector))
+                    bar.update(len(answer))
+            vectors = [_from_text(cache.get(key)) for key in keys]
+        widths = sorted({len(vector) for vector in vectors})
+        if len(widths) > 1:
+            raise DataError(
+                self.cache, f"vectors of '{self.model}' have {' and '.join(map(str, widths))} dimensions",
+                hint="the model has changed: remove the file to ask for all of them anew",
+            )  # fmt: skip
+        return np.stack(vectors)
+
+
+def _as_text(vector: Sequence[float]) -> str:
+    """Single precision in base 64 takes a quarter of the place that decimal numbers do."""
+    return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode("ascii")
+
+
+def _from_text(text: Any) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), dtype="<f4")

@@ -1,5 +1,0 @@
-"""Sweeps over a model's settings with Ray Tune.  Ray is imported where a sweep starts, not here."""
-
-from recbole_ser.tune.sweep import SweepResult, resume, tune
-
-__all__ = ["SweepResult", "resume", "tune"]

@@ -1,0 +1,120 @@
+"""The table of a sweep in a terminal, while it runs."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from dataclasses import replace
+from typing import Any, TextIO
+
+from recbole_ser.runs.result import duration
+from recbole_ser.runs.sweep_folder import FAILED, FINISHED, KILLED, RUNNING, STOPPED, WAITING, Trial
+
+WIDTH = 80
+_ROWS = 15  # of the table: those that run first, then the best
+_FACTS = ((">", 5), ("<", 8), (">", 6), (">", 9), (">", 7))  # of the first columns: alignment and least width
+_COLUMN = 13  # of a swept key: characters at most
+_PAUSE = 0.5  # seconds between two drawings
+
+
+class LiveTable:
+    """Redraws itself in place in a terminal; anywhere else it prints nothing.
+
+    Args:
+        total: trials of the sweep.
+        metric: the validation metric that chooses.
+        stream: by default standard error.
+    """
+
+    def __init__(self, total: int, metric: str, stream: TextIO | None = None) -> None:
+        self.total, self.metric = total, metric
+        self.stream = sys.stderr if stream is None else stream
+        self.visible = self.stream.isatty()
+        self.trials: dict[int, Trial] = {}
+        self.began, self._drawn_at, self._lines = time.monotonic(), 0.0, 0
+
+    def show(self, trial: Trial, status: str | None = None) -> None:
+        """Take over how ``trial`` stands now."""
+        self.trials[trial.number] = trial if status is None else replace(trial, status=status)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw, if the last time is long enough ago."""
+        if self.visible and time.monotonic() - self._drawn_at >= _PAUSE:
+            self._draw()
+
+    def close(self, erase: bool) -> None:
+        """Draw a last time, or take the table away for what is printed instead."""
+        if self.visible and erase:
+            self.stream.write(f"\x1b[{self._lines}A\x1b[J" if self._lines else "")
+        elif self.visible:
+            self._draw()
+
+    def _draw(self) -> None:
+        width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+        lines = self.lines(width)
+        up = f"\x1b[{self._lines}A" if self._lines else ""
+        self.stream.write(up + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")
+        self.stream.flush()
+        self._drawn_at, self._lines = time.monotonic(), len(lines)
+
+    def lines(self, width: int = WIDTH) -> list[str]:
+        """The table as it is now, no line wider than ``width``."""
+        trials = list(self.trials.values())
+        count = {status: sum(trial.status == status for trial in trials) for status in
+                 (FINISHED, STOPPED, FAILED, KILLED, RUNNING)}  # fmt: skip
+        ended = sum(count[status] for status in (FINISHED, STOPPED, FAILED, KILLED))
+        parts = [f"{number} {status}" for status, number in count.items() if number]
+        spent = duration(time.monotonic() - self.began)
+        head = f"{ended} of {self.total} trials over after {spent}: {', '.join(parts) or 'starting'}"
+        running = [trial for trial in trials if trial.status in (RUNNING, WAITING)]
+        over = sorted((trial for trial in trials if trial.status not in (RUNNING, WAITING)), key=rank)
+        shown = running[:_ROWS] + over[: max(_ROWS - len(running), 0)]
+        return [line[:width] for line in [head, *trial_table(shown, self.metric, width)]]
+
+
+def rank(trial: Trial) -> tuple[bool, float, int]:
+    """Sorts the best trial first; those that cannot be chosen come last."""
+    lost = trial.score is None or trial.status in (FAILED, KILLED)
+    return lost, -(trial.score or 0.0), trial.number
+
+
+def trial_table(trials: list[Trial], metric: str, width: int = WIDTH) -> list[str]:
+    """A line for each trial under a header, with as many of the swept keys as fit into ``width``."""
+    cells = [
+        (trial.number, trial.status, trial.epochs, "" if trial.score is None else f"{trial.score:.4f}",
+         clock(trial.seconds) if trial.epochs else "")
+        for trial in trials
+    ]  # fmt: skip
+    facts = [["trial", "status", "epochs", metric[:9], "time"], *(list(map(str, row)) for row in cells)]
+    lines = [""] * len(facts)
+    for column, (align, least) in zip(zip(*facts), _FACTS):
+        wide = max(least, *map(len, column))
+        lines = [f"{line} {cell:{align}{wide}}" for line, cell in zip(lines, column)]
+    lines = [line[1:] for line in lines]
+    keys = list(trials[0].values) if trials else []
+    for place, key in enumerate(keys):
+        values = [_cut(cell) for cell in (key.split(".")[-1], *(short(trial.values[key]) for trial in trials))]
+        wide = max(map(len, values))
+        more = " …" if place < len(keys) - 1 else ""
+        if len(lines[0]) + 2 + wide + len(more) > width:
+            return [f"{lines[0]} …", *lines[1:]]
+        lines = [f"{line}  {cell.rjust(wide)}" for line, cell in zip(lines, values)]
+    return lines
+
+
+def _cut(cell: str) -> str:
+    return cell if len(cell) <= _COLUMN else f"{cell[: _COLUMN - 1]}…"
+
+
+def clock(seconds: float) -> str:
+    """``75.2`` as ``1:15``, two hours as ``2:00:00``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def short(value: Any) -> str:
+    """``0.00012345`` as ``0.000123``; everything else as it is."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

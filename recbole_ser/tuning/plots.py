@@ -1,0 +1,133 @@
+"""Plots of a sweep: the metrics against each swept value, and all of them at once in parallel coordinates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_ser.plotting import COLOURS, figure_in
+from recbole_ser.runs.sweep_folder import FAILED, KILLED, STOPPED, Trial
+from recbole_ser.tuning.live import short
+from recbole_ser.tuning.plan import Plan
+from recbole_ser.tuning.space import Dimension
+
+# Of the left axis and the right: colour, marker, line, and the share of the height that stays free below and above,
+# without which two metrics that agree lie on each other.
+_STYLES = ((COLOURS[0], "o", "-", (0.3, 0.1)), (COLOURS[1], "s", "--", (0.1, 0.3)))
+
+
+def write_plots(plan: Plan, trials: Sequence[Trial], folder: Path, metric: str) -> None:
+    """Write ``<key>.png`` for each swept key and, of more than two, ``parallel.png``.
+
+    Args:
+        trials: failed and killed ones are left out.
+        metric: the validation metric that chooses.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    trials = [trial for trial in trials if trial.scores and trial.status not in (FAILED, KILLED)]
+    for dimension in plan.space:
+        with figure_in(folder / f"{dimension.key}.png", (4.8, 3.4)) as figure:
+            _against(figure, dimension, trials, plan.plotted(metric), line=len(plan.space) == 1)
+    if len(plan.space) > 2:
+        with figure_in(folder / "parallel.png", (1.6 * len(plan.space) + 2.4, 4.0)) as figure:
+            _parallel(figure, plan.space, trials, metric)
+
+
+def _against(figure: Any, dimension: Dimension, trials: Sequence[Trial], metrics: Sequence[str], line: bool) -> None:
+    """One metric on the left axis and one on the right, as in Figure 5 of SESRec and Figure 7 of GSERec.
+
+    Trials that were given up early are hollow: theirs is the metric of fewer epochs.
+    """
+    left = figure.add_subplot()
+    scale = _Scale(dimension)
+    scale.label_axis(left)
+    left.set_xlabel(dimension.key)
+    places = np.array([scale.place(trial.values[dimension.key]) for trial in trials])
+    stopped = np.array([trial.status == STOPPED for trial in trials])
+    for axes, metric, (colour, marker, style, free) in zip((left, left.twinx()), metrics, _STYLES):
+        values = np.array([trial.valid[metric] for trial in trials])
+        if line:
+            order = np.argsort(places)
+            axes.plot(places[order], values[order], style, color=colour, linewidth=1.2)
+        axes.plot(places[~stopped], values[~stopped], marker, color=colour, label=metric)
+        if stopped.any():
+            axes.plot(places[stopped], values[stopped], marker, color=colour, fillstyle="none", label="given up early")
+        low, high = values.min(), values.max()
+        height = (high - low) or 0.1
+        axes.set_ylim(low - free[0] * height, high + free[1] * height)
+        axes.set_ylabel(f"{metric}, validation", color=colour)
+        axes.ticklabel_format(axis="y", useOffset=False)
+        axes.spines["top"].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize="small")
+
+
+def _parallel(figure: Any, space: Sequence[Dimension], trials: Sequence[Trial], metric: str) -> None:
+    """A line per trial through its values, coloured by the metric; the best one is thick and on top."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    axes = figure.add_subplot()
+    scores = np.array([trial.valid[metric] for trial in trials])
+    colours = ScalarMappable(Normalize(scores.min(), scores.max()), colormaps["viridis"])
+    scales = [_Scale(dimension) for dimension in space]
+    for trial, score in sorted(zip(trials, scores), key=lambda pair: pair[1]):
+        heights = [scale.height(trial.values[scale.key]) for scale in scales]
+        best = score == scores.max()
+        axes.plot(range(len(space)), heights, color=colours.to_rgba(score), linewidth=3 if best else 1,
+                  linestyle=":" if trial.status == STOPPED else "-")  # fmt: skip
+    box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
+    for place, scale in enumerate(scales):
+        axes.axvline(place, color="0.7", linewidth=0.8, zorder=0)
+        for value in scale.ticks():
+            where = {"xytext": (3, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(short(value), (place, scale.height(value)), **where, fontsize=7, bbox=box)
+    axes.set_xticks(range(len(space)), [dimension.key for dimension in space])
+    axes.set_yticks([])
+    axes.set_xlim(-0.1, len(space) - 0.6)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(colours, ax=axes, label=f"{metric}, validation")
+    if any(trial.status == STOPPED for trial in trials):
+        axes.set_title("dotted: given up early", fontsize="small", loc="left")
+
+
+class _Scale:
+    """Where a swept value stands: by its logarithm, by its size, or, of listed values, by its number."""
+
+    def __init__(self, dimension: Dimension) -> None:
+        self.key, self.kind, self.values = dimension.key, dimension.kind, dimension.values
+
+    def place(self, value: Any) -> float:
+        return float(self.values.index(value)) if self.kind == "choice" else float(value)
+
+    def height(self, value: Any) -> float:
+        """From 0, the lowest, to 1, the highest."""
+        if self.kind == "choice":
+            return self.values.index(value) / max(len(self.values) - 1, 1)
+        measure = math.log if self.kind == "loguniform" else float
+        low, high = map(measure, self.values)
+        return (measure(value) - low) / (high - low)
+
+    def ticks(self) -> list[Any]:
+        if self.kind != "loguniform":
+            return list(self.values)
+        low, high = (math.log10(value) for value in self.values)
+        steps = (1,) if high - low >= 2 else (1, 2, 5)
+        powers = range(math.floor(low), math.ceil(high) + 1)
+        # by their text, so that ten to the power of -3 is 0.001 to the last digit
+        marks = [float(f"{step}e{power}") for power in powers for step in steps]
+        return [mark for mark in marks if self.values[0] <= mark <= self.values[1]] or list(self.values)
+
+    def label_axis(self, axes: Any) -> None:
+        if self.kind == "choice":
+            axes.set_xticks(range(len(self.values)), [short(value) for value in self.values])
+        elif self.kind == "loguniform":
+            axes.set_xscale("log")
+            axes.set_xticks(self.ticks(), map(short, self.ticks()))
+            axes.minorticks_off()

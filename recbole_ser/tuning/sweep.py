@@ -1,0 +1,227 @@
+"""A sweep, from a space to a tested configuration."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from recbole.model.abstract_recommender import AbstractRecommender
+
+from recbole_ser.codes.stage import build_codes
+from recbole_ser.config import SERConfig
+from recbole_ser.data.codes import read_codes
+from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.logs import log_to
+from recbole_ser.registry import available_models
+from recbole_ser.runner import Prepared, build_trainer, prepare
+from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.result import RunResult, final_table
+from recbole_ser.runs.sweep_folder import FAILED, KILLED, SweepFolder, Trial, best_trial
+from recbole_ser.tuning import ray_versions
+from recbole_ser.tuning.live import LiveTable
+from recbole_ser.tuning.plan import Plan, read_plan
+from recbole_ser.tuning.plots import write_plots
+from recbole_ser.tuning.resources import Resources
+from recbole_ser.tuning.search import build_search
+from recbole_ser.tuning.space import CODES, grid, is_given, settings
+from recbole_ser.tuning.tables import failure_line, sweep_table, write_best, write_tables
+from recbole_ser.tuning.trial import Shared, Task, codes_key, trial_config, without_config
+
+_log = logging.getLogger()
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep found.
+
+    Args:
+        folder: of the sweep, with all tables and plots.
+        trials: all of them, by number.
+        chosen: the one with the best validation metric.
+        test: what the test split said of it, the only one that it was asked about.
+    """
+
+    folder: Path
+    trials: list[Trial]
+    chosen: Trial
+    test: RunResult
+
+
+def tune(
+    model: str | type[AbstractRecommender],
+    dataset: str,
+    *,
+    space: str | Mapping[str, Any] | None = None,
+    search: str | None = None,
+    trials: int | None = None,
+    scheduler: str | None = None,
+    grace_period: int | None = None,
+    reduction_factor: int | None = None,
+    resources: Resources | None = None,
+    storage: str | Path | None = None,
+    config_files: str | Path | Sequence[str | Path] | None = None,
+    config_dict: dict[str, Any] | None = None,
+) -> SweepResult:
+    """Try configurations of ``model`` on ``dataset``, choose one by validation, and score the test split with it, once.
+
+    Every trial reports after every evaluated epoch, so that those that are behind can be given up.  Data, histories and
+    candidates are loaded once, and shared by all trials.
+
+    Args:
+        model, dataset, config_files, config_dict: as of ``run``; what they set holds in every trial.
+        space, search, trials, scheduler, grace_period, reduction_factor: what is tried, see ``read_plan`` and ``Plan``;
+            ``None`` leaves each to the sweep's file.
+        resources: where the trials run; by default on this machine, one per CPU, or one per GPU where there are any.
+        storage: the sweep's folder; by default ``saved/<dataset>/tune-<model>-<sweep>-<time>-<seed>``.  On a cluster
+            all machines must see it.
+
+    Raises:
+        UserError: what the user gave is wrong, or no trial came to an end.
+        KeyboardInterrupt: on Ctrl-C; the sweep can be resumed.
+    """
+    options = {"search": search, "trials": trials, "scheduler": scheduler,
+               "grace_period": grace_period, "reduction_factor": reduction_factor}  # fmt: skip
+    plan, where = read_plan(model, space, **options)
+    config = _with_fixed(plan, SERConfig(model, dataset, config_files, config_dict), where)
+    plan.check(config, where)
+    trial_config(config.arguments(), _a_point(plan))  # a space that makes no configuration is an error at once
+    build_search(plan, config["seed"], 0)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    default = Path("saved") / dataset / f"tune-{config['model']}-{plan.name}-{stamp}-{config['seed']}"
+    content = {"plan": plan.to_json(), "arguments": config.arguments()}
+    return _tune(config, plan, resources or Resources(), SweepFolder.start(storage or default, content))
+
+
+def resume(path: str | Path, *, trials: int | None = None, resources: Resources | None = None) -> SweepResult:
+    """Go on with the sweep in folder ``path``.
+
+    Trials that are over are kept, the others go on from their checkpoints; also those whose process had died.
+
+    Args:
+        trials: a new number of trials, for ``random`` and ``tpe``.
+
+    Raises:
+        UserError: there is no sweep, or see ``tune``.
+    """
+    folder = SweepFolder.load(path)
+    content = folder.content()
+    plan = Plan.from_json(content["plan"], f"{folder.path / 'sweep.json'}")
+    config = SERConfig(**content["arguments"])
+    if trials is not None and trials != plan.trials:
+        plan = replace(plan, trials=trials)
+        plan.check(config, "--resume")
+        if plan.search == "grid" or trials < len(folder.trials()):
+            raise ConfigError(f"--trials={trials}: a grid has as many as it has, and what was begun is not taken back")
+        folder.update({**content, "plan": plan.to_json()})
+    return _tune(config, plan, resources or Resources(), folder)
+
+
+def _tune(config: SERConfig, plan: Plan, resources: Resources, folder: SweepFolder) -> SweepResult:
+    ray_versions.import_ray(loopback=not resources.address)
+    from recbole_ser.tuning import engine  # which imports Ray, and that takes a while
+
+    metric = config["valid_metric"].lower()
+    with folder.locked(), log_to(folder.log, config["state"]):
+        swept_codes = any(dimension.key.startswith(f"{CODES}.") for dimension in plan.space)
+        prepared = prepare(config, with_codes=not swept_codes)
+        shared = Shared(without_config(prepared), _codes(plan, config, prepared, folder) if swept_codes else {})
+        with engine.cluster(resources):
+            wanted = engine.per_trial(resources)
+            task = Task(config.arguments(), metric, str(folder.trials_path), str(Path.cwd()), has_gpu="gpu" in wanted)
+            _log.info(f"{plan.trials} trials of {config['model']} ({plan.search}, {plan.scheduler}): {folder.path}")
+            search = build_search(plan, config["seed"], len(folder.trials()))
+            session = engine.Trials(plan, search, folder, metric, LiveTable(plan.trials, metric), config["epochs"])
+            reference = engine.share(shared)
+            del prepared, shared  # the trials' copy is used from here on
+            try:
+                engine.run_trials(task, reference, session, wanted, resources.concurrent)
+            except KeyboardInterrupt:
+                _log.warning(f"interrupted: go on with: recbole-ser tune --resume={shlex.quote(str(folder.path))}")
+                raise
+            finally:
+                write_tables(folder, folder.read_trials(metric))
+            trials = folder.read_trials(metric)
+            chosen = _choose(trials)
+            result = _test(config, chosen, engine.fetch(reference), folder)
+    _conclude(config, plan, folder, trials, chosen)
+    print(sweep_table(trials, metric))
+    print(f"\nchosen is trial {chosen.number}, by {metric} in validation")
+    print(final_table(result))
+    print(f"{'sweep':<12}{folder.path}")
+    return SweepResult(folder.path, trials, chosen, result)
+
+
+def _with_fixed(plan: Plan, config: SERConfig, where: str) -> SERConfig:
+    """``config`` with what the plan fixes, but for what the user gave."""
+    for key in plan.fixed:
+        if key in {dimension.key for dimension in plan.space}:
+            raise ConfigError(f"{where}: {key} is swept and fixed")
+    missing = {key: value for key, value in plan.fixed.items() if not is_given(key, config.external_config_dict)}
+    arguments = config.arguments()
+    try:
+        return SERConfig(**{**arguments, "config_dict": {**arguments["config_dict"], **settings(missing, config)}})
+    except ConfigError as error:
+        raise ConfigError(f"{where}: fixed: {error}") from error
+
+
+def _a_point(plan: Plan) -> dict[str, Any]:
+    return {dimension.key: dimension.values[0] for dimension in plan.space}
+
+
+def _codes(plan: Plan, config: SERConfig, prepared: Prepared, folder: SweepFolder) -> dict[str, Any]:
+    """Codes for every combination of the swept values that decide them; those that are there are taken as they are."""
+    made = {}
+    points = grid(tuple(d for d in plan.space if d.key.startswith(f"{CODES}.")), plan.name)
+    for number, values in enumerate(points):
+        path = folder.path / "codes" / f"{number:03d}.codes"
+        _log.info(f"codes {number + 1} of {len(points)}: {codes_key(values)}")
+        if not Path(f"{path}.json").is_file():
+            build_codes(prepared.dataset, settings(values, config)["codes"], path, config["show_progress"])
+        made[codes_key(values)] = (str(path), read_codes(path, prepared.dataset))
+    return made
+
+
+def _choose(trials: list[Trial]) -> Trial:
+    for trial in trials:
+        if trial.status in (FAILED, KILLED):
+            _log.warning(failure_line(trial))
+    chosen = best_trial(trials)
+    if chosen is None:
+        first = f"; the first: {failure_line(trials[0])}" if trials else ""
+        raise UserError(f"no trial came to an end{first}")
+    return chosen
+
+
+def _test(base: SERConfig, chosen: Trial, shared: Shared, folder: SweepFolder) -> RunResult:
+    """Score the test split with the best weights of the chosen trial, unless that was done before."""
+    before = folder.result()
+    if before is not None and before[0] == chosen.number:
+        return before[1]
+    config = trial_config(base.arguments(), chosen.values)
+    run = RunFolder(folder.trial(chosen.number).path)
+    prepared = shared.under(config, chosen.values)
+    trainer = build_trainer(config, run, prepared)
+    trainer.best_epoch, trainer.best_valid_result = chosen.best_epoch, chosen.valid
+    result = trainer.test(prepared.targets("test"), show_progress=config["show_progress"])
+    trainer.tensorboard.close()
+    folder.write_result(chosen, result)
+    return result
+
+
+def _conclude(config: SERConfig, plan: Plan, folder: SweepFolder, trials: list[Trial], chosen: Trial) -> None:
+    """Write what the sweep found: ``best.yaml`` and the plots."""
+    path = folder.path / "best.yaml"
+    values = RunFolder.load(folder.trial(chosen.number).path).arguments()["config_dict"]
+    values.pop("run_dir", None)  # a new run has a folder of its own
+    model = config["model"] if config["model"] in available_models() else config.arguments()["model"]
+    command = f"recbole-ser run --model={model} --dataset={config['dataset']}"
+    write_best(path, values, f"{command} --config_files={shlex.quote(str(path))}")
+    try:
+        write_plots(plan, trials, folder.plots, config["valid_metric"].lower())
+    except UserError as error:  # no matplotlib: the sweep is none the worse
+        _log.warning(f"{error}; then: recbole-ser tune --resume={shlex.quote(str(folder.path))}")
