@@ -301,7 +301,7 @@ def test_keys_in_a_file_of_another_suffix_are_filled(tmp_path: Path) -> None:
     values = {"additional_feat_suffix": ["search", "query", "extra"], "load_col": None}
     assert load_dataset(tmp_path, "toy", **values).extra_feat["mood"].tolist() == [0, 1]
     write_lines(base / "toy.extra", "user_id:token\tmood:token", "a\t", "\tgood")
-    with pytest.raises(DataError, match=r"toy\.extra:3: column 'user_id': the value is missing"):
+    with pytest.raises(DataError, match=r"toy\.extra:3: column 'user_id': the entry is empty"):
         load_dataset(tmp_path, "toy", **values)
     write_lines(base / "toy.extra", "user_id:float", "1")
     with pytest.raises(DataError, match=r"toy\.extra:1: column 'user_id': the type is float, not token"):

@@ -1,10 +1,10 @@
 """Ranks and metrics against brute force and against RecBole's own; full ranking; what a run prints."""
 
-from __future__ from dataclasses import replace
-from pathlib import Path
-import annotations
+from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 

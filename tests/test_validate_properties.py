@@ -11,6 +11,7 @@ from conftest import load_dataset, write_lines, write_toy
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from recbole_ser.data.instances import targets_by_protocol
 from recbole_ser.errors import UserError
 from recbole_ser.validation.report import Report, validate
 
@@ -118,7 +119,10 @@ def check(report: Report, data_path: Path) -> None:
         with suppress(UserError):  # the loader may take what it is not to take, but never fails otherwise
             load_dataset(data_path, "toy", require_both_histories=False, **EVERYTHING)
         return
-    assert load_dataset(data_path, "toy", require_both_histories=False).summary() == report.counts
+    assert report.counts is not None and report.targets is not None
+    loaded = load_dataset(data_path, "toy", require_both_histories=False)
+    assert loaded.summary() == {**report.counts, **report.targets["all_interactions"]}
+    assert report.targets == targets_by_protocol(loaded.log)
     if "column-not-loadable" not in report.findings.counts:
         load_dataset(data_path, "toy", require_both_histories=False, **EVERYTHING)
 

@@ -131,4 +131,5 @@ def _first_fault(
             inspect_number_lists(table, column.name, findings, seq_separator)
     wanted = {None, *(column.name for column in columns)}
     faults = [fault for fault in findings.first("error") if fault.column in wanted]
+    faults.sort(key=lambda fault: fault.rule == "cut-off")  # a last line without an end is read all the same
     return faults[0].as_error(path) if faults else DataError(path, otherwise)

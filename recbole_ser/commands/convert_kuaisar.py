@@ -6,7 +6,8 @@ import click
 
 from recbole_ser.commands.arguments import Command
 from recbole_ser.commands.conversion import conversion_settings
-from recbole_ser.convert.layouts.kuaisar import NAMES, convert
+from recbole_ser.convert.layouts.kuaisar import convert
+from recbole_ser.convert.layouts.kuaisar_files import NAMES
 from recbole_ser.convert.settings import Settings, report
 
 

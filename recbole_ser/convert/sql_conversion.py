@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from recbole_ser.convert.conversion import Conversion
 from recbole_ser.convert.engine import Engine, literal
+from recbole_ser.convert.raw_files import Files
 from recbole_ser.convert.settings import Settings
-from recbole_ser.convert.table.spec import Files
 
 _WORK = "work"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_ser.convert.table.spec import Files
+from recbole_ser.convert.raw_files import Files
 from recbole_ser.errors import ConfigError, UserError
 
 

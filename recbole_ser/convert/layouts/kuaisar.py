@@ -18,12 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from recbole_ser.convert.layouts.inputs import find_file, take_options
+from recbole_ser.convert.layouts.kuaisar_files import INTERACTIONS, NAMES, SEARCHES
 from recbole_ser.convert.settings import Settings
 from recbole_ser.errors import ConfigError, DataError
-
-INTERACTIONS, SEARCHES = "rec_inter.csv", "src_inter.csv"
-USERS, ITEMS = "user_features.csv", "item_features.csv"
-NAMES = (INTERACTIONS, SEARCHES, USERS, ITEMS)
 
 
 def convert(

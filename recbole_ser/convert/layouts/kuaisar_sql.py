@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from recbole_ser.convert.engine import identifier
-from recbole_ser.convert.layouts.kuaisar import INTERACTIONS, ITEMS, SEARCHES, USERS
+from recbole_ser.convert.layouts.kuaisar_files import INTERACTIONS, ITEMS, SEARCHES, USERS
 from recbole_ser.convert.layouts.shown_items import whole, whole_list, write_searches
+from recbole_ser.convert.raw_files import Files
 from recbole_ser.convert.sql_conversion import SQLConversion
 from recbole_ser.convert.table.attributes import convert_attributes
 from recbole_ser.convert.table.checked_rows import CheckedRows, check_rows
@@ -25,7 +26,7 @@ from recbole_ser.convert.table.columns import (
 from recbole_ser.convert.table.interactions import write_interactions
 from recbole_ser.convert.table.searches import DIFFERENT
 from recbole_ser.convert.table.source import SourceTable, attach
-from recbole_ser.convert.table.spec import Attribute, AttributeTable, Files, Keep, ListColumn, Query, TimeColumn
+from recbole_ser.convert.table.spec import Attribute, AttributeTable, Keep, ListColumn, Query, TimeColumn
 from recbole_ser.convert.table.text_files import LINE, csv_header
 from recbole_ser.convert.table.times import read_times
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from recbole_ser.convert.engine import identifier
 from recbole_ser.convert.layouts.shown_items import write_searches
+from recbole_ser.convert.raw_files import Files
 from recbole_ser.convert.sql_conversion import SQLConversion
 from recbole_ser.convert.table.attributes import convert_attributes
 from recbole_ser.convert.table.checked_rows import check_rows
@@ -23,7 +24,7 @@ from recbole_ser.convert.table.columns import (
 )
 from recbole_ser.convert.table.interactions import write_interactions
 from recbole_ser.convert.table.source import SourceTable, attach
-from recbole_ser.convert.table.spec import Attribute, AttributeTable, Files, Keep, Query, TimeColumn
+from recbole_ser.convert.table.spec import Attribute, AttributeTable, Keep, Query, TimeColumn
 from recbole_ser.convert.table.text_files import FAULT, FILE, LINE, TEXT
 from recbole_ser.convert.table.times import read_times
 from recbole_ser.errors import DataError

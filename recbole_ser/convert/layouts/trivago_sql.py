@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from recbole_ser.convert.engine import literal
 from recbole_ser.convert.layouts.shown_items import write_searches
+from recbole_ser.convert.raw_files import Files
 from recbole_ser.convert.sql_conversion import SQLConversion
 from recbole_ser.convert.table.checked_rows import check_rows
 from recbole_ser.convert.table.columns import Check, Value, is_blank, number, plain_text, value_name, word
 from recbole_ser.convert.table.interactions import write_interactions
 from recbole_ser.convert.table.source import SourceTable, attach
-from recbole_ser.convert.table.spec import Files, Keep, Query, TimeColumn
+from recbole_ser.convert.table.spec import Keep, Query, TimeColumn
 from recbole_ser.convert.table.text_files import FILE, LINE
 from recbole_ser.convert.table.times import Times, read_times
 from recbole_ser.errors import DataError

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from recbole_ser.convert.raw_files import Files, Format
 from recbole_ser.convert.table.spec import (
     Attribute,
     AttributeTable,
     AttributeType,
     ClickRows,
-    Files,
-    Format,
     InteractionLog,
     Keep,
     ListColumn,

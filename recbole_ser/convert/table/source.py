@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recbole_ser.convert.engine import Engine, identifier, literal
-from recbole_ser.convert.table.spec import Files
+from recbole_ser.convert.raw_files import Files
 from recbole_ser.convert.table.text_files import FAULT, FILE, LINE, ROW, TEXT, csv_batches, csv_header, json_batches
 from recbole_ser.errors import DataError
 

@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal, cast
 
-Format = Literal["csv", "tsv", "jsonl", "parquet"]
+from recbole_ser.convert.raw_files import Files
+
 Unit = Literal["s", "ms", "us", "ns", "iso"]
 AttributeType = Literal["token", "token_seq", "float"]
 
 JSON_LIST = "json"
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of one log or table.
-
-    Args:
-        paths: existing files, each once, sorted by path.
-        format: of all of them.
-        delimiter: between the columns of a CSV or TSV file, one character.
-        quote: around values that hold the delimiter; ``None`` if there is no such thing.
-        names: of the columns of a CSV or TSV file without a header.
-    """
-
-    paths: tuple[Path, ...]
-    format: Format
-    delimiter: str = ","
-    quote: str | None = '"'
-    names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 from tqdm import tqdm
 
-from recbole_ser.convert.table.spec import Files
+from recbole_ser.convert.raw_files import Files
 from recbole_ser.errors import DataError, UserError
 
 FILE, LINE, FAULT, TEXT = "_file", "_line", "_fault", "_text"
