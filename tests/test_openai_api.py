@@ -47,6 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[ChatServer]:
     monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("MY_KEY", KEY)
     with chat_server() as server:
         yield server
 
@@ -57,7 +58,7 @@ def client(server: ChatServer, **arguments: Any) -> Client:
 
 def test_a_conversation(server: ChatServer) -> None:
     server.default = chat("Well.")
-    assert client(server, api_key=KEY).chat(ASKED, temperature=0.5, seed=3) == "Well."
+    assert client(server, api_key_variable="MY_KEY").chat(ASKED, temperature=0.5, seed=3) == "Well."
     assert server.requests == [
         {"path": "/v1/chat/completions", "model": "small", "messages": ASKED, "temperature": 0.5, "seed": 3}
     ]
@@ -166,7 +167,7 @@ def test_redirections_are_not_followed(server: ChatServer) -> None:
         for code in (301, 302, 307, 308):
             server.default = status(code, Location=f"{other.url}/chat/completions")
             with pytest.raises(UserError, match=f"the server answers {code}"):
-                client(server, api_key=KEY).chat(ASKED)
+                client(server, api_key_variable="MY_KEY").chat(ASKED)
         assert other.requests == []
 
 
@@ -186,9 +187,10 @@ def test_the_key_is_nowhere_else(server: ChatServer, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\nX: y", f"{KEY}é", f"{KEY} {KEY}"])
-def test_a_key_that_no_header_can_carry(key: str) -> None:
+def test_a_key_that_no_header_can_carry(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", key)
     with pytest.raises(ConfigError, match="API key") as caught:
-        Client("http://localhost/v1", "small", key)
+        Client("http://localhost/v1", "small", "MY_KEY")
     assert KEY not in str(caught.value)
 
 

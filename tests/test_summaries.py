@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import signal
@@ -20,7 +21,7 @@ from summaries_killed import histories as rec_histories
 
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.text import openai_api
-from recbole_ser.text.openai_api import UnusableAnswer
+from recbole_ser.text.openai_api import Client, UnusableAnswer
 from recbole_ser.text.summaries import SUMMARISERS, create_summariser
 from recbole_ser.text.summaries.openai import OpenAISummariser
 from recbole_ser.text.summaries.prompts import parse, prompt
@@ -186,9 +187,9 @@ def test_back_ends_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("gpt", {}, "no summariser 'gpt': known are openai, template, transformers"),
+        ("gpt", {}, "no summariser 'gpt': known are template, openai, transformers"),
         ("template", {"model": "x"}, "'template' has no option 'model': it has none"),
-        ("openai", {"modle": "x"}, "no option 'modle': known are api_key_variable, ask_again, base_url"),
+        ("openai", {"modle": "x"}, "no option 'modle': known are base_url, model, api_key_variable"),
         ("openai", {"cache": "x"}, "no option 'cache'"),
         ("openai", {"model": "x"}, "needs the option 'base_url'"),
         ("openai", {"base_url": "http://h/v1", "model": "x", "on_failure": "skip"}, "on_failure: 'skip'"),
@@ -224,8 +225,9 @@ def expected(count: int) -> list[str]:
 
 
 def summariser(server: ChatServer, folder: Path, **options: Any) -> OpenAISummariser:
-    defaults: dict[str, Any] = {"base_url": server.url, "model": "small", "timeout": 5.0, "retries": 2}
-    return OpenAISummariser(folder / "cache.jsonl", **{**defaults, **options})
+    asked = {"timeout": 5.0, "retries": 2, **options}
+    client = {name: asked.pop(name) for name in inspect.signature(Client).parameters if name in asked}
+    return OpenAISummariser(folder / "cache.jsonl", Client(server.url, **{"model": "small", **client}), **asked)
 
 
 def test_every_user_is_asked_about_once_and_never_again(server: ChatServer, tmp_path: Path) -> None:

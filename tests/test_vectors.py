@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from recbole_ser.errors import ConfigError, DataError, UserError
+from recbole_ser.text.openai_api import Client
 from recbole_ser.text.vectors import ENCODERS, create_encoder, encode_sides
 from recbole_ser.text.vectors.distinct import encode_distinct
 from recbole_ser.text.vectors.local import LocalEncoder
@@ -398,7 +399,7 @@ def test_vectors_of_a_server_keep_the_order_of_the_texts(server: Server, tmp_pat
 
 def test_what_has_arrived_is_not_asked_for_again(server: Server, tmp_path: Path) -> None:
     def encode(texts: list[str]) -> np.ndarray:
-        return OpenAIEncoder(tmp_path / "c.jsonl", server.url, "m", batch_size=2, concurrency=1).encode(texts)
+        return OpenAIEncoder(tmp_path / "c.jsonl", Client(server.url, "m", concurrency=1), batch_size=2).encode(texts)
 
     texts = ["a", "bb", "ccc", "dddd", "eeeee"]
     server.refused = {"dddd"}
@@ -414,25 +415,25 @@ def test_what_has_arrived_is_not_asked_for_again(server: Server, tmp_path: Path)
 
 def test_the_key_is_sent_and_kept_nowhere(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "secret-1234")
-    encoder = OpenAIEncoder(tmp_path / "c.jsonl", server.url, "m", api_key_variable="MY_KEY")
+    encoder = OpenAIEncoder(tmp_path / "c.jsonl", Client(server.url, "m", api_key_variable="MY_KEY"))
     encoder.encode(["red"])
     assert server.keys == ["Bearer secret-1234"]
     assert encoder.describe() == {"backend": "openai", "model": "m"}
     assert "secret" not in (tmp_path / "c.jsonl").read_text()
     monkeypatch.delenv("MY_KEY")
     with pytest.raises(ConfigError, match="'MY_KEY' is not set"):
-        OpenAIEncoder(tmp_path / "c.jsonl", server.url, "m", api_key_variable="MY_KEY")
+        OpenAIEncoder(tmp_path / "c.jsonl", Client(server.url, "m", api_key_variable="MY_KEY"))
 
 
 def test_a_server_that_has_changed_its_model_is_noticed(server: Server, tmp_path: Path) -> None:
-    OpenAIEncoder(tmp_path / "c.jsonl", server.url, "m").encode(["red"])
-    OpenAIEncoder(tmp_path / "c.jsonl", server.url, "other").encode(["red"])
+    OpenAIEncoder(tmp_path / "c.jsonl", Client(server.url, "m")).encode(["red"])
+    OpenAIEncoder(tmp_path / "c.jsonl", Client(server.url, "other")).encode(["red"])
     assert len(server.requests) == 2
     server.width = 3
     with pytest.raises(DataError, match="vectors of 'm' have 2 and 3 dimensions"):
-        OpenAIEncoder(tmp_path / "c.jsonl", server.url, "m").encode(["red", "blue"])
+        OpenAIEncoder(tmp_path / "c.jsonl", Client(server.url, "m")).encode(["red", "blue"])
 
 
 def test_batches_hold_at_least_one_text(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="batch_size: 0"):
-        OpenAIEncoder(tmp_path / "c.jsonl", "http://127.0.0.1:1/v1", "m", batch_size=0)
+        OpenAIEncoder(tmp_path / "c.jsonl", Client("http://127.0.0.1:1/v1", "m"), batch_size=0)

@@ -32,19 +32,6 @@ _random = random.Random()  # RecBole seeds the global one, and runs must not dep
 _clock, _wait, _now = time.monotonic, time.sleep, time.time
 
 
-def api_key(variable: str | None) -> str | None:
-    """What the environment ``variable`` holds; keys are in no configuration, which is written to files.
-
-    Raises:
-        ConfigError: it is not set.
-    """
-    if variable is None:
-        return None
-    if not os.environ.get(variable):
-        raise ConfigError(f"api_key_variable: the environment variable '{variable}' is not set")
-    return os.environ[variable]
-
-
 class UnusableAnswer(UserError):
     """The server answered, but the text is cut off, refused or empty; asking again may help.
 
@@ -77,21 +64,22 @@ class Client:
     Args:
         base_url: with the version, such as ``http://localhost:8000/v1``.
         model: its name at the server.
-        api_key: sent as a bearer token; local servers need none.
+        api_key_variable: environment variable that holds the key, which is sent as a bearer token; by default none is
+            sent.  Keys are in no configuration, for that is written to files.
         timeout: seconds without a byte, so also the longest time for an answer that is not streamed.
         concurrency: requests under way at once in ``each``.
         retries: further attempts after the first.
         requests_per_minute: evenly spaced; attempts count.
 
     Raises:
-        ConfigError: an argument is wrong.
+        ConfigError: an argument is wrong, or the variable is not set.
     """
 
     def __init__(
         self,
         base_url: str,
         model: str,
-        api_key: str | None = None,
+        api_key_variable: str | None = None,
         timeout: float = 600.0,
         concurrency: int = 8,
         retries: int = 5,
@@ -107,7 +95,7 @@ class Client:
                 raise ConfigError(f"{name}: {value} is out of range")
         self.base_url, self.model = _checked_url(base_url), model
         self.timeout, self.concurrency, self.retries = timeout, concurrency, retries
-        self._key = _checked_key(api_key)
+        self._key = _key_in(api_key_variable)
         self._pace = _Pace(60.0 / requests_per_minute if requests_per_minute else 0.0)
         self._opener = urllib.request.build_opener(_NoRedirect)
 
@@ -297,8 +285,12 @@ def _checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _checked_key(key: str | None) -> str | None:
-    key = (key or "").strip()
+def _key_in(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ConfigError(f"api_key_variable: the environment variable '{variable}' is not set")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigError("the API key holds characters that a header cannot carry")
-    return key or None
+    return key

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from recbole_ser.errors import ConfigError
-from recbole_ser.text.summaries.openai import OpenAISummariser
-from recbole_ser.text.summaries.template import TemplateSummariser
-from recbole_ser.text.summaries.transformers import TransformersSummariser
+from recbole_ser.text.backends import create_backend
 from recbole_ser.text.user_histories import Side, UserHistory
 
 
@@ -32,10 +28,11 @@ class Summariser(Protocol):
         ...
 
 
-SUMMARISERS: dict[str, Callable[..., Summariser]] = {
-    "template": TemplateSummariser,
-    "openai": OpenAISummariser,
-    "transformers": TransformersSummariser,
+# Name -> ``module:Class``.
+SUMMARISERS: dict[str, str] = {
+    "template": "recbole_ser.text.summaries.template:TemplateSummariser",
+    "openai": "recbole_ser.text.summaries.openai:OpenAISummariser",
+    "transformers": "recbole_ser.text.summaries.transformers:TransformersSummariser",
 }
 
 
@@ -45,21 +42,4 @@ def create_summariser(name: str, cache_folder: str | Path, **options: Any) -> Su
     Raises:
         ConfigError: there is no such back-end or option, an option is missing, or a value is wrong.
     """
-    if name not in SUMMARISERS:
-        raise ConfigError(f"there is no summariser '{name}': known are {', '.join(sorted(SUMMARISERS))}")
-    factory = SUMMARISERS[name]
-    parameters = dict(inspect.signature(factory).parameters)
-    if parameters.pop("cache", None) is not None:
-        factory = _with_cache(factory, Path(cache_folder) / f"summaries-{name}.jsonl")
-    for option in sorted(options.keys() - parameters):
-        known = f"known are {', '.join(sorted(parameters))}" if parameters else "it has none"
-        raise ConfigError(f"summariser '{name}' has no option '{option}': {known}")
-    needed = [option for option, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
-    for option in needed:
-        if options.get(option) is None:
-            raise ConfigError(f"summariser '{name}' needs the option '{option}'")
-    return factory(**options)
-
-
-def _with_cache(factory: Callable[..., Summariser], path: Path) -> Callable[..., Summariser]:
-    return lambda **options: factory(path, **options)
+    return create_backend("summariser", SUMMARISERS, name, Path(cache_folder) / f"summaries-{name}.jsonl", options)

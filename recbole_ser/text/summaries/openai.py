@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_ser.text.openai_api import Client, api_key
+from recbole_ser.text.openai_api import Client
 from recbole_ser.text.summaries.prompted import PromptedSummariser
 
 # Published code; the sampling is what the published model (DeepSeek-R1-Distill-Qwen-7B) recommends.
@@ -17,14 +17,13 @@ class OpenAISummariser(PromptedSummariser):
     """Asks a server, several users at once.
 
     Args:
-        cache: file of answers, see ``codes.cache``.
-        base_url, model, timeout, concurrency, retries, requests_per_minute: see ``Client``.
-        api_key_variable: the environment variable that holds the key; by default none is sent.
+        cache: file of answers, see ``text.cache``.
+        client: of the server.
         parameters: of the generation, over ``PUBLISHED``; ``None`` leaves one out.
         ask_again, on_failure: see ``PromptedSummariser``.
 
     Raises:
-        ConfigError: an argument is wrong, or the variable is not set.
+        ConfigError: an argument is wrong.
     """
 
     backend = "openai"
@@ -32,20 +31,13 @@ class OpenAISummariser(PromptedSummariser):
     def __init__(
         self,
         cache: str | Path,
-        base_url: str,
-        model: str,
-        api_key_variable: str | None = None,
+        client: Client,
         parameters: Mapping[str, Any] | None = None,
         ask_again: int = 2,
         on_failure: str = "error",
-        timeout: float = 600.0,
-        concurrency: int = 8,
-        retries: int = 5,
-        requests_per_minute: float | None = None,
     ) -> None:
-        key = api_key(api_key_variable)
-        super().__init__(cache, {"model": model}, {**PUBLISHED, **(parameters or {})}, ask_again, on_failure)
-        self._client = Client(base_url, model, key, timeout, concurrency, retries, requests_per_minute)
+        super().__init__(cache, {"model": client.model}, {**PUBLISHED, **(parameters or {})}, ask_again, on_failure)
+        self._client = client
 
     def _answer(self, text: str, parameters: dict[str, Any]) -> str:
         return self._client.chat([{"role": "user", "content": text}], **parameters)

@@ -27,7 +27,7 @@ class PromptedSummariser:
     of the model, its parameters and the prompt.
 
     Args:
-        cache: file of answers, see ``codes.cache``.
+        cache: file of answers, see ``text.cache``.
         model: what identifies the model.
         parameters: those of the generation; ``seed`` rises by one each time the same is asked again.
         ask_again: how often, when an answer cannot be used.

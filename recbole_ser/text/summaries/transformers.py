@@ -28,7 +28,7 @@ class TransformersSummariser(PromptedSummariser):
     not.  For many users serve the model with vLLM and use the back-end ``openai``, which is many times as fast.
 
     Args:
-        cache: file of answers, see ``codes.cache``.
+        cache: file of answers, see ``text.cache``.
         path: folder with the model (safetensors only) and its tokenizer; nothing is downloaded, none of its code run.
         device: of PyTorch; by default a GPU where there is one.
         parameters: of ``generate``, and the ``seed``, over ``PUBLISHED``; ``None`` leaves one out.

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import inspect
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from recbole_ser.errors import ConfigError
+from recbole_ser.text.backends import create_backend
 
 # Name -> ``module:Class``; a module, and the libraries it needs, is imported only when it is asked for.
 ENCODERS: dict[str, str] = {
@@ -43,21 +39,7 @@ def create_encoder(name: str, cache_folder: str | Path, **options: Any) -> TextE
         ConfigError: there is no such back-end or option, an option is missing, or a value is wrong.
         DataError: a file that an option names is wrong.
     """
-    if name not in ENCODERS:
-        near = difflib.get_close_matches(name, ENCODERS, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ConfigError(f"there is no encoder '{name}': {hint}known are {', '.join(ENCODERS)}")
-    module, _, class_name = ENCODERS[name].partition(":")
-    factory = getattr(importlib.import_module(module), class_name)
-    parameters = dict(inspect.signature(factory).parameters)
-    if parameters.pop("cache", None) is not None:
-        factory = partial(factory, Path(cache_folder) / f"vectors-{name}.jsonl")
-    for option in sorted(options.keys() - parameters):
-        raise ConfigError(f"encoder '{name}' has no option '{option}': known are {', '.join(parameters)}")
-    for option, parameter in parameters.items():
-        if parameter.default is parameter.empty and options.get(option) is None:
-            raise ConfigError(f"encoder '{name}' needs the option '{option}'")
-    return factory(**options)
+    return create_backend("encoder", ENCODERS, name, Path(cache_folder) / f"vectors-{name}.jsonl", options)
 
 
 def encode_sides(

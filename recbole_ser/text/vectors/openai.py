@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from recbole_ser.errors import ConfigError, DataError
 from recbole_ser.text.cache import Cache, key_of
-from recbole_ser.text.openai_api import Client, api_key
+from recbole_ser.text.openai_api import Client
 from recbole_ser.text.vectors.distinct import encode_distinct
 
 
@@ -20,32 +20,18 @@ class OpenAIEncoder:
     """Every vector goes into ``cache`` as it arrives: what is there is not asked for again.
 
     Args:
-        cache: file of vectors, see ``codes.cache``.
-        base_url, model, timeout, concurrency, retries, requests_per_minute: see ``Client``.
-        api_key_variable: the environment variable that holds the key; by default none is sent.
+        cache: file of vectors, see ``text.cache``.
+        client: of the server.
         batch_size: texts in one request.
 
     Raises:
-        ConfigError: an argument is wrong, or the variable is not set.
+        ConfigError: an argument is wrong.
     """
 
-    def __init__(
-        self,
-        cache: str | Path,
-        base_url: str,
-        model: str,
-        api_key_variable: str | None = None,
-        batch_size: int = 64,
-        timeout: float = 600.0,
-        concurrency: int = 8,
-        retries: int = 5,
-        requests_per_minute: float | None = None,
-    ) -> None:
+    def __init__(self, cache: str | Path, client: Client, batch_size: int = 64) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size: {batch_size} is not a positive number")
-        key = api_key(api_key_variable)
-        self._client = Client(base_url, model, key, timeout, concurrency, retries, requests_per_minute)
-        self.model, self.cache, self.batch_size = model, Path(cache), batch_size
+        self._client, self.model, self.cache, self.batch_size = client, client.model, Path(cache), batch_size
 
     def describe(self) -> dict[str, Any]:
         """Where the server is does not matter, only what it runs."""
