@@ -157,7 +157,8 @@ def measure_recbole(name: str, folder: Path) -> dict[str, float]:
 
 
 def _generated(data: Path, quick: bool) -> Path:
-    from recbole_ser.data.synthetic import PRESETS, generate, write
+    from recbole_ser.data.planted import generate
+    from recbole_ser.data.synthetic import PRESETS, write
 
     folder = data / ("kindle-tenth" if quick else "kindle")
     if not (folder / f"{folder.name}.inter").is_file():

@@ -21,6 +21,7 @@ from recbole_ser.data.candidates import CandidateTable
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader, candidate_table
 from recbole_ser.logs import log_to
+from recbole_ser.runs.claim import claim, claim_new
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.loading import run_config
 from recbole_ser.runs.result import RunResult, final_table
@@ -110,9 +111,10 @@ def claim_folder(config: SERConfig) -> RunFolder:
         UserError: ``run_dir`` is there already.
     """
     if config["run_dir"]:
-        return RunFolder.claim(config["run_dir"])
+        hint = f"go on with the run in it by 'recbole-ser run --resume={config['run_dir']}', or choose another run_dir"
+        return RunFolder(claim(config["run_dir"], hint))
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return RunFolder.claim_new(Path("saved") / config["dataset"] / f"{config['model']}-{stamp}-{config['seed']}")
+    return RunFolder(claim_new(Path("saved") / config["dataset"] / f"{config['model']}-{stamp}-{config['seed']}"))
 
 
 def enter(folder: RunFolder, config: SERConfig) -> None:

@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from recbole_ser.cli import commands
+from recbole_ser.compat import keep_anomaly_mode
 from recbole_ser.config import SERConfig
 from recbole_ser.data.dataset import SERDataset
 
 torch.set_num_threads(1)
+with keep_anomaly_mode():  # which would make every backward pass of the tests several times as slow
+    import recbole.model.sequential_recommender  # noqa: F401
 
 SIZES = {"MAX_ITEM_LIST_LENGTH": 4, "max_search_length": 3, "max_clicks_per_search": 2, "max_terms_per_query": 3}
 

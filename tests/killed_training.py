@@ -25,12 +25,12 @@ SETTINGS: dict[str, Any] = {
 
 def train(folder: Path) -> None:
     """What a run does, from the start or from where it was left."""
-    folder.mkdir(exist_ok=True)
-    trainer = toy_trainer(folder, **SETTINGS)
-    trainer.run_folder.write_data("da7a", "uni4", {"test": "c1"}, {})
-    trainer.resume_checkpoint()
-    trainer.fit(FakeTrainLoader(), FakeEvalLoader(), verbose=False)
-    trainer.test(FakeEvalLoader(seed=3))
+    with RunFolder(folder).locked():
+        trainer = toy_trainer(folder, **SETTINGS)
+        trainer.run_folder.write_data("da7a", "uni4", {"test": "c1"}, {})
+        trainer.resume_checkpoint()
+        trainer.fit(FakeTrainLoader(), FakeEvalLoader(), verbose=False)
+        trainer.test(FakeEvalLoader(seed=3))
 
 
 def train_until_killed(folder: Path, moment: int) -> None:

@@ -22,6 +22,7 @@ from training_fakes import FakeEvalLoader, FakeTrainLoader, Toy, toy_trainer
 
 from recbole_ser.errors import UserError
 from recbole_ser.runs.checkpoint import load_checkpoint, other_parameters, save_checkpoint
+from recbole_ser.runs.claim import claim, claim_new
 from recbole_ser.runs.folder import RunFolder
 
 STATE: dict[str, Any] = {
@@ -147,7 +148,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     return {
         "metrics": [{key: line[key] for key in line.keys() - measured} for line in run.metrics()],
         "progress": files["last.pt"]["progress"],
-        "result": {key: value for key, value in vars(run.result()).items() if key not in measured},
+        "result": {key: value for key, value in run.result().as_dict().items() if key not in measured},
         "ranks": (folder / "ranks.csv").read_bytes(),
         "tensors": {name: value.numpy().tobytes() for name, value in tensors.items()},
     }
@@ -243,11 +244,10 @@ def test_metrics_of_epochs_to_be_trained_again_are_dropped_with_a_torn_line(tmp_
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
-    folder = RunFolder.claim(tmp_path / "run")
-    with pytest.raises(UserError, match=r"is there already, .* resume the run in it .* or choose another run_dir"):
-        RunFolder.claim(tmp_path / "run")
-    assert RunFolder.claim_new(tmp_path / "run").path.name == "run-2"
-    assert RunFolder.claim_new(tmp_path / "run").path.name == "run-3"
+    folder = RunFolder(claim(tmp_path / "run", "take another"))
+    with pytest.raises(UserError, match="this folder is there already: take another"):
+        claim(tmp_path / "run", "take another")
+    assert [claim_new(tmp_path / "run").name for _ in range(2)] == ["run-2", "run-3"]
     (tmp_path / "run" / ".last.pt.x.tmp").write_text("torn")
     with folder.locked():
         assert [file.name for file in (tmp_path / "run").glob(".*.tmp")] == []

@@ -130,8 +130,8 @@ def test_no_held_out_event_is_in_any_text(tmp_path: Path, described: bool, requi
     [
         (["i1|a|1|b", "i1|c|1|d"], None, r"toy\.item:3: item 'i1' is listed twice"),
         (["a"], "title:token", r"toy\.item:1: column 'item_id': the column is missing"),
-        (["i1|a|1|b", "|c|1|d"], None, r"toy\.item:3: column 'item_id': the value is missing"),
-        (["i1|a"], None, r"toy\.item:2: 2 columns where the header has 4"),
+        (["i1|a|1|b", "|c|1|d"], None, r"toy\.item:3: column 'item_id': the entry is empty"),
+        (["i1|a"], None, r"toy\.item:2: '2 columns, not 4': not as many columns"),
     ],
 )
 def test_a_wrong_item_file_is_refused(

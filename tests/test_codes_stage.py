@@ -22,7 +22,8 @@ from recbole_ser.codes.stage import build_codes
 from recbole_ser.config import SERConfig
 from recbole_ser.data.codes import manifest_path, read_codes
 from recbole_ser.data.dataset import SERDataset
-from recbole_ser.data.synthetic import PRESETS, generate
+from recbole_ser.data.planted import generate
+from recbole_ser.data.synthetic import PRESETS
 from recbole_ser.errors import ConfigError, DataError
 from recbole_ser.runner import resume, run
 from recbole_ser.runs.folder import RunFolder

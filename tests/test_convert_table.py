@@ -15,7 +15,7 @@ import pytest
 from conftest import load_dataset
 
 from recbole_ser.cli import main
-from recbole_ser.commands.convert_table import _EPILOG
+from recbole_ser.commands.convert_table import _MAPPING
 from recbole_ser.convert.engine import Engine
 from recbole_ser.convert.settings import Settings
 from recbole_ser.convert.table import convert_table, parse_spec
@@ -495,7 +495,7 @@ def test_a_mapping_in_a_file_is_relative_to_it(
 def test_the_mapping_in_the_help_is_one(tmp_path: Path) -> None:
     import yaml
 
-    mapping = yaml.safe_load(_EPILOG.partition("\n\n")[2])
+    mapping = yaml.safe_load(_MAPPING.partition("\n\n")[2])
     write(tmp_path / "logs" / "clicks-1.parquet", INTERACTIONS)
     write(tmp_path / "items.jsonl", [{"vid": "a"}])
     (tmp_path / "logs" / "search.csv.gz").write_bytes(b"")

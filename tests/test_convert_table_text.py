@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from recbole_ser.convert.raw_files import Files
-from recbole_ser.convert.table import text as table_text
+from recbole_ser.convert.table import text_files as table_text
 from recbole_ser.convert.table.text_files import (
     FAULT,
     LINE,

@@ -20,6 +20,7 @@ from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.statistics import interests
 from recbole_ser.statistics.counts import Distribution, Statistics, describe, load_described
 from recbole_ser.statistics.interests import SearchKind
+from recbole_ser.statistics.tables import text_of
 
 START = 1_650_000_000
 SEARCH = "user_id:token\tquery_id:token\ttimestamp:float\tclicked_items:token_seq\tsource:token"
@@ -141,8 +142,8 @@ def test_days_follow_the_unit_of_times(tmp_path: Path, unit: int) -> None:
 def test_what_interests_need(tmp_path: Path) -> None:
     base = write_toy(tmp_path)
     assert described(base).interests is None, "times like 10 and 20 have no known unit, and there is no X.item"
-    assert "times is not known" in command.text_of(described(base))
-    assert "no column of X.item" in command.text_of(described(base, unit="s"))
+    assert "times is not known" in text_of(described(base))
+    assert "no column of X.item" in text_of(described(base, unit="s"))
     base = interests_toy(tmp_path, [f"a\tq\t{START}\ti4\ttyped"])
     with pytest.raises(ConfigError, match="no column 'shape' of type token"):
         described(base, category="shape")

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from recbole_ser.bundled import package_folder
-from recbole_ser.data.synthetic import PRESETS, generate, shuffle_searches_between_users, write
+from recbole_ser.data.planted import generate, shuffle_searches_between_users
+from recbole_ser.data.synthetic import PRESETS, write
 from recbole_ser.registry import MODELS
 from recbole_ser.runner import resume, run
 from recbole_ser.runs.folder import RunFolder

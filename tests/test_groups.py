@@ -175,7 +175,7 @@ def write_run(folder: Path, model: str, ranks: list[int], **data: Any) -> Path:
     values = {"data_path": str(folder), "require_both_histories": False, **SIZES}
     config = SERConfig(model, "toy", None, values)
     dataset = SERDataset(config)
-    run = RunFolder.claim(folder / "saved" / f"{model}-{len(list(folder.glob('saved/*')))}")
+    run = RunFolder(folder / "saved" / f"{model}-{len(list(folder.glob('saved/*')))}")
     run.write_config({"model": model}, config.arguments())
     facts = {"fingerprint": dataset.data_hash, "protocol": "uni99", "candidates": {"test": "c0ffee"}, **data}
     run.write_data(**{"counts": dataset.summary(), **facts})

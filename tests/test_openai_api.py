@@ -173,7 +173,8 @@ def test_redirections_are_not_followed(server: ChatServer) -> None:
 
 def test_the_key_is_nowhere_else(server: ChatServer, caplog: pytest.LogCaptureFixture) -> None:
     echo = json.dumps({"error": {"message": f"wrong key {KEY}"}}).encode()
-    one = client(server, api_key=f" {KEY}\n", retries=1)
+    monkeypatch.setenv("MY_KEY", f" {KEY}\n")
+    one = client(server, api_key_variable="MY_KEY", retries=1)
     said = [repr(one), str(one)]
     with caplog.at_level(logging.DEBUG):
         for fault in (status(500, echo), status(401, echo), status(429, echo), status(200, echo), cut_short, reset):

@@ -39,10 +39,19 @@ def test_ci_calls_the_command_for_the_tests() -> None:
 
 
 def test_the_python_example_runs(tmp_path: Path) -> None:
-    (code,) = (block for block in PYTHON if "from recbole_ser.runner import run" in block)
+    (code,) = (block for block in PYTHON if "from recbole_ser import run\n" in block)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^0\.\d+ [0-9a-f]{12}$", done.stdout, re.MULTILINE)
+    assert re.search(r"^0\.\d+ [0-9a-f]{12} saved/ser-sample/SESRec-", done.stdout, re.MULTILINE)
+
+
+def test_the_example_by_hand_runs(tmp_path: Path) -> None:
+    (code,) = (block for block in PYTHON if "build_trainer" in block)
+    assert len([line for line in code.splitlines() if line]) <= 10
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^torch.Size\(\[\d+, \d+\]\) 0\.\d+$", done.stdout, re.MULTILINE)
+    assert len(list((tmp_path / "saved" / "ser-sample").glob("SESRec-*/result.json"))) == 1
 
 
 def test_the_mapping_converts_logs(tmp_path: Path) -> None:
@@ -84,7 +93,7 @@ def test_the_recommending_example_runs(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_the_tuning_example_runs(tmp_path: Path) -> None:
-    (code,) = (block for block in PYTHON if "recbole_ser.tuning import" in block)
+    (code,) = (block for block in PYTHON if "from recbole_ser import tune" in block)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^\{'alpha': 0\.\d+\} 0\.\d+$", done.stdout, re.MULTILINE)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from recbole_ser import tune
 from recbole_ser.config import SERConfig
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.runs.folder import RunFolder
@@ -199,11 +200,9 @@ def test_a_sweep_starts_in_a_new_folder(tmp_path: Path, monkeypatch: pytest.Monk
     assert SweepFolder.load(str(folder.path)).content() == {"plan": {"trials": 4}}
 
 
-def test_a_folder_with_a_sweep_is_not_overwritten(folder: SweepFolder) -> None:
-    with pytest.raises(UserError) as error:
-        SweepFolder.start(folder.path, {"plan": {}})
-    path = folder.path
-    assert str(error.value) == f"{path}: holds a sweep already: go on with --resume={path}, or choose another folder"
+def test_a_folder_that_is_there_is_not_overwritten(folder: SweepFolder) -> None:
+    with pytest.raises(UserError, match="this folder is there already: go on with the sweep in it by"):
+        tune("SESRec", "ser-sample", space="alpha", storage=folder.path)
     assert folder.content() == {"plan": {"name": "joint"}, "arguments": {"model": "SESRec"}}
 
 

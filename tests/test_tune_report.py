@@ -489,5 +489,5 @@ def test_plots_need_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     plan, trials = sweep(4)
     with pytest.raises(UserError) as error:
         write_plots(plan, trials, tmp_path / "plots", "ndcg@10")
-    assert str(error.value) == 'plots need matplotlib: pip install "recbole_ser[plot]"'
+    assert str(error.value) == 'plots need matplotlib: pip install "recbole_ser[plot]"; the tables do not'
     assert not list(tmp_path.rglob("*.*"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from recbole_ser.atomic.rules import Findings
 from recbole_ser.atomic.schema import SEPARATOR, TYPES, Column
 
-MARK = b"\xef\xbb\xbf"  # of byte order
-BLOCK = 1 << 24  # bytes; longer lines are refused
+MARK = b"\xef\xbb\xbf"  # byte order mark of UTF-8
+BLOCK = 1 << 24  # bytes; lines of this length or longer are refused
 
 
 def header_columns(line: bytes, file: str, findings: Findings, separator: str = SEPARATOR) -> list[Column] | None:
-    """The columns that ``line``, the first of ``file``, declares; ``None`` where it is no header."""
+    """The columns that ``line``, the first of ``file``, declares; ``None``, with findings, if it is no header."""
     before = findings.count("error")
     line = line.removesuffix(b"\n").removesuffix(b"\r")
     if line.startswith(MARK):

@@ -1,6 +1,6 @@
 """Reading an atomic file block by block to find everything that is wrong with it.
 
-A block is parsed at once while its lines are right, and line by line where one is not.
+A block whose lines are all right is parsed at once, any other block line by line.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ _MISSING = r"^[+-]?(?i:nan)$"
 
 @dataclass(frozen=True)
 class Tokens:
-    """A column of tokens, or of lists of them: for each row the number of its text in ``texts``, -1 where empty."""
+    """A column of tokens, or of lists of tokens: for each row the index of its text in ``texts``, -1 if empty."""
 
     codes: np.ndarray
     texts: np.ndarray
 
     def categorical(self) -> pd.Series:
-        """The column as ``read_atomic`` has it."""
+        """The column in the form that ``read_atomic`` gives."""
         return pd.Series(pd.Categorical.from_codes(self.codes, pd.Index(self.texts, dtype=object)))
 
 
 @dataclass(frozen=True)
 class Table:
-    """What was read of one file.
+    """The part of one file that could be read.
 
     Args:
-        file: its name.
-        rows: how many were read.
+        file: name of the file.
+        rows: number of rows that were read.
         tokens, numbers: the columns that were kept, by name.
-        skipped: the lines that are no rows, rising.
-        header: all columns.
+        skipped: the numbers of the lines that are no rows, rising.
+        header: all columns of the file.
     """
 
     file: str
@@ -66,7 +66,7 @@ class Table:
         return _lines(rows, self.skipped)
 
     def report(self, rule: str, column: str | None, wrong: np.ndarray, findings: Findings) -> None:
-        """Find fault with each row that is ``wrong [rows]``, with its entry in ``column``."""
+        """Add a finding for each row that is ``wrong [rows]``, with the row's entry in ``column``."""
         rows = np.flatnonzero(wrong)
         entries = None if column is None else self.tokens[column]
         value = None if entries is None else lambda place: entries.texts[entries.codes[rows[place]]]
@@ -86,8 +86,9 @@ def inspect_table(
     Memory: 4 to 8 bytes for each row of a column that is kept, the distinct texts, and a block of 16 MiB.
 
     Args:
-        columns: which are kept, where the header has them.
+        columns: the columns that are kept, if the header has them.
         required: names of columns in which an empty entry, or NaN, is an error.
+        findings: what is found is added to these.
         check_header: called with the columns of the header; no row is read if it adds an error to ``findings``.
 
     Returns:
@@ -120,10 +121,10 @@ def inspect_table(
 def inspect_number_lists(
     table: Table, name: str, findings: Findings, separator: str = " "
 ) -> tuple[np.ndarray, Ragged]:
-    """Find entries of column ``name``, a ``float_seq``, that are not finite numbers.
+    """Find the entries of column ``name``, a ``float_seq``, that hold anything but finite numbers.
 
     Returns:
-        For each row the number of its list, -1 where it is missing, and the distinct lists, as numbers of tokens.
+        For each row the index of its list, -1 where it is missing, and the distinct lists, as indices of tokens.
     """
     tokens, rows, lists = split_sequences(table.tokens[name].categorical(), separator)
     texts = pa.array(tokens, pa.string())
@@ -136,7 +137,7 @@ def inspect_number_lists(
 
 
 class _Reader:
-    """Takes the blocks of one file, each of whole lines, in their order."""
+    """Reads one file from its blocks, which consist of whole lines and come in order."""
 
     def __init__(
         self,
@@ -201,7 +202,7 @@ class _Reader:
         )
 
     def check_ends(self, block: bytes, first: int, lines: int) -> None:
-        """Find line ends that are not ``\n`` in the ``lines`` from ``first`` on; Windows' are said once."""
+        """Find line ends that are not ``\n`` in the ``lines`` from ``first`` on; those of Windows are reported once."""
         if not block.endswith(b"\n"):
             self.findings.add("cut-off", self.file, first + lines - 1)
         if not self.windows and (place := block.find(b"\r\n")) >= 0:
@@ -209,12 +210,12 @@ class _Reader:
             self.findings.add("windows-line-ends", self.file, first + block.count(b"\n", 0, place))
 
     def skip(self, rule: str, line: int, value: str | None = None) -> None:
-        """Find fault with a line that is no row."""
+        """Add a finding for a line that is no row, and skip it."""
         self.findings.add(rule, self.file, line, value=value)
         self.skipped.append(line)
 
     def _right_lines(self, block: bytes) -> bytes:
-        """The lines that are rows; the others are found fault with and skipped."""
+        """The lines of ``block`` that are rows; the others are skipped, with a finding for each."""
         kept = []
         for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), start=self.next_line):
             line = line.removesuffix(b"\r")
@@ -228,7 +229,7 @@ class _Reader:
         return b"".join(line + b"\n" for line in kept)
 
     def _fault(self, line: bytes) -> tuple[str, str | None] | None:
-        """The rule and the value by which a line is no row."""
+        """The rule that ``line`` breaks and the value that breaks it; ``None`` if the line is a row."""
         if len(line) >= BLOCK:
             return "long-line", None
         if b"\r" in line:
@@ -257,7 +258,7 @@ class _Reader:
         self.rows += table.num_rows
 
     def _values(self, texts: pa.Array, column: str, lines: np.ndarray) -> np.ndarray:
-        """The numbers in ``texts``: int64 if all are whole, else float64, with NaN for what is none."""
+        """The numbers in ``texts``: int64 if all are whole, else float64, with NaN for texts that are no numbers."""
         required = column in self.required
         if required and texts.null_count:
             self.findings.add_rows("empty-entry", self.file, lines[texts.is_null().to_numpy(False)], column)
@@ -271,7 +272,7 @@ class _Reader:
         return values
 
     def _readable(self, texts: pa.Array, column: str, lines: np.ndarray, required: bool) -> pa.Array:
-        """``texts`` without what is no number; NaN is as good as empty where empty is allowed."""
+        """``texts`` with null for what is no number; a NaN counts as empty where an entry may be empty."""
         known = pc.fill_null(is_number(texts), True)
         named = is_no_number(texts)
         wrong = pc.and_not(pc.invert(known), pc.fill_null(named, False))
@@ -286,7 +287,7 @@ class _Reader:
 
 
 def _looks_right(block: bytes) -> bool:
-    """Whether the lines of ``block`` are rows, as far as that can be said without taking them apart."""
+    """Whether the lines of ``block`` are rows, as far as one can tell without splitting them."""
     if b"\0" in block or block.startswith((b"\n", b"\r\n")) or b"\n\n" in block or b"\n\r\n" in block:
         return False
     if block.count(b"\r") != block.count(b"\r\n"):
@@ -305,13 +306,16 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _unified(chunks: list[pa.Array]) -> Tokens:
-    """The chunks of a column, with one numbering of their texts."""
+    """Join the chunks of a column under one numbering of their texts."""
     column = pa.chunked_array(chunks).unify_dictionaries()
     codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return Tokens(np.concatenate(codes), column.chunk(0).dictionary.to_numpy(zero_copy_only=False))
 
 
 def _lines(rows: np.ndarray, skipped: np.ndarray) -> np.ndarray:
-    """The lines of ``rows``, which begin on line 2 and leave out the lines ``skipped``."""
+    """The lines of ``rows``: row 0 is on line 2 if nothing is skipped, and no row is on one of the lines ``skipped``.
+
+    The skipped line k (from 0) has ``skipped[k] - 2 - k`` rows before it, so it is before row r if that is at most r.
+    """
     before = np.searchsorted(skipped - np.arange(len(skipped)), rows + 2, side="right")
     return rows + 2 + before

@@ -1,4 +1,4 @@
-"""Where a data set is."""
+"""Where the files of a data set are."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from recbole_ser.errors import UserError
 
 
 def dataset_folder(name: str, data_path: str | Path) -> Path:
-    """The folder of data set ``name`` for a run: below ``data_path``, or the bundled one that is not there.
+    """The folder of data set ``name`` for a run: the one below ``data_path``, or the bundled one if that has none.
 
-    A data set that is in neither place is made below ``data_path``.
+    A data set that is in neither place will be made below ``data_path``.
     """
     folder, bundled = Path(data_path) / name, package_folder("dataset_atomic") / name
     return bundled if has_interactions(bundled) and not has_interactions(folder) else folder
 
 
 def find_dataset(text: str, data_path: str | Path) -> Path:
-    """The folder of the data set that ``text`` names: as for a run, or a folder anywhere.
+    """The folder of the data set that ``text`` names: the name of a data set, as for a run, or the path of any folder.
 
-    Folders with an ``X.inter`` come first; nothing else in them is looked at.
+    Folders with an ``X.inter`` are preferred; no other file is looked at.
 
     Raises:
-        UserError: there is none; the message names those below ``data_path``.
+        UserError: there is no such folder; the message names the data sets below ``data_path``.
     """
     folders = [place.resolve() for place in (dataset_folder(text, data_path), Path(text)) if place.is_dir()]
     for folder in folders:

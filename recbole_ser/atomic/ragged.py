@@ -35,7 +35,7 @@ class Ragged:
         return table
 
     def take(self, rows: np.ndarray) -> Ragged:
-        """The lists ``rows``, in that order."""
+        """The lists with the indices ``rows``, in that order."""
         lengths = np.diff(self.starts)[rows]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         shift = np.repeat(self.starts[:-1][rows] - starts[:-1], lengths)

@@ -1,4 +1,4 @@
-"""Reading atomic files: fast while they are right, and precise about the line when they are not."""
+"""Reading atomic files: fast if they are right, and with the exact line in the error if they are not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_header(path: str | Path, separator: str = SEPARATOR) -> list[Column]:
     """The columns that the first line of ``path`` declares.
 
     Raises:
-        DataError: no such file, an empty file, or a first line that is no header.
+        DataError: the file is missing or empty, or its first line is no header.
     """
     findings = Findings(keep=1)
     try:
@@ -47,14 +47,14 @@ def read_atomic(
     """Read ``columns`` of an atomic file.
 
     Tokens and sequences come as categoricals of their text, in which an empty entry is missing; ``split_sequences``
-    and ``split_numbers`` take them apart.  Floats come as int64 where every value is an integer and as float64
-    elsewhere, so that 64-bit times stay exact.
+    and ``split_numbers`` split them.  A column of floats is int64 if all its values are integers and float64 if not,
+    so that 64-bit times stay exact.
 
     Args:
         required: names of columns in which an empty entry, or NaN, is an error.
 
     Raises:
-        DataError: the first line that is wrong, with its number.
+        DataError: a line is wrong; the error names the first such line.
     """
     columns, required = list(columns), set(required)
     try:
@@ -68,8 +68,8 @@ def read_atomic(
 
 
 def _read(path: str | Path, columns: list[Column], separator: str) -> pd.DataFrame:
-    """Read what can be read; a carriage return alone counts as a line end here."""
-    # Numbers are read as texts: Arrow's reader of files would take spaces around them, and hexadecimal digits.
+    """Read the file with Arrow, which takes a lone carriage return for a line end."""
+    # Numbers are read as texts: Arrow's CSV reader would accept spaces around them, and hexadecimal digits.
     kinds = {c.label: pa.string() if c.type == "float" else pa.dictionary(pa.int32(), pa.string()) for c in columns}
     table = csv.read_csv(
         str(path),
@@ -104,7 +104,7 @@ def _to_pandas(column: pa.ChunkedArray) -> pd.Series:
 
 
 def _has_stray_bytes(path: str | Path) -> bool:
-    """Whether there is a NUL, or a carriage return that does not belong to a line end."""
+    """Whether the file holds a NUL, or a carriage return that is not part of a line end."""
     with open(path, "rb") as handle:
         while block := handle.read(BLOCK):
             if block.endswith(b"\r"):
@@ -115,7 +115,7 @@ def _has_stray_bytes(path: str | Path) -> bool:
 
 
 def _is_wrong(values: pd.Series, required: bool) -> bool:
-    """Whether there is an infinite value, or a missing one where it is required."""
+    """Whether a value is infinite, or missing although it is required."""
     infinite = values.dtype == np.float64 and np.isinf(values.to_numpy()).any()
     return bool(infinite or (required and values.isna().any()))
 
@@ -123,7 +123,7 @@ def _is_wrong(values: pd.Series, required: bool) -> bool:
 def _first_fault(
     path: str | Path, columns: list[Column], required: set[str], separator: str, seq_separator: str, otherwise: str
 ) -> DataError:
-    """Read again what the fast reader refused, with the reader that says what is wrong and where."""
+    """The first error of a file that the fast reader refused, found by the reader that says what is wrong and where."""
     findings = Findings(keep=1)
     table = inspect_table(Path(path), columns, required, findings, separator)
     for column in columns:
@@ -131,5 +131,5 @@ def _first_fault(
             inspect_number_lists(table, column.name, findings, seq_separator)
     wanted = {None, *(column.name for column in columns)}
     faults = [fault for fault in findings.first("error") if fault.column in wanted]
-    faults.sort(key=lambda fault: fault.rule == "cut-off")  # a last line without an end is read all the same
+    faults.sort(key=lambda fault: fault.rule == "cut-off")  # last: a final line without an end is still read
     return faults[0].as_error(path) if faults else DataError(path, otherwise)

@@ -1,7 +1,7 @@
 """What can be wrong with atomic files: one rule for each kind of finding, and the collection of findings.
 
-An error is what the loader refuses, or reads as something else than what was written.  A warning is what it reads as
-it stands although it is seldom meant.
+An error is something that the loader refuses, or does not read as it was meant.  A warning is something that it reads
+as written although it is seldom meant.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from recbole_ser.errors import DataError
 
 Severity = Literal["error", "warning"]
 
-_SHOWN = 60  # characters of a value
-_ORDER = [f".{suffix}" for suffix in ("inter", "search", "query", "item", "user")]  # in which files are reported
+_SHOWN = 60  # how many characters of a value are shown
+_ORDER = [f".{suffix}" for suffix in ("inter", "search", "query", "item", "user")]  # order of files in reports
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,13 @@ RULES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """Something found.
+    """One thing that is wrong with a file.
 
     Args:
+        rule: name of the rule that is broken.
         file: name of the file.
-        line: 1-based; ``None`` where the file itself is the matter.
-        column, value: where one column, one value is to blame.
+        line: 1-based line number; ``None`` if the finding concerns the file as a whole.
+        column, value: the column and the value that are to blame, if there is just one.
     """
 
     rule: str
@@ -101,7 +102,7 @@ class Finding:
         return f"{where}: {column}{value}{rule.problem} [{rule.name}] ({rule.hint})"
 
     def as_error(self, path: str | Path) -> DataError:
-        """The finding as the error of whoever needs the file ``path`` to be right."""
+        """The finding as an error, for code that needs the file ``path`` to be right."""
         rule = RULES[self.rule]
         problem = rule.problem if self.value is None else f"{self.value!r}: {rule.problem}"
         return DataError(path, problem, line=self.line, column=self.column, hint=rule.hint)
@@ -111,7 +112,7 @@ class Findings:
     """Counts of all findings by rule, and the earliest of them.
 
     Args:
-        keep: findings that are kept of each rule, file and column, at least 1.
+        keep: how many findings are kept for each combination of rule, file and column, at least 1.
     """
 
     def __init__(self, keep: int) -> None:
@@ -122,7 +123,7 @@ class Findings:
     def add(
         self, rule: str, file: str, line: int | None = None, column: str | None = None, value: str | None = None
     ) -> None:
-        """Add one finding.  Those of one rule, file and column come in the order of their lines."""
+        """Add one finding.  Findings of the same rule, file and column must be added in the order of their lines."""
         self.counts[rule] += 1
         first = self._first.setdefault((rule, file, column), [])
         if len(first) < self.keep:
@@ -136,7 +137,7 @@ class Findings:
         column: str | None = None,
         value: Callable[[int], object] | None = None,
     ) -> None:
-        """Add a finding for each of ``lines``, which rise; ``value(k)`` is that of the k-th."""
+        """Add a finding for each of ``lines``, which rise; ``value(k)`` is the value of the k-th of them."""
         if not len(lines):
             return
         room = self.keep - len(self._first.get((rule, file, column), []))
@@ -148,18 +149,18 @@ class Findings:
         return sum(self.by_rule(severity).values())
 
     def by_rule(self, severity: Severity) -> dict[str, int]:
-        """How many there are of each rule, in the order of the table of rules."""
+        """The number of findings of each rule that has any, in the order of `RULES`."""
         return {
             name: self.counts[name] for name, rule in RULES.items() if rule.severity == severity and self.counts[name]
         }
 
     def first(self, severity: Severity, number: int | None = None) -> list[Finding]:
-        """The first ``number`` of those that were kept (``None``: all of these), by file, then line."""
+        """The first ``number`` of the findings that were kept (``None``: all of them), ordered by file, then line."""
         found = [f for kept in self._first.values() for f in kept if RULES[f.rule].severity == severity]
         return sorted(found, key=_place)[:number]
 
     def example(self, rule: str) -> Finding:
-        """The first finding of a rule that has some."""
+        """The first finding of ``rule``, which must have one."""
         return min((f for kept in self._first.values() for f in kept if f.rule == rule), key=_place)
 
 

@@ -1,7 +1,7 @@
 """The atomic files of a data set X: which files there are, and which of their columns have a meaning.
 
 Converters and the generator write these files; the loader and ``recbole-ser validate`` read them.  All of them take
-names and types from here.
+the names and types of columns from here.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ class FileSchema:
     """One kind of atomic file.
 
     Args:
-        suffix: X.``suffix`` is its name.
-        required: columns that must be there.
-        optional: columns that may be there and have a meaning.
+        suffix: suffix of the file's name, X.``suffix``.
+        required: columns that the file must have.
+        optional: columns that the file may have, and that have a meaning.
         expected: optional columns whose absence is worth a warning.
-        listing: whether the file has one line for each id, which is its first column.
-        loaded: whether all columns are loaded by default; otherwise only the required ones of ``X.inter`` are.
+        listing: whether the file has one line for each id, which stands in its first column.
+        loaded: whether all columns are loaded by default.  Of the other files only the required columns of ``X.inter``
+            are loaded by default.
     """
 
     suffix: str
@@ -68,7 +69,7 @@ class FileSchema:
         return {column.name: column.type for column in self.columns}
 
 
-# In the order in which they are loaded.
+# All files, in the order in which they are loaded.
 FILES: Mapping[str, FileSchema] = {
     schema.suffix: schema
     for schema in (
@@ -86,5 +87,5 @@ FILES: Mapping[str, FileSchema] = {
     )
 }
 
-# Made from the other files, for the models that read it.
+# The file of user codes is made from the other files, for the models that read codes.
 CODES = FileSchema("codes", (USER_ID, Column("search_codes", "token_seq"), Column("rec_codes", "token_seq")))

@@ -1,4 +1,4 @@
-"""Columns of sequences, taken apart into tokens or numbers."""
+"""Splitting columns of sequences into tokens or numbers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def split_sequences(texts: pd.Series, separator: str = " ") -> tuple[np.ndarray,
     """Split a categorical of sequences into tokens.
 
     Returns:
-        The distinct tokens in order of appearance; for each row the number of its list, -1 where it is missing; and
-        the lists, whose values number the tokens from 0.
+        The distinct tokens in order of appearance; for each row the index of its list, -1 where it is missing; and
+        the lists, as indices of tokens.
     """
     codes = texts.cat.codes.to_numpy()
     lists = pc.split_pattern(pa.array(texts.cat.categories.to_numpy(object), type=pa.string()), separator)
@@ -37,7 +37,8 @@ def split_numbers(texts: pd.Series, separator: str = " ") -> tuple[np.ndarray, R
     """Split a categorical of lists of numbers.
 
     Returns:
-        For each row the number of its list, -1 where it is missing; and the lists, int64 if all numbers are whole.
+        For each row the index of its list, -1 where it is missing; and the lists, int64 if all numbers are whole, else
+        float64.
     """
     tokens, codes, lists = split_sequences(texts, separator)
     return codes, Ragged(parsed_numbers(pa.chunked_array([pa.array(tokens, pa.string())]))[lists.values], lists.starts)

@@ -1,20 +1,20 @@
-"""The unit of times, guessed from their size: seconds since 1970, or a thousandth, millionth, ... of them."""
+"""The unit of times, guessed from their size: seconds, milliseconds, microseconds or nanoseconds since 1970."""
 
 from __future__ import annotations
 
 from typing import Any
 
-UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # of each in a second
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # how many of each are in a second
 DAY = 24 * 60 * 60  # seconds
 
-_EARLIEST, _LATEST = 10**8, 10**10  # seconds: from 1973 to 2286, and no unit's range touches another's
+_EARLIEST, _LATEST = 10**8, 10**10  # seconds: from 1973 to 2286; the ranges of the units do not overlap
 
 
 def unit_of(time: float) -> str | None:
-    """The unit in which ``time`` is a time since 1970 that a log may hold; ``None`` if it is so in none."""
+    """The unit in which ``time``, counted from 1970, is plausible for a log; ``None`` if it is in no unit."""
     return next((unit for unit in UNITS if is_plausible(time, unit)), None)
 
 
 def is_plausible(time: Any, unit: str) -> Any:
-    """Whether ``time``, a number or an array of them, lies between 1973 and 2286."""
+    """Whether ``time``, a number or an array of numbers in ``unit`` since 1970, lies between 1973 and 2286."""
     return (time >= _EARLIEST * UNITS[unit]) & (time < _LATEST * UNITS[unit])

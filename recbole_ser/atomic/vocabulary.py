@@ -1,4 +1,4 @@
-"""The distinct tokens of a column, and the column again once they have ids."""
+"""The distinct tokens of a column, and the column as ids once the tokens have ids."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from recbole_ser.atomic.sequences import split_sequences
 
 @dataclass(frozen=True)
 class TokenColumn:
-    """A column as numbers of its distinct tokens.
+    """A column as indices of its distinct tokens.
 
     Args:
         tokens: the distinct tokens, in order of appearance.
-        rows: for each row the number of its token, or of its list in ``lists``; -1 where it is missing.
-        lists: of a column of sequences, the distinct lists, as numbers of tokens.
+        rows: for each row the index of its token, or of its list in ``lists``; -1 where it is missing.
+        lists: the distinct lists of a column of sequences, as indices of tokens; ``None`` for a column of tokens.
     """
 
     tokens: np.ndarray
@@ -26,15 +26,15 @@ class TokenColumn:
     lists: Ragged | None = None
 
     def with_ids(self, ids: np.ndarray) -> np.ndarray | Ragged:
-        """The column with ``ids[n]`` for token n; what is missing becomes 0, or an empty list."""
+        """The column with ``ids[n]`` in place of token n; a missing entry becomes 0, or an empty list."""
         if self.lists is None:
             return np.append(ids, np.zeros(1, ids.dtype))[self.rows]
-        starts = np.append(self.lists.starts, self.lists.starts[-1])  # the last list, number -1, is empty
+        starts = np.append(self.lists.starts, self.lists.starts[-1])  # one more list, which -1 picks, is empty
         return Ragged(ids[self.lists.values], starts).take(self.rows % (len(starts) - 1))
 
 
 def token_column(texts: pd.Series, separator: str | None = None) -> TokenColumn:
-    """Take a categorical apart; with a ``separator`` each text is a sequence of tokens."""
+    """The tokens of a categorical; with a ``separator`` each of its texts is a sequence of tokens."""
     texts = texts.cat.remove_unused_categories()
     if separator is None:
         return TokenColumn(texts.cat.categories.to_numpy(object), texts.cat.codes.to_numpy())

@@ -1,6 +1,6 @@
 """Residual quantisation (GSERec, Eq. 2, 3 and 5), Sinkhorn assignment and the repair of collisions.
 
-B rows, L levels, K codes of each level, w width of a code.
+Shapes: B rows, L levels, K codes on each level, w width of a code.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ _ROWS = 16384  # rows whose distances to all codes are held at once
 
 @dataclass(frozen=True)
 class Quantised:
-    """What the quantiser makes of B rows in training.
+    """What the quantiser returns for B rows in training.
 
     Attributes:
-        values: ``[B, w]`` the sums of the rows' codes; their gradient goes to the rows as it is (straight-through).
+        values: ``[B, w]``, the sum of each row's codes; its gradient is passed on to the row (straight-through).
         loss: scalar, GSERec, Eq. 5 of one side.
-        nearest: ``[B, L]`` int64, s_1 to s_L of Eq. 2.  The values and the loss have other codes on the last level.
+        nearest: ``[B, L]`` int64, s_1 to s_L of Eq. 2.  On the last level the values and the loss may use another
+            code, the one that ``sinkhorn`` assigns.
     """
 
     values: Tensor
@@ -33,16 +34,17 @@ class Quantised:
 
 
 class ResidualQuantiser(nn.Module):
-    """L codebooks, each of which quantises what the ones before it left over.
+    """L codebooks, each of which quantises the residual that the ones before it left.
 
     The loss is a mean over levels, rows and width where Eq. 5 has sums, and its second term is weighted: the published
-    weights belong to means.  The codes of earlier levels are constants to those behind them, the row is not: the second
-    term of every level reaches the encoder (published code: only that of the first level).
+    weights belong to means.  A level takes the codes of earlier levels as constants but not the row itself, so the
+    second term of every level reaches the encoder (published code: only that of the first level).
 
     Args:
         levels, size, width: L, K and w.
         commitment: weight of the second term of Eq. 5, which draws the rows to their codes.
-        epsilon, iterations: of ``sinkhorn``, which assigns the codes of the last level in training (published code).
+        epsilon, iterations: arguments of ``sinkhorn``, which assigns the codes of the last level in training
+            (published code).
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class ResidualQuantiser(nn.Module):
         """The nearest codes of ``rows [B, w]`` (Eq. 2 and 3).
 
         Returns:
-            int64 ``[B, L]``, and the residuals in front of the last level ``[B, w]``.
+            The codes, int64 ``[B, L]``, and the residuals that the last level quantises, ``[B, w]``.
         """
         codes, residuals = [], [rows]
         for codebook in self.codebooks:
@@ -84,7 +86,7 @@ class ResidualQuantiser(nn.Module):
 
     @torch.no_grad()
     def start(self, rows: Tensor, seed: int) -> None:
-        """Make the codes of each level the k-means centres of its residuals of ``rows [B, w]`` (published code)."""
+        """Set each level's codes to the k-means centres of the residuals of ``rows [B, w]`` there (published code)."""
         for codebook in self.codebooks:
             codebook.copy_(kmeans(rows, len(codebook), seed))
             rows = rows - codebook[nearest_codes(rows, codebook)]
@@ -105,12 +107,12 @@ def squared_distances(rows: Tensor, codebook: Tensor) -> Tensor:
 
 
 def nearest_codes(rows: Tensor, codebook: Tensor) -> Tensor:
-    """Of each of ``rows [B, w]`` the nearest in ``codebook [K, w]``, ``[B]``."""
+    """The code in ``codebook [K, w]`` that is nearest to each of ``rows [B, w]``: int64 ``[B]``."""
     return torch.cat([squared_distances(part, codebook).argmin(dim=1) for part in rows.split(_ROWS)])
 
 
 def kmeans(rows: Tensor, size: int, seed: int) -> Tensor:
-    """``[size, w]`` centres of ``rows [B, w]``; where there are fewer distinct rows than that, some centres repeat."""
+    """``[size, w]`` k-means centres of ``rows [B, w]``; centres repeat where fewer than ``size`` rows are distinct."""
     from sklearn.cluster import KMeans
 
     points = rows.numpy()
@@ -120,15 +122,15 @@ def kmeans(rows: Tensor, size: int, seed: int) -> Tensor:
 
 
 def sinkhorn(distances: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """Spread rows evenly over codes, each to near ones (published code), in double precision.
+    """Spread the rows evenly over the codes, each row over codes near to it (published code), in double precision.
 
     Args:
         distances: ``[B, K]``; they are scaled to differences of at most 2.
-        epsilon: entropy weight, at least ``SMALLEST_EPSILON``; the smaller, the nearer.
+        epsilon: entropy weight, at least ``SMALLEST_EPSILON``; the smaller it is, the nearer are a row's codes.
         iterations: how often the rows, and then the columns, are scaled to equal sums.
 
     Returns:
-        float64 ``[B, K]``, what of each row goes to each code: columns sum to 1 / K, rows roughly to 1 / B.
+        float64 ``[B, K]``, the share of each row that goes to each code: columns sum to 1 / K, rows roughly to 1 / B.
     """
     distances = distances.double()
     scale = ((distances.max() - distances.min()) / 2).clamp(min=1e-30)
@@ -143,33 +145,38 @@ def sinkhorn(distances: Tensor, epsilon: float, iterations: int) -> Tensor:
 
 
 def repair_collisions(codes: Tensor, residuals: Tensor, codebook: Tensor) -> tuple[Tensor, int]:
-    """Tell rows that share all their codes apart by the code of the last level.
+    """Give rows that share all their codes different codes on the last level.
 
-    In each round the row nearest to a shared code keeps it, and the others move to the nearest codes that no row with
-    the same earlier codes had before the round.  Rounds end when no code is shared, or none that could be told apart is
-    free, after at most K.  (Published code: 20 rounds of ``sinkhorn`` among the rows that share a code, blind to what
-    codes are taken; collisions remain, and the new codes are anything but near.)
+    Rows with the same codes before the last level form a branch; within a branch only the last code tells them apart.
+    In each round the row nearest to a shared code keeps it, and each of the others moves to the nearest code that no
+    row of its branch had before the round.  Several may move to the same one: the next round sorts them out.  Each
+    round takes up at least one more code of every branch with a collision, so there are at most K rounds; they end when
+    no code is shared, or only in branches that have no free code left.
+
+    (Published code: 20 rounds of ``sinkhorn`` among the rows that share a code, without regard to which codes are
+    taken; collisions remain, and the new codes are far from the nearest.)
 
     Args:
-        codes: int64 ``[n, L]``, of rows none of which are identical.
-        residuals: ``[n, w]`` in front of the last level.
-        codebook: ``[K, w]`` of the last level.
+        codes: int64 ``[n, L]``, the nearest codes of n distinct rows.
+        residuals: ``[n, w]``, what the last level quantises of each row.
+        codebook: ``[K, w]``, the codes of the last level.
 
     Returns:
         The new codes ``[n, L]`` and the number of rounds.
     """
     earlier = codes.clone()
     earlier[:, -1] = 0
-    kinds, branch = torch.unique(earlier, dim=0, return_inverse=True)  # branch [n]: the row's codes before the last
+    kinds, branch = torch.unique(earlier, dim=0, return_inverse=True)  # branch [n]: the number of each row's branch
     last, rounds = codes[:, -1].clone(), 0  # [n]
     while True:
+        # Sort the rows by (branch, last code, distance): all but the first of each place have to move.
         place = branch * len(codebook) + last
         order = torch.argsort((residuals - codebook[last]).square().sum(dim=1), stable=True)
-        order = order[torch.argsort(place[order], stable=True)]  # by place, the nearest row first
+        order = order[torch.argsort(place[order], stable=True)]
         moving = order[1:][place[order].diff() == 0]
         is_taken = torch.zeros(len(kinds), len(codebook), dtype=torch.bool)
         is_taken[branch, last] = True
-        moving = moving[~is_taken[branch[moving]].all(dim=1)]
+        moving = moving[~is_taken[branch[moving]].all(dim=1)]  # only where the branch has a free code
         if not len(moving):
             return torch.cat([codes[:, :-1], last.unsqueeze(1)], dim=1), rounds
         for rows in moving.split(_ROWS):
@@ -184,10 +191,10 @@ def collision_rate(codes: Tensor) -> float:
 
 
 def distinct_rows(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Which rows of ``vectors [n, d]`` are the same, byte for byte.
+    """Find the rows of ``vectors [n, d]`` that are the same, byte for byte.
 
     Returns:
-        int64 ``[m]``, the first of each kind of row, and ``[n]``, which of these m kinds each row is of.
+        The first row of each of the m kinds of rows, int64 ``[m]``, and the kind of each row, int64 ``[n]``.
     """
     rows = vectors.numpy()
     keys = rows.view(np.dtype((np.void, rows.strides[0]))).ravel()

@@ -1,6 +1,6 @@
-"""From two vectors of every user to their discrete codes: an RQ-VAE is trained on them (GSERec, section 4.1.2).
+"""From two vectors of every user to discrete codes, by training an RQ-VAE on the vectors (GSERec, section 4.1.2).
 
-n users, L levels, K codes of each level, d_s and d_r widths of the users' vectors.
+Shapes: n users, L levels, K codes on each level, d_s and d_r widths of the users' search and recommendation vectors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SIDES = ("search", "rec")
 
 
 class Codes(NamedTuple):
-    """``search`` and ``rec``: int64 ``[n, L]``, 0 to K - 1.  ``report``: see ``fit_codes``."""
+    """The codes of every user on both sides, int64 ``[n, L]``, 0 to K - 1, and the report of ``fit_codes``."""
 
     search: np.ndarray
     rec: np.ndarray
@@ -36,24 +36,26 @@ class Codes(NamedTuple):
 def fit_codes(search: np.ndarray, rec: np.ndarray, spec: RQVAESpec, progress: bool = False) -> Codes:
     """Train an RQ-VAE on the users' vectors and give every user its codes.
 
-    Users with the same vector on a side have the same codes there; others that share all codes are told apart as far as
-    ``repair_collisions`` goes.  The same vectors, spec and number of threads give the same codes.
+    Users with the same vector on a side have the same codes there.  Other users that share all codes are told apart as
+    far as ``repair_collisions`` can.  The same vectors, spec and number of threads give the same codes.
 
     Args:
-        search, rec: ``[n, d_s]`` and ``[n, d_r]``, row u of both belongs to user u; zeros for an empty text.
-        progress: show a bar.
+        search, rec: ``[n, d_s]`` and ``[n, d_r]``; row u of both belongs to user u, and is zero if the text is empty.
+        spec: settings of the RQ-VAE and of its training.
+        progress: whether to show a progress bar.
 
     Returns:
         The codes and a report that JSON can hold: ``epochs``, ``steps`` and whether training ``stopped`` as
         ``converged`` or at the end of its ``budget``; ``contrast`` (Eq. 1, per epoch) and the ``temperature`` at the
         end; for ``search`` and ``rec`` how many vectors are ``distinct``, ``codebook_size``, ``reconstruction`` (Eq. 4
-        of the side, per epoch), ``collisions`` (per epoch, of the nearest codes at the time a user was trained on),
-        ``collision_rate`` ``before`` and ``after`` the repair and its ``repair_rounds``, and for each of ``levels`` the
-        share of codes in ``use`` and the ``perplexity`` of the users' codes.  A collision rate is
+        of the side, per epoch), ``collisions`` (the collision rate per epoch, of the nearest codes that each user had
+        when trained on), ``collision_rate`` ``before`` and ``after`` the repair and its ``repair_rounds``, and for each
+        of ``levels`` the share of codes in ``use`` and the ``perplexity`` of the users' codes.  A collision rate is
         1 - distinct code tuples / distinct vectors.
 
     Raises:
-        UserError: ``search`` and ``rec`` are no matrices with one finite row, or more, for each of the same users.
+        UserError: ``search`` or ``rec`` is no matrix of finite numbers with at least one row, or they have different
+            numbers of rows.
     """
     inputs = [_matrix(search, "search"), _matrix(rec, "recommendation")]
     if len(inputs[0]) != len(inputs[1]):
@@ -95,7 +97,11 @@ class _Epoch(NamedTuple):
 
 
 def _train(model: RQVAE, inputs: Sequence[Tensor], distinct: Sequence[Tensor], progress: bool) -> dict[str, Any]:
-    """Train on the vectors of both sides; ``distinct`` are the rows of each side that collisions are counted among."""
+    """Train on the vectors of both sides, and report on each epoch.
+
+    ``distinct`` has the rows of each side that collisions are counted among.  Between two epochs, codes that no user
+    has are moved onto some users' vectors, so that they get another chance; not after the last, whose codes stay.
+    """
     spec, users = model.spec, len(inputs[0])
     batches = math.ceil(users / spec.batch_size)
     epochs = min(spec.epochs, math.ceil(spec.max_steps / batches))
@@ -131,7 +137,11 @@ def _train(model: RQVAE, inputs: Sequence[Tensor], distinct: Sequence[Tensor], p
 def _train_epoch(
     model: RQVAE, inputs: Sequence[Tensor], batches: int, optimizer: Optimizer, schedule: LambdaLR
 ) -> tuple[list[float], Tensor]:
-    """A pass over all users; the mean losses (Eq. 4 of both sides, Eq. 1) and the nearest codes ``[2, n, L]``."""
+    """Train on all users once.
+
+    Returns:
+        The mean losses (Eq. 4 of both sides, Eq. 1), and the users' nearest codes on both sides ``[2, n, L]``.
+    """
     users = len(inputs[0])
     nearest = torch.empty(len(inputs), users, model.spec.levels, dtype=torch.int64)
     sums = torch.zeros(3)
@@ -148,12 +158,16 @@ def _train_epoch(
 
 
 def _learning_rate(step: int, warm_up: int, steps: int) -> float:
-    """Share of the full learning rate in step 0, 1, ..."""
+    """The share of the full learning rate in step 0, 1, ...: it rises to 1 in the warm-up and then falls towards 0."""
     return min((step + 1) / warm_up, (steps - step) / max(1, steps - warm_up))
 
 
 def _has_converged(curve: Sequence[_Epoch], window: int, tolerance: float) -> bool:
-    """Whether in the last ``window`` epochs neither figure has been better by ``tolerance`` than the best before."""
+    """Whether training has stopped improving.
+
+    That is so when, in the last ``window`` epochs, neither the reconstruction loss nor the collision rate has fallen
+    below its lowest value before by more than the share ``tolerance``.
+    """
     if len(curve) <= 2 * window:
         return False
     figures = [(sum(epoch.reconstruction), sum(epoch.collisions)) for epoch in curve]

@@ -1,4 +1,4 @@
-"""RecBole's loading and filters over strictly read atomic files, with a second log and its id spaces."""
+"""RecBole's loading and filtering on top of strictly read atomic files, for two logs and their id spaces."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _TOKENS = (FeatureType.TOKEN, FeatureType.TOKEN_SEQ)
 
 
 class AtomicDataset(Dataset):
-    """A RecBole data set up to its frames: files read, filtered, and every token numbered.
+    """The first half of our data set, up to RecBole's frames: files are read and filtered, and tokens get their ids.
 
     RecBole's keys for loading and filtering work (``load_col``, ``alias_of_item_id``, ``val_interval``,
-    ``item_inter_num_interval``, ...).  Searches of users that have no interaction left are dropped, which the log
-    says.
+    ``item_inter_num_interval``, ...).  Searches of users that have no interaction left are dropped, with a line in the
+    run's log.
 
     Attributes:
         sequences: the lists of ids of each token_seq column, by (name of the frame, column).
         file_hashes: SHA-256 of each file that was read, by file name.
 
     Raises:
-        DataError: a file that is missing or wrong.
+        DataError: a file is missing or wrong.
     """
 
     inter_feat: Any
@@ -68,7 +68,7 @@ class AtomicDataset(Dataset):
             raise DataError(folder / f"{token}.inter", "there are no interactions")
 
     def _load_additional_feat(self, token: str, dataset_path: str) -> None:
-        """As RecBole's, but a missing ``.query`` means queries without words, a missing ``.search`` no searches."""
+        """As in RecBole, but a missing ``.query`` means queries without words and a missing ``.search`` no searches."""
         for suffix in self.config["additional_feat_suffix"] or []:
             path = Path(dataset_path) / f"{token}.{suffix}"
             if path.is_file():
@@ -88,7 +88,7 @@ class AtomicDataset(Dataset):
             raise DataError(filepath, "the column is missing", line=1, column=name)
         left_out = {c.name for c in columns if (load is not None and c.name not in load) or c.name in (unload or ())}
         if source == "search" and self.clicks_field not in left_out:
-            left_out.discard(self.click_times_field)  # clicks without their times would show what comes later
+            left_out.discard(self.click_times_field)  # without its time a click would be shown too early
         wanted = [c for c in columns if c.name in required or c.name not in left_out]
         for name in sorted((load or set()) - {column.name for column in columns}):
             raise DataError(filepath, "the column named in load_col is missing", line=1, column=name)
@@ -126,11 +126,11 @@ class AtomicDataset(Dataset):
 
     @property
     def _keys(self) -> dict[str, str]:
-        """The columns that relate the files, with their types, as the configuration calls them."""
+        """The types of the columns that relate the files to each other, by their names in the configuration."""
         return self._renamed(KEYS)
 
     def _known_columns(self, source: FeatureSource | str) -> tuple[dict[str, str], dict[str, str]]:
-        """The columns of a file that have a meaning, with their types: those it must have, and those it may have."""
+        """The types, by name, of the columns that a file must have and of those that have a meaning if it has them."""
         schema = FILES.get(_suffix(source))
         return ({}, self._keys) if schema is None else (self._renamed(schema.required), self._renamed(schema.optional))
 
@@ -151,7 +151,7 @@ class AtomicDataset(Dataset):
             )  # fmt: skip
 
     def _register(self, column: Column, source: FeatureSource | str, filepath: str) -> None:
-        """Note a column's type, as RecBole's ``_load_feat`` does; keys that several files share keep their first."""
+        """Record a column's type, as RecBole's ``_load_feat`` does; a key of several files belongs to the first one."""
         if column.type == "float_seq" and (source, column.name) != ("search", self.click_times_field):
             raise DataError(
                 filepath,
@@ -169,7 +169,7 @@ class AtomicDataset(Dataset):
         self.field2type[name], self.field2source[name], self.field2seqlen[name] = kind, source, 1
 
     def field2feats(self, field: str) -> list[pd.DataFrame]:
-        """The frames that hold ``field``, first the one whose ids come first."""
+        """The frames that have the column ``field``, in the order in which their tokens are numbered."""
         holders = {
             self.uid_field: ["inter", "user", "search"],
             self.iid_field: ["inter", "item"],
@@ -193,7 +193,7 @@ class AtomicDataset(Dataset):
                 self.search_feat = search[known].reset_index(drop=True)
 
     def _filter_by_inter_num(self) -> None:
-        """RecBole's k-core filter, counted in NumPy: repeats until every user and item is inside its interval."""
+        """RecBole's k-core filter, in NumPy: it repeats until the count of every user and item is in its interval."""
         limits = [
             (field, self._parse_intervals_str(self.config[key]))
             for field, key in [(self.uid_field, "user_inter_num_interval"), (self.iid_field, "item_inter_num_interval")]
@@ -224,11 +224,11 @@ class AtomicDataset(Dataset):
     # --- ids --------------------------------------------------------------------------------------------------------
 
     def _set_alias(self, alias_name: str, default_value: list[str]) -> None:
-        """Clicked items are items, whatever the configuration says about aliases."""
+        """Clicked items share the ids of items, whatever the configuration says about aliases."""
         super()._set_alias(alias_name, default_value + [self.clicks_field] * (alias_name == "item_id"))
 
     def _init_alias(self) -> None:
-        """RecBole leaves columns of additional files out of the id spaces; ours have ids too."""
+        """Give the token columns of additional files ids too: RecBole leaves them out of the id spaces."""
         super()._init_alias()
         spaces = {field for alias in self.alias.values() for field in alias}
         ours = [
@@ -267,7 +267,7 @@ class AtomicDataset(Dataset):
 
 
 def _suffix(source: FeatureSource | str) -> str:
-    """Of the file of a frame: RecBole names its own files by an enumeration, additional ones by their suffix."""
+    """The suffix of a frame's file: RecBole names its own files by an enumeration, additional ones by their suffix."""
     return source.value if isinstance(source, FeatureSource) else source
 
 

@@ -1,4 +1,4 @@
-"""The items that are ranked: one fixed list per evaluated target, the same for every model and every epoch."""
+"""Candidates, the items that are ranked: one fixed list per evaluated target, the same for all models and epochs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from recbole_ser.errors import DataError
 
 @dataclass(frozen=True)
 class CandidateTable:
-    """Candidates of one split.
+    """The candidates of one split.
 
     Args:
         items: int32 ``[rows, C]``, the positive and C - 1 distinct items that the user never interacted with.
-        positive_column: int64 ``[rows]``, where the positive is; random, so no model can learn it.
+        positive_column: int64 ``[rows]``, the column of the positive; it is random, so no model can learn it.
     """
 
     items: Tensor
@@ -41,13 +41,16 @@ def build_candidates(
 ) -> CandidateTable:
     """Draw ``negatives`` distinct candidates per target, and hide the positive among them.
 
-    Never drawn are items the user interacted with at any time, or clicked in search at any time.
+    Items that the user interacted with, or clicked in search, at any time are never drawn.  All rows are drawn at
+    once; then, round by round, only the entries that are repeated in their row or known to the user are drawn again.
 
     Args:
-        targets: positions of the targets in ``log``, ``[rows]``.
+        targets: ``[rows]``, positions of the targets in the interactions of ``log``.
         target_num: items ``1 .. target_num - 1`` may be drawn.
-        distribution: ``uniform``, or ``popularity``: in proportion to an item's interactions (with all of them, as
-            GSERec's published pipeline draws).
+        negatives: number of candidates of a target besides the positive.
+        distribution: ``uniform``, or ``popularity``: in proportion to the number of all interactions with an item, as
+            GSERec's published pipeline draws.
+        seed: seed of the random generator.
 
     Raises:
         DataError: a user has too few items left to draw from.
@@ -79,7 +82,7 @@ def build_candidates(
     return _hide(table, log.items[targets].numpy(), positive_column)
 
 
-_ROUNDS = 50  # of redrawing; rows that still miss candidates know nearly every item and are drawn from what is left
+_ROUNDS = 50  # of redrawing; a row that is not complete then has a user who knows nearly every item
 
 
 def _known_pairs(log: EventLog, target_num: int) -> np.ndarray:
@@ -93,7 +96,10 @@ def _known_pairs(log: EventLog, target_num: int) -> np.ndarray:
 
 
 def _repeated(table: np.ndarray) -> np.ndarray:
-    """Which entries occurred further left in their row already."""
+    """bool, like ``table [rows, n]``: which entries occur further left in their row already.
+
+    Sorting each row puts equal entries side by side, in their old order; all but the first of them are repeated.
+    """
     order = np.argsort(table, axis=1, kind="stable")
     ordered = np.take_along_axis(table, order, axis=1)
     repeated = np.zeros(table.shape, dtype=bool)
@@ -114,7 +120,7 @@ def _draw_exactly(
     target_num: int,
     generator: np.random.Generator,
 ) -> None:
-    """Fill ``rows`` by shuffling, for each, the items that its user does not know (few rows ever come here)."""
+    """Fill each of ``rows`` from the shuffled items that its user does not know; few rows ever come here."""
     for row in rows:
         mine = known[slice(*np.searchsorted(known, [users[row] * target_num, (users[row] + 1) * target_num]))]
         unknown = np.setdiff1d(np.arange(1, target_num), mine - users[row] * target_num)

@@ -25,12 +25,12 @@ REBUILD = "build it anew with 'recbole-ser codes'"
 
 @dataclass(frozen=True)
 class UserCodes:
-    """Codes of all users; codes of different levels or sides are different.
+    """The codes of all users, as ids; codes of different levels have different ids, and each side has its own.
 
     Args:
-        search, rec: int64 ``[user_num, L]``, numbered from 1 on each side; 0: none.
-        search_num, rec_num: how many ids there are, the padding id 0 included.
-        origin: what the manifest says of how they were made.
+        search, rec: int64 ``[user_num, L]``, the ids of each user's codes, numbered from 1 on each side; 0: no code.
+        search_num, rec_num: number of code ids of a side, the padding id 0 included.
+        origin: what the manifest says about how the codes were made.
         hash: SHA-256 of the file.
     """
 
@@ -48,10 +48,10 @@ def manifest_path(path: str | Path) -> Path:
 
 
 def training_hash(dataset: Any) -> str:
-    """Identifies the events of the training period, and the texts of queries and items.
+    """A hash of the events of the training period and of the texts of queries and items.
 
-    Codes may only be used on the ones that they were made from; what is held out, and what a model sees of it all, may
-    be anything.
+    Codes may only be used with the events and texts that they were made from.  What is held out, and which of all
+    this a model reads, may differ.
     """
     digest = hashlib.sha256()
     log, interactions, searches = dataset.log, dataset.split.training_interactions, dataset.split.training_searches
@@ -74,11 +74,11 @@ def training_hash(dataset: Any) -> str:
 def write_codes(
     path: str | Path, dataset: Any, search: np.ndarray, rec: np.ndarray, origin: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write ``X.codes`` and its manifest, which is returned.
+    """Write ``X.codes`` and its manifest, and return the manifest.
 
     Args:
-        search, rec: ``[users, L]`` the code of each level, from 0; row r belongs to user id r + 1; -1: none.
-        origin: JSON-able, how they were made.
+        search, rec: ``[users, L]``, each user's code on each level, from 0; row r belongs to user id r + 1; -1: none.
+        origin: how the codes were made, in values that JSON can hold.
     """
     tokens = dataset.id2token(dataset.uid_field, np.arange(1, dataset.user_num))
     with atomic_write(path) as handle:
@@ -91,7 +91,7 @@ def write_codes(
 
 
 def read_codes(path: str | Path, dataset: Any) -> UserCodes:
-    """The codes of the users of ``dataset``.
+    """Read the codes of the users of ``dataset``.
 
     Raises:
         DataError: the file or its manifest is missing or damaged, or was made from other training data; a user is
@@ -117,7 +117,7 @@ def read_codes(path: str | Path, dataset: Any) -> UserCodes:
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
-    """How the codes in ``path`` were made.
+    """Read the manifest of ``path``, which says how the codes were made.
 
     Raises:
         DataError: the manifest is missing or damaged.

@@ -1,4 +1,4 @@
-"""The data set: what was loaded, as events ordered in 64 bits and the instances of the protocol."""
+"""The data set: the loaded events in order of their exact 64-bit times, and the instances of the protocol."""
 
 from __future__ import annotations
 
@@ -34,11 +34,13 @@ class SERDataset(AtomicDataset):
         log: all events in order, see ``EventLog``.
         split: the instances, as positions in ``log``, see ``Split``.
         target_num: ids ``1 .. target_num - 1`` are the items with at least one interaction.
-        query_terms: int32 ``[query_num, W]``, the words of each query, right-padded with 0; W is that of the longest.
-        item_attributes, user_attributes: by name, int32 ``[n]`` or ``[n, width]``; row 0 is padding.
+        query_terms: int32 ``[query_num, W]``, the words of each query, right-padded with 0; W is the number of words
+            of the longest.
+        item_attributes, user_attributes: the token columns of ``X.item`` and ``X.user`` by name, int32 ``[n]`` or
+            ``[n, width]``; row 0 is padding.
 
     Raises:
-        DataError: a file that is missing or wrong, or nothing left to learn from.
+        DataError: a file is missing or wrong, or there is no training target.
     """
 
     log: EventLog
@@ -105,7 +107,7 @@ class SERDataset(AtomicDataset):
             rows, lists = split_numbers(search[self.click_times_field], self.config["seq_separator"])
             times = Ragged(lists.values, np.append(lists.starts, lists.starts[-1])).take(rows).values
             order = np.lexsort((times, np.repeat(np.arange(len(search)), np.diff(clicks.starts))))
-            clicks = Ragged(clicks.values[order], clicks.starts)  # by time: the first ones were known first
+            clicks = Ragged(clicks.values[order], clicks.starts)  # by time, as only the first clicks are kept
             width = self.config["max_clicks_per_search"]
             click_times = Ragged(times[order], clicks.starts).truncated(width).values
         return Searches(
@@ -154,7 +156,7 @@ class SERDataset(AtomicDataset):
 
     @property
     def inter_feat(self) -> Any:
-        """While loading the frame of ``X.inter``; afterwards every interaction of the training period, as RecBole's."""
+        """While loading, the frame of ``X.inter``; afterwards all interactions of the training period, for RecBole."""
         if self._inter_feat is None:
             positions = self.split.training_interactions
             self._inter_feat = Interaction(
@@ -183,31 +185,31 @@ class SERDataset(AtomicDataset):
 
     @property
     def training_search_queries(self) -> Tensor:
-        """int32: the query of every search of the training period, one entry per search."""
+        """The query of every search of the training period, int32 ``[training searches]``."""
         return self.log.queries[self.split.training_searches]
 
     @cached_property
     def training_clicks(self) -> TrainingClicks:
-        """Every click of the training period with its user and query: what graphs and maps may be built from."""
+        """Every click of the training period with its user and query: all that graphs and maps may be built from."""
         return training_clicks(self.log, self.split)
 
     @cached_property
     def user_codes(self) -> UserCodes:
-        """The codes in the file ``codes_file``.
+        """The users' codes in the file ``codes_file``.
 
         Raises:
-            DataError: there is none, it is damaged, or it was made from other training data.
+            DataError: the file is missing or damaged, or was made from other training data.
         """
         return read_codes(self.config["codes_file"], self)
 
     @cached_property
     def data_hash(self) -> str:
-        """Identifies the files that were read, whatever was made of them."""
+        """A hash that identifies the files that were read, whatever the settings then made of them."""
         listing = "".join(f"{name} {digest}\n" for name, digest in sorted(self.file_hashes.items()))
         return hashlib.sha256(listing.encode()).hexdigest()
 
     def history_reader(self) -> HistoryReader:
-        """Reads the histories of targets, with this configuration's lengths."""
+        """A reader of the histories of targets, with the lengths that the configuration gives."""
         config = self.config
         lengths = (config["MAX_ITEM_LIST_LENGTH"], config["max_search_length"], config["max_clicks_per_search"])
         return HistoryReader(self.log, *lengths)
@@ -216,7 +218,7 @@ class SERDataset(AtomicDataset):
         return f"{type(self).__name__}({self.dataset_name}: {self.summary()})"
 
     def summary(self) -> dict[str, int]:
-        """How many of everything there are, padding not counted."""
+        """The numbers of users, items, queries, events and targets; padding is not counted."""
         log, split = self.log, self.split
         return {
             "users": self.user_num - 1,

@@ -1,7 +1,7 @@
-"""A user's events in flat arrays, and batches of histories gathered from them.
+"""All events in flat arrays, and batches of histories gathered from them.
 
-Nothing here has a size of events x history length: a target is a position in the flat array of interactions, and its
-histories are the two stretches of events that end where it begins.
+No array here has the size events x history length: a target is a position in the flat array of interactions, and its
+histories are the two stretches of its user's interactions and searches that end just before it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from recbole_ser.atomic.ragged import Ragged
 
 @dataclass(frozen=True)
 class EventLog:
-    """All events, ordered by (user, time, file order).  Ids are int32, 0 is padding.
+    """All events, ordered by (user, time, file order).  All arrays are int32, and id 0 is padding.
 
     Args:
         items: ``[interactions]`` the item of each interaction.
-        users: ``[interactions]`` its user.
+        users: ``[interactions]`` the user of each interaction.
         user_start: ``[users + 1]`` where each user's interactions begin, in ``items``.
         searches_before: ``[interactions]`` where the search history of each interaction ends, in ``queries``: behind
             the user's last search that is strictly earlier than the interaction.
+        interactions_before: ``[searches]`` where the interaction history of each search ends in ``items``: behind the
+            user's last interaction that is strictly earlier than the search.
         queries: ``[searches]`` the query of each search.
         sources: ``[searches]`` where the search came from; all 1 where the data does not say.
         search_start: ``[users + 1]`` where each user's searches begin, in ``queries``.
@@ -32,9 +34,9 @@ class EventLog:
         click_start: ``[searches + 1]`` where each search's clicks begin.
         item_sessions, search_sessions: the session of each interaction and search, rising within a user; ``None``
             where events are not divided into sessions.
-        interactions_until_click, searches_until_click: ``[clicks]`` where the user's interactions and searches begin
-            that are strictly later than the click, in ``items`` and ``queries``: only they have it in their history.
-            ``None`` where a click is as old as its search.
+        interactions_until_click, searches_until_click: ``[clicks]`` where, in ``items`` and in ``queries``, the events
+            of the user begin that are strictly later than the click: only these have the click in their history.
+            ``None`` where every click has the time of its search.
     """
 
     items: Tensor
@@ -54,19 +56,19 @@ class EventLog:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all the arrays take."""
+        """How many bytes all the arrays take together."""
         arrays = [getattr(self, field.name) for field in fields(self)]
         return sum(array.nbytes for array in arrays if array is not None)
 
     @property
     def rec_length(self) -> Tensor:
-        """``[interactions]`` how many interactions of the user are earlier, by position."""
+        """``[interactions]`` how many interactions of the same user come before each, by position."""
         positions = torch.arange(len(self.items), dtype=torch.int32, device=self.items.device)
         return positions - self.user_start[self.users]
 
     @property
     def search_length(self) -> Tensor:
-        """``[interactions]`` how many searches of the user are strictly earlier."""
+        """``[interactions]`` how many searches of the same user are strictly earlier than each."""
         return self.searches_before - self.search_start[self.users]
 
     def search_users(self, searches: Tensor) -> Tensor:
@@ -82,7 +84,8 @@ class EventLog:
 class Searches:
     """The search side of an event log before it is ordered: one entry per search, in file order.
 
-    ``click_times`` are those of ``clicks.values``, rising within a search; ``None``: clicks are as old as their search.
+    ``click_times`` holds the time of each of ``clicks.values``, rising within a search; ``None``: every click has the
+    time of its search.
     """
 
     users: np.ndarray
@@ -94,7 +97,7 @@ class Searches:
 
     @classmethod
     def none(cls) -> Searches:
-        """Of a data set without searches."""
+        """The search side of a data set without searches."""
         nothing = np.zeros(0, dtype=np.int64)
         return cls(nothing, nothing, nothing, nothing, Ragged(nothing, np.zeros(1, dtype=np.int64)))
 
@@ -109,10 +112,16 @@ def build_event_log(
 ) -> EventLog:
     """Order both logs and find, for every event, where its history of the other kind ends.
 
+    Each event gets one int64 key that sorts by (user, time).  Both logs are ordered by their keys, so the place at
+    which an interaction's key would be inserted among the keys of the searches is the end of its search history:
+    in front of it are all searches of the users before, and those of its own user that are strictly earlier.  One
+    ``searchsorted`` finds these places for all interactions at once, and likewise for searches and clicks.
+
     Args:
         users, times, items: ``[interactions]`` in file order; times are int64 or float64 in one unit for both logs.
         user_num: number of user ids, the padding id included.
-        session_gap: a session ends where a user's next event, of either kind, is more than this later.
+        session_gap: a session ends where a user's next event, of either kind, is more than this much later; ``None``:
+            events are not divided into sessions.
     """
     item_sessions, search_sessions = (
         (None, None) if session_gap is None else _sessions(users, times, searches, session_gap)
@@ -156,10 +165,10 @@ class HistoryReader:
     """Gathers the histories of any targets.
 
     Args:
-        log: the events.
-        max_rec: L, latest interactions that are read.
-        max_search: S, latest searches that are read.
-        max_clicks: C, first clicks of a search that are read.
+        log: the events that the histories consist of.
+        max_rec: L, how many of the latest interactions are read.
+        max_search: S, how many of the latest searches are read.
+        max_clicks: C, how many of the first clicks of each search are read.
     """
 
     log: EventLog
@@ -168,14 +177,14 @@ class HistoryReader:
     max_clicks: int
 
     def read(self, positions: Tensor) -> dict[str, Tensor]:
-        """Histories of the interactions at ``positions [B]``, right-padded with 0, oldest first, all int64.
+        """The histories of the interactions at ``positions [B]``, oldest event first, right-padded with 0, int64.
 
         Returns:
             ``item_id_list [B, L]``, ``item_length [B]``, ``search_query_list [B, S]``,
             ``search_source_list [B, S]``, ``search_click_list [B, S, C]``, ``search_length [B]``,
             ``search_place_list [B, S]`` (how many items of ``item_id_list`` come before the search; an interaction
-            at the search's own time comes after it) and, of a log with sessions, ``item_session_list [B, L]`` and
-            ``search_session_list [B, S]`` (how many sessions before the target's).
+            at the search's own time comes after it) and, if the log has sessions, ``item_session_list [B, L]`` and
+            ``search_session_list [B, S]`` (how many sessions an event is before the target's session).
         """
         log = self.log
         sessions = None if log.item_sessions is None else log.item_sessions[positions]
@@ -185,7 +194,10 @@ class HistoryReader:
         )
 
     def read_searches(self, searches: Tensor) -> dict[str, Tensor]:
-        """The same for the searches ``[B]``: earlier searches by position, and interactions strictly earlier."""
+        """Like `read`, for the searches at positions ``searches [B]`` in the log.
+
+        Their histories are the searches before them by position, and the interactions that are strictly earlier.
+        """
         log = self.log
         sessions = None if log.search_sessions is None else log.search_sessions[searches]
         known_from = log.searches_until_click
@@ -202,9 +214,10 @@ class HistoryReader:
         known_from: Tensor | None,
         targets: Tensor,
     ) -> dict[str, Tensor]:
-        """The last events before ``rec_end [B]`` and ``search_end [B]`` of ``users [B]``.
+        """Histories of ``users [B]`` that end at ``rec_end [B]`` (interactions) and ``search_end [B]`` (searches).
 
-        Of a search's clicks those are read whose entry in ``known_from [clicks]`` is at most ``targets [B]``.
+        A click is read only if it is earlier than the target: if its entry in ``known_from [clicks]``, the first
+        position that has it in its history, is at most the target's position in ``targets [B]``.
         """
         log = self.log
         rec, rec_inside, rec_length = _window(log.user_start[users], rec_end, self.max_rec)
@@ -249,7 +262,7 @@ def _window(start: Tensor, end: Tensor, width: int) -> tuple[Tensor, Tensor, Ten
     """The last ``width`` places of each stretch ``start [B]`` to ``end [B]``.
 
     Returns:
-        Places ``[B, width]``, which of them are inside the stretch, and how many are ``[B]``.
+        The places ``[B, width]``, a mask ``[B, width]`` of those inside the stretch, and their number ``[B]``.
     """
     start, end = start.long(), end.long()
     first = torch.maximum(start, end - width)
@@ -279,7 +292,11 @@ def _stable_order(users: np.ndarray, times: np.ndarray, user_num: int) -> np.nda
 
 
 def _comparable(*columns: np.ndarray) -> list[np.ndarray]:
-    """Columns of times as int64 with the same order and the same ties, from 0, and small enough for a user's id."""
+    """The columns of times as int64 from 0, with the same order and ties, and small enough for `_user_time_key`.
+
+    Whole numbers are shifted to start at 0.  Fractions, and times that span more than ``_TIME_SPAN``, are replaced by
+    their ranks among all distinct times: the keys only compare times.
+    """
     if all(column.dtype.kind == "i" for column in columns):
         lowest = min((int(column.min()) for column in columns if len(column)), default=0)
         highest = max((int(column.max()) for column in columns if len(column)), default=0)
@@ -289,7 +306,7 @@ def _comparable(*columns: np.ndarray) -> list[np.ndarray]:
     return np.split(ranks, np.cumsum([len(column) for column in columns])[:-1])
 
 
-_TIME_SPAN = 1 << 37  # leaves 26 bits for the user; a longer span of times is replaced by its ranks
+_TIME_SPAN = 1 << 37  # leaves 26 bits of a positive int64 for the user id
 
 
 def _user_time_key(users: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which interactions are targets, and of which split."""
+"""Which interactions are targets, and which split each target belongs to."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from torch import Tensor
 
 from recbole_ser.data.histories import EventLog
 
-MINIMUM_TARGETS = 3  # one each to train on, to validate and to test
+MINIMUM_TARGETS = 3  # one each for training, validation and test
 
 
 @dataclass(frozen=True)
 class Split:
-    """Instances as positions in the log's interactions, in the log's order.
+    """The instances of each split and the events of the training period, as positions in the log, in its order.
 
     Args:
-        train, valid, test: the targets of each split, int32.
-        training_interactions: every interaction before its user's validation target, targets or not, int32; all of
-            them where the user has no validation target.
-        training_searches: likewise every search strictly before the time of the validation target, int32.
-        training_clicks: what was clicked under them before that time, as positions in the log's clicks, int32.
+        train, valid, test: the targets of each split, positions in the log's interactions, int32.
+        training_interactions: every interaction before its user's validation target, be it a target or not, as
+            positions in the log's interactions, int32; all interactions of a user without a validation target.
+        training_searches: every search strictly before the time of its user's validation target, as positions in the
+            log's searches, int32; all searches of a user without one.
+        training_clicks: the clicks under these searches before that time, as positions in the log's clicks, int32.
         search_train: the instances of the search task, as positions in the log's clicks, int32: a training search
             and one item clicked under it.
     """
@@ -36,12 +37,15 @@ class Split:
 
 
 def split_instances(log: EventLog, require_both_histories: bool) -> Split:
-    """Leave-one-out per user on the kept targets: last test, second last validation, the rest training.
+    """Split by leave-one-out: a user's last kept target is for test, the one before for validation, the rest train.
 
     With ``require_both_histories`` a target is kept if it has at least one earlier interaction and one strictly
-    earlier search (SESRec, 5.1.1), otherwise always.  Users with fewer than three kept targets only train.
-    Likewise an instance of the search task is kept if it has at least one earlier search and one strictly earlier
-    interaction.
+    earlier search (SESRec, 5.1.1), otherwise always.  All targets of users with fewer than three kept ones are for
+    training.  Likewise an instance of the search task is kept if it has at least one earlier search and one strictly
+    earlier interaction.
+
+    The log is ordered by user and time, so a user's targets stand together in ``kept``, and the training period of
+    each user is a stretch: from the user's first event to the validation target, or to the last event without one.
     """
     count = len(log.items)
     if require_both_histories:
@@ -51,7 +55,8 @@ def split_instances(log: EventLog, require_both_histories: bool) -> Split:
     users = log.users[kept]
     user_num = len(log.user_start) - 1
     kept_per_user = torch.bincount(users, minlength=user_num)  # [users]
-    from_end = kept_per_user.cumsum(0)[users] - 1 - torch.arange(len(kept))  # [kept] 0 is the user's last
+    # How many targets of the same user follow in ``kept``: 0 is the user's last.
+    from_end = kept_per_user.cumsum(0)[users] - 1 - torch.arange(len(kept))  # [kept]
     enough = kept_per_user[users] >= MINIMUM_TARGETS
     valid = kept[(from_end == 1) & enough]
     test = kept[(from_end == 0) & enough]
@@ -73,7 +78,7 @@ def split_instances(log: EventLog, require_both_histories: bool) -> Split:
 
 
 def targets_by_protocol(log: EventLog) -> dict[str, dict[str, int]]:
-    """How many targets each split has under the papers' protocol (``both_histories``) and with ``all_interactions``."""
+    """The number of targets of each split under the papers' protocol, ``both_histories``, and ``all_interactions``."""
     splits = {"both_histories": split_instances(log, True), "all_interactions": split_instances(log, False)}
     return {
         protocol: {part: len(getattr(split, part)) for part in ("train", "valid", "test")}
@@ -82,7 +87,10 @@ def targets_by_protocol(log: EventLog) -> dict[str, dict[str, int]]:
 
 
 def _clicks_of(log: EventLog, searches: Tensor, rec_end: Tensor) -> Tensor:
-    """The clicks of ``searches`` before the user's interaction at ``rec_end [users]``, as positions in the clicks."""
+    """The clicks of ``searches`` before the user's interaction at ``rec_end [users]``, as positions in the clicks.
+
+    A click is before it if the first interaction later than the click is not behind it.
+    """
     clicks = _stretches(log.click_start[searches], log.click_start[searches + 1])
     if log.interactions_until_click is None:
         return clicks
@@ -91,7 +99,7 @@ def _clicks_of(log: EventLog, searches: Tensor, rec_end: Tensor) -> Tensor:
 
 
 def _with_both_histories(log: EventLog, clicks: Tensor) -> Tensor:
-    """Those of ``clicks`` whose search has an earlier search and a strictly earlier interaction."""
+    """Those of ``clicks`` whose search has an earlier search and a strictly earlier interaction in its history."""
     searches = log.searches_of_clicks(clicks)
     users = log.search_users(searches)
     has_rec = log.interactions_before[searches] > log.user_start[users]
@@ -99,7 +107,10 @@ def _with_both_histories(log: EventLog, clicks: Tensor) -> Tensor:
 
 
 def _stretches(start: Tensor, end: Tensor) -> Tensor:
-    """All the numbers of the half-open stretches, one after the other, int32."""
+    """All the numbers of the half-open stretches ``start [n]`` to ``end [n]``, one stretch after the other, int32.
+
+    They are 0, 1, 2, ..., each shifted by what its own stretch starts at minus the numbers in the stretches before it.
+    """
     lengths = (end - start).long()
     before = lengths.cumsum(0) - lengths
     shift = torch.repeat_interleave(start - before.int(), lengths)

@@ -1,4 +1,4 @@
-"""Batches: of training instances with fresh negatives, and of evaluated targets with their candidates."""
+"""Batches of training instances with fresh negatives, and of evaluated targets with their candidates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from recbole_ser.data.negatives import NegativeSampler
 
 
 class JointBatch(Interaction):
-    """Training instances and, beside them, instances of the search task (``search``), as many as fit in an epoch."""
+    """Training instances and, beside them, instances of the search task.
+
+    ``search`` has the share of this batch when all instances of the search task are spread over the epoch; ``None`` if
+    that is empty.
+    """
 
     def __init__(self, interaction: dict[str, Tensor], search: Interaction | None) -> None:
         super().__init__(interaction)
@@ -32,7 +36,7 @@ class SearchTask:
     """Instances of the search task: each training search with one item clicked under it.
 
     Attributes:
-        rows: instances per epoch.
+        rows: number of instances per epoch.
     """
 
     def __init__(self, dataset: SERDataset, sample_num: int, distribution: str) -> None:
@@ -45,7 +49,7 @@ class SearchTask:
         self.sampler = NegativeSampler(dataset.log, dataset.split, dataset.target_num, distribution, pairs)
 
     def batches(self, count: int, generator: torch.Generator) -> Iterator[Interaction | None]:
-        """All instances in random order, in ``count`` batches whose sizes differ by one at most; None if empty."""
+        """All instances in random order, in ``count`` batches whose sizes differ by at most one (empty: ``None``)."""
         order = torch.randperm(self.rows, generator=generator)
         for chosen in order.tensor_split(count):
             yield self._batch(self.positions[chosen], generator) if len(chosen) else None
@@ -66,16 +70,16 @@ class SearchTask:
 
 
 class TrainLoader:
-    """Training instances, shuffled and with new negatives every epoch.
+    """Training instances, shuffled and with new negatives in every epoch.
 
-    A model with ``search_task`` gets ``JointBatch``es: with the instances of the search task, all of them in an epoch.
+    A model with ``search_task`` gets `JointBatch` objects, which bring all instances of the search task once an epoch.
 
     A sequential model gets the training targets with their histories; a general one gets every interaction of the
     training period, without histories.  Negatives come as our models read them, ``neg_item_id [B, N]``, or as
     RecBole's do: repeated rows for a pairwise model, labelled rows for a pointwise one.
 
     Attributes:
-        rows: positives per epoch.
+        rows: number of positives per epoch.
     """
 
     shuffle = True
@@ -103,7 +107,7 @@ class TrainLoader:
         return -(-self.rows // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Fix order and negatives of the passes to come: they depend on the seed and ``epoch`` alone."""
+        """Fix the order and the negatives of the passes that follow: they depend on the seed and ``epoch`` alone."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Interaction]:
@@ -113,7 +117,7 @@ class TrainLoader:
         batches = (self._batch(self.positions[rows], generator) for rows in chosen)
         if self.search_task is None:
             yield from batches
-        else:  # which leaves the batches of recommendation as they are for other models
+        else:  # its own generator leaves the batches of recommendation the same as for other models
             searches = self.search_task.batches(len(self), search_generator)
             for batch, search in zip(batches, searches):
                 yield JointBatch(batch.interaction, search)
@@ -132,7 +136,11 @@ class TrainLoader:
         return self.config["NEG_PREFIX"] + self.dataset.iid_field
 
     def _as_recbole(self, batch: Interaction, negatives: Tensor) -> Interaction:
-        """RecBole's forms: each positive N times beside its negatives, or positives (1) before negatives (0)."""
+        """The batch in one of RecBole's forms.
+
+        A pairwise model gets N rows per positive, each with one of its negatives; a pointwise model gets the positives,
+        labelled 1, and behind them the negatives, labelled 0.
+        """
         count, flat = negatives.shape[1], negatives.T.reshape(-1)  # [N B]
         if self.config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE:
             pairs = batch.repeat(count)
@@ -148,15 +156,16 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """The targets of one split with what is ranked for each.
+    """The targets of one split with the items that are ranked for each.
 
     Args:
-        candidates: the table of this split, where it has been drawn already.
+        phase: the split, ``valid`` or ``test``.
+        candidates: the candidates of this split, if they have been drawn already.
 
     Attributes:
         rows: number of targets.
-        candidates: their lists; ``None`` where the whole catalogue is ranked.
-        catalogue: int64, the items ranked then: those with at least one interaction.
+        candidates: the candidates of each target; ``None`` if the whole catalogue is ranked.
+        catalogue: int64, the items that are ranked in that case: those with at least one interaction.
     """
 
     def __init__(self, config: Any, dataset: SERDataset, phase: str, candidates: CandidateTable | None = None) -> None:
@@ -186,7 +195,7 @@ class EvalLoader:
 
 
 def candidate_table(config: Any, dataset: SERDataset, phase: str) -> CandidateTable | None:
-    """The candidates of a split, drawn from (data, protocol, seed); ``None`` where the whole catalogue is ranked."""
+    """The candidates of a split, drawn from (data, protocol, seed); ``None`` if the whole catalogue is ranked."""
     distribution, negatives = config.candidate_mode(phase)
     if distribution == "full":
         return None
@@ -196,7 +205,7 @@ def candidate_table(config: Any, dataset: SERDataset, phase: str) -> CandidateTa
 
 
 def instances(dataset: SERDataset, positions: Tensor, reader: Any) -> dict[str, Tensor]:
-    """``user_id``, ``item_id`` and the histories (without ``reader``: none) of the targets at ``positions``."""
+    """``user_id``, ``item_id`` and, with a ``reader``, the histories of the targets at ``positions``."""
     batch = {
         dataset.uid_field: dataset.log.users[positions].long(),
         dataset.iid_field: dataset.log.items[positions].long(),

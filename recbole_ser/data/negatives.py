@@ -1,4 +1,4 @@
-"""Training negatives, drawn anew every epoch."""
+"""Negative items for training, drawn anew in every epoch."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ class NegativeSampler:
 
     The user's validation and test items may be drawn: never drawing them would tell a model which they are.
 
+    Items are drawn at random, and those that the user knows are drawn again until none is left.  A known pair is
+    found by binary search among all (user, item) pairs of training, each held as one number.
+
     Args:
-        log, split: the events and which of them are training events.
+        log, split: the events, and which of them are training events.
         target_num: items ``1 .. target_num - 1`` may be drawn.
         distribution: ``uniform`` over those items, or ``popularity``: in proportion to their training targets.
         clicks: pairs (users, items) that are not drawn either, for the search task.
@@ -46,7 +49,8 @@ class NegativeSampler:
         drawable[1:] = (
             True if self.popularity is None else torch.bincount(self.popularity, minlength=target_num)[1:] > 0
         )
-        known = torch.bincount((self.seen // target_num)[drawable[self.seen % target_num]])
+        # Drawing for a user who knows every drawable item would never end.
+        known = torch.bincount((self.seen // target_num)[drawable[self.seen % target_num]])  # per user
         if len(known) and known.max() >= drawable.sum():
             raise DataError("training data", f"a user knows every item that a {distribution} negative could be")
 

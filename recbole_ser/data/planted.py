@@ -1,22 +1,22 @@
 """Logs in which searches often decide the next item.
 
 Items and queries belong to topics: item ``i`` to topic ``i % topics``, query ``q`` to topic ``q % topics``; the
-quotient is the popularity rank there, 0 the most popular.  A user's next item comes from the first that applies of:
+quotient is the popularity rank there, 0 the most popular.  A user's next item comes from the first rule that applies:
 
-1.  with probability ``follow``: the topic of the user's latest informative search, by popularity, if that is strictly
-    before this interaction and not before the previous one;
+1.  with probability ``follow``: the topic of the user's latest informative search, by popularity, if that search is
+    strictly before this interaction and not before the previous one;
 2.  with probability ``stay``: the sequel of the previous item, which is the one of the next rank in its topic;
 3.  with probability ``taste``: a topic that the user's community likes, by popularity;
 4.  any topic, by popularity: noise.
 
-An item that the user already has is drawn anew, from the same topic as long as that helps.
+An item that the user already has is drawn again, from the same topic as long as that helps.
 
 Topics of searches come from rules 3 and 4 alone, so what precedes a search says little about what follows it.  Topic
 ``t`` is liked by community ``t % communities``, and users of one community have the same taste however often they
 search; without communities there is no rule 3.
 
 A search comes shortly before an interaction.  A share ``noise`` of the searches decides nothing; most of these are from
-the last source.  A share ``tied`` bears the time of the interaction itself, for which it is too late.  A query has two
+the last source.  A share ``tied`` has the time of the interaction itself, for which it is too late.  A query has two
 words of its topic and others that any topic uses; so has the title of an item.  The clicks of a search are items of the
 query's topic, but not the one that the user interacts with next.  Users search often, seldom or never.
 
@@ -52,17 +52,19 @@ class SyntheticSpec:
         users, items, queries, interactions, searches: exact counts.  Every user has at least 5 interactions, all of
             different items; every item has an interaction and every query a search.
         terms: size of the vocabulary of the queries.
-        topics: see the module, as for ``noise``, ``follow``, ``stay``, ``communities``, ``taste`` and ``mirrored``.
-        sources: how many places a search can come from.
-        max_clicks: most clicks of one search.
-        max_terms: most words of one query, at least 2.
+        topics: number of topics.  The module says what they are, and explains ``noise``, ``follow``, ``stay``,
+            ``communities``, ``taste`` and ``mirrored``.
+        sources: number of different sources of searches.
+        max_clicks: the largest number of clicks of one search.
+        max_terms: the largest number of words of one query, at least 2.
         start, span, granularity: first possible timestamp, length of the log, and the step of all timestamps from
             ``start`` on; in the unit of the files.
-        length_skew, popularity_skew: the smaller, the longer the tails of users' lengths and of items' popularity.
+        length_skew, popularity_skew: the smaller these are, the longer are the tails of the numbers of interactions per
+            user and of the items' popularity.
         rich_users, sparse_users: shares of the users who search often and seldom.  The others never do.
         tied: share of the interactions at the very time of the user's previous one, and of the searches at the very
             time of the interaction that follows.
-        seed: of all draws.
+        seed: seed of all draws.
 
     Raises:
         ConfigError: the counts contradict each other.
@@ -113,7 +115,7 @@ class SyntheticSpec:
 
     @property
     def topic_words(self) -> int:
-        """How many words each topic has to itself."""
+        """The number of words that belong to each topic alone."""
         return int(self.terms * (1 - COMMON_TERMS)) // self.topics
 
     def scaled(self, factor: float) -> SyntheticSpec:
@@ -127,13 +129,13 @@ class SyntheticLogs:
     """Generated logs.  All ids count from 0, and events are in order of time.
 
     Attributes:
-        user, item, time: ``[interactions]``.
-        search_user, search_query, search_time, search_source: ``[searches]``.
+        user, item, time: ``[interactions]``, the user, the item and the time of each interaction.
+        search_user, search_query, search_time, search_source: ``[searches]``, likewise of each search.
         search_clicks: the items clicked in each search.
         query_terms, item_terms: the words of each query and of each item's title, in order.
-        item_category: ``[items]``; a category is a few topics.
-        user_level: ``[users]`` how often each user searches, an index of ``SEARCH_LEVELS``.
-        user_community: ``[users]``, all 0 without communities.
+        item_category: ``[items]``, the category of each item; a category consists of a few topics.
+        user_level: ``[users]``, how often each user searches, an index of ``SEARCH_LEVELS``.
+        user_community: ``[users]``, the community of each user, all 0 without communities.
     """
 
     user: np.ndarray
@@ -182,7 +184,7 @@ def generate(spec: SyntheticSpec) -> SyntheticLogs:
 
 
 def shuffle_searches_between_users(logs: SyntheticLogs, seed: int) -> SyntheticLogs:
-    """The same logs with what was searched and clicked dealt out anew over all search events.
+    """The same logs with the queries, sources and clicks of all searches permuted among the searches.
 
     Who searches and when stays as it is, and so does every count: only what a search tells about its user is gone.
     """
@@ -196,7 +198,7 @@ def shuffle_searches_between_users(logs: SyntheticLogs, seed: int) -> SyntheticL
 
 
 class _Random:
-    """Draws that are the same in every version of NumPy, which promises that of bit generators only (NEP 19)."""
+    """Random draws that are the same in every NumPy version: only bit generators are promised to be (NEP 19)."""
 
     def __init__(self, seed: int) -> None:
         self._bits = np.random.PCG64(seed)
@@ -211,7 +213,7 @@ class _Random:
 
 
 class _Events(NamedTuple):
-    """The item of each interaction, and what is known of each search."""
+    """The item of each interaction, and the query, time, source and clicks of each search."""
 
     item: np.ndarray
     query: np.ndarray
@@ -223,7 +225,7 @@ class _Events(NamedTuple):
 def _planted(
     random: _Random, spec: SyntheticSpec, user: np.ndarray, time: np.ndarray, anchor: np.ndarray, community: np.ndarray
 ) -> _Events:
-    """Searches of their own, each before the interaction ``anchor``, and the items that follow from them."""
+    """Searches drawn on their own, each shortly before its ``anchor``, and the items that follow from them."""
     searched = _topics(random, spec, community[anchor])
     query = _cover(random, _popular(random, spec, searched, spec.queries), spec.queries)
     search_time = _search_times(random, spec, time[anchor])
@@ -248,7 +250,7 @@ def _mirrored(
 
 
 def _interaction_times(random: _Random, spec: SyntheticSpec) -> tuple[np.ndarray, np.ndarray]:
-    """User and time of all interactions, ``[interactions]`` each, ordered by both.  Times count from 0."""
+    """The users and the times of all interactions, ``[interactions]`` each, ordered by both; times count from 0."""
     weight = 1 / (random.uniform(spec.users) + spec.length_skew) - 1 / (1 + spec.length_skew)
     share = np.cumsum(weight)
     end = np.floor(share / share[-1] * (spec.interactions - MIN_INTERACTIONS * spec.users)).astype(np.int64)
@@ -283,17 +285,17 @@ def _search_times(random: _Random, spec: SyntheticSpec, time: np.ndarray) -> np.
 def _topic_before(moment: np.ndarray, topic: np.ndarray, target: np.ndarray, span: int) -> np.ndarray:
     """Topic of the user's latest search strictly before each ``target`` and not before the previous one, or -1.
 
-    Moments are user x ``span`` + time; targets are in order.
+    Moments and targets are user * ``span`` + time, so one ``searchsorted`` finds all latest searches; targets rise.
     """
-    moment, topic = np.append(-1, moment), np.append(-1, topic)  # the first is before everything, and nobody's
+    moment, topic = np.append(-1, moment), np.append(-1, topic)  # a search before everything, of no user
     order = np.argsort(moment, kind="stable")
     latest = order[np.searchsorted(moment[order], target, side="left") - 1]
-    previous = np.maximum(np.append(-1, target[:-1]), target - target % span)  # the user's, or the begin of the log
+    previous = np.maximum(np.append(-1, target[:-1]), target - target % span)  # the user's own, or the log's start
     return np.where(moment[latest] >= previous, topic[latest], -1)
 
 
 def _topics(random: _Random, spec: SyntheticSpec, community: np.ndarray) -> np.ndarray:
-    """A topic for each event, of the taste of its user's ``community`` or any."""
+    """A topic for each event: one that its user's ``community`` likes, or any."""
     topic = random.below(spec.topics, len(community))
     if not spec.communities:
         return topic
@@ -317,7 +319,7 @@ def _items(
 
 
 def _without_repeats(random: _Random, spec: SyntheticSpec, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """Redraw items that their user has at an earlier row, from their topic for some rounds, then from all items."""
+    """Redraw items that their user has in an earlier row, from their topic for some rounds, then from all items."""
     for attempt in range(1_000):
         key = user * spec.items + item
         order = np.argsort(key, kind="stable")
@@ -343,7 +345,10 @@ def _clicks(random: _Random, spec: SyntheticSpec, query: np.ndarray, next_item: 
 
 
 def _words(random: _Random, spec: SyntheticSpec, count: int) -> Ragged:
-    """Two different words of the topic, another pair for each rank while there are pairs, then words of no topic."""
+    """The words of ``count`` queries or titles: two different words of the topic, then words that belong to no topic.
+
+    Each rank in a topic has another pair of words, as long as there are pairs.
+    """
     topic, rank = np.arange(count) % spec.topics, np.arange(count) // spec.topics
     own, common = spec.topic_words, spec.topic_words * spec.topics
     starts = np.append(0, np.cumsum(2 + random.below(spec.max_terms - 1, count)))
@@ -354,7 +359,7 @@ def _words(random: _Random, spec: SyntheticSpec, count: int) -> Ragged:
 
 
 def _popular(random: _Random, spec: SyntheticSpec, topic: np.ndarray, count: int) -> np.ndarray:
-    """An item (query) of each ``topic`` by popularity, which falls with the rank; ``count`` is how many there are."""
+    """Draw an item (query) of each ``topic`` by popularity, which falls with the rank; ``count`` items exist."""
     weight = np.cumsum(1 / (np.arange(-(-count // spec.topics)) + spec.popularity_skew))
     rank = np.searchsorted(weight, random.uniform(len(topic)) * weight[-1], side="right")
     return _ranked(topic, rank, count, spec.topics)
@@ -367,7 +372,7 @@ def _ranked(topic: np.ndarray, rank: np.ndarray, count: int, topics: int) -> np.
 
 
 def _cover(random: _Random, used: np.ndarray, count: int) -> np.ndarray:
-    """Give each of ``count`` ids that is not in ``used`` one place there, of an id that has several."""
+    """Give each of ``count`` ids that is not in ``used`` a place there, taken from an id that has several."""
     first = np.full(count, -1)
     first[used[::-1]] = np.arange(len(used))[::-1]
     unused = np.flatnonzero(first < 0)
@@ -378,5 +383,5 @@ def _cover(random: _Random, used: np.ndarray, count: int) -> np.ndarray:
 
 
 def _latest(mask: np.ndarray) -> np.ndarray:
-    """The latest row up to each row at which ``mask`` is true; it is at the first."""
+    """For each row, the latest row up to it in which ``mask`` is true; ``mask`` is true in the first row."""
     return np.maximum.accumulate(np.where(mask, np.arange(len(mask)), 0))

@@ -1,4 +1,4 @@
-"""What training events relate to each other: queries that lead to an item, neighbours in a graph."""
+"""Relations that training events establish: the queries that lead to an item, the neighbours in a graph."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ class TrainingClicks:
 
 
 def training_clicks(log: EventLog, split: Split) -> TrainingClicks:
-    """The clicks ``split.training_clicks``, whatever histories their searches have."""
+    """The clicks at ``split.training_clicks``, whatever histories their searches have."""
     searches = log.searches_of_clicks(split.training_clicks)
     items = log.clicks[split.training_clicks].long()
     return TrainingClicks(log.search_users(searches), searches, log.queries[searches].long(), items)
 
 
 class Relation(nn.Module):
-    """For each of ``count`` ids the ids it is related to, with what else belongs to each relation, end to end.
+    """For each of ``count`` ids the ids that it is related to, and an attribute of each relation, in flat arrays.
 
-    A module, so that its arrays move to the model's device with it; they are no part of its weights.
+    It is a module so that its arrays move to the model's device with it; they are no part of its weights.
 
     Args:
         keys, values: int64 ``[E]``: ``keys[e]`` is related to ``values[e]``.
         count: number of key ids, the padding id 0 included; nothing is related to padding.
-        attribute: int64 ``[E]``, something known of each relation, or None.
+        attribute: int64 ``[E]``, a number that belongs to each relation; ``None``: 0 for all.
     """
 
     start: Tensor  # [count + 1] int64
@@ -54,18 +54,19 @@ class Relation(nn.Module):
         self.register_buffer("attribute", attribute[order].int(), persistent=False)
 
     def degree(self, ids: Tensor) -> Tensor:
-        """How many relations each of ``ids [...]`` has, ``[...]``."""
+        """The number of relations of each of ``ids [...]``, int64 ``[...]``."""
         return self.start[ids + 1] - self.start[ids]
 
     def sample(self, ids: Tensor, size: int, random: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """``size`` relations of each of ``ids [...]``, with replacement.
+        """Take ``size`` relations of each of ``ids [...]``, with replacement.
 
         Args:
-            random: drawn uniformly; otherwise evenly spaced among all of them, always the same ones.
+            random: whether they are drawn uniformly; if not, they are evenly spaced among all relations of the id, and
+                always the same ones.
 
         Returns:
-            The values and attributes of the relations, int64 ``[..., size]`` (0 where there are none), and whether
-            there are any ``[..., size]``.
+            The values and attributes of the relations, int64 ``[..., size]`` (0 where an id has none), and a mask
+            ``[..., size]`` that is true where the id has any.
         """
         degree = self.degree(ids).unsqueeze(-1)  # [..., 1]
         shape = (*ids.shape, size)
@@ -82,13 +83,18 @@ class Relation(nn.Module):
         return self.values[place].long() * exists, self.attribute[place].long() * exists, exists
 
     def most_frequent(self, width: int) -> Tensor:
-        """``[count, width]`` int64: each id's related ids, most frequent first (of equals the lower), 0 behind them."""
+        """``[count, width]`` int64: each id's related ids, most frequent first (of equals the lower), 0 behind them.
+
+        Each distinct (key, value) pair is one number, and is counted.  Two stable sorts, first by frequency and then by
+        key, order the pairs by (key, falling frequency, value).  A pair's rank within its key is its distance from the
+        first pair of that key, and the pairs with a rank below ``width`` go to that row and column.
+        """
         count = len(self.start) - 1
         high = int(self.values.max()) + 1 if len(self.values) else 1
         keys = torch.repeat_interleave(torch.arange(count, device=self.values.device), self.start.diff())
-        pairs, frequency = torch.unique(keys * high + self.values, return_counts=True)  # ascending by (key, value)
+        pairs, frequency = torch.unique(keys * high + self.values, return_counts=True)  # rising
         order = torch.argsort(frequency, descending=True, stable=True)
-        order = order[torch.argsort(pairs[order] // high, stable=True)]  # by key, then by falling frequency
+        order = order[torch.argsort(pairs[order] // high, stable=True)]
         keys, values = pairs[order] // high, pairs[order] % high
         first = torch.searchsorted(keys, torch.arange(count, device=keys.device))
         rank = torch.arange(len(keys), device=keys.device) - first[keys]

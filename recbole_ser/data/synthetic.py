@@ -1,7 +1,7 @@
 """Generated search and recommendation logs of any size, as the atomic files of a data set.
 
-:mod:`recbole_ser.data.planted` says what is in them.  The preset ``ser-sample`` is the data set that comes with the
-package; ``kindle`` and ``kuaishou`` have the sizes of those in the SESRec paper (Table 1), for benchmarks.
+:mod:`recbole_ser.data.planted` describes what they contain.  The preset ``ser-sample`` is the data set that comes with
+the package; ``kindle`` and ``kuaishou`` have the sizes of the data sets in the SESRec paper (Table 1), for benchmarks.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ PRESETS: Mapping[str, SyntheticSpec] = {
     ),
 }
 
-ColumnText = Callable[[slice], pa.Array]  # the entries of some rows
+ColumnText = Callable[[slice], pa.Array]  # gives a column's entries in some rows
 
 
 class _File(NamedTuple):
@@ -113,7 +113,7 @@ def write(logs: SyntheticLogs, folder: str | Path) -> list[Path]:
     """Write ``logs`` as the atomic files of a data set that has the name of its ``folder``.
 
     Returns:
-        The files: interactions, searches, queries, items and users.
+        The paths of the files: interactions, searches, queries, items and users.
     """
     folder = Path(folder)
     paths = []
@@ -168,7 +168,7 @@ def _names(letter: str, count: int) -> pa.Array:
 
 
 def _word(number: int) -> str:
-    """A word to pronounce, another one for each number below a million."""
+    """A word that can be pronounced; each number below a million has another one."""
     code = (number * 7_919 + 271_828) % 1_000_000
     return "".join(SYLLABLES[code // unit % 100] for unit in (10_000, 100, 1))
 

@@ -1,4 +1,4 @@
-"""A data set that still knows when its events happened."""
+"""A data set that still knows the times of its events after loading."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TimedDataset(SERDataset):
     """A data set that keeps the times of its events, in the order of its log.
 
     Attributes:
-        item_times, search_times: int64 or float64, as ``log.items`` and ``log.queries``.
+        item_times, search_times: int64 or float64, the times of the events in ``log.items`` and in ``log.queries``.
     """
 
     item_times: np.ndarray

@@ -1,4 +1,4 @@
-"""Metrics of ranks, computed by RecBole's own metric classes."""
+"""Metrics computed from ranks by RecBole's own metric classes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SUPPORTED = {name: metric for name, metric in metrics_dict.items() if metric.me
 
 
 class RankEvaluator(Evaluator):
-    """RecBole's ``Evaluator`` on ranks instead of scores.
+    """RecBole's ``Evaluator``, on ranks instead of scores.
 
     Results are Python floats in full precision (RecBole rounds them to ``metric_decimal_place``).  Besides the
     configured ``metrics`` at the configured ``topk`` there is always ``mrr``, the mean reciprocal rank over the whole
     list, which RecBole's ``mrr@k`` cuts off at k.
 
     Raises:
-        ConfigError: a metric that needs more than the positive's rank, or a ``valid_metric`` that is not computed.
+        ConfigError: a metric needs more than the positive's rank, or ``valid_metric`` is not among those computed.
     """
 
     def __init__(self, config: Any) -> None:
@@ -35,7 +35,7 @@ class RankEvaluator(Evaluator):
         self.cutoff = max(config["topk"])
 
     def evaluate(self, ranks: Tensor) -> dict[str, float]:
-        """Metrics of ``ranks [n]`` (from 1): ``hit@1``, ``ndcg@10``, ... and ``mrr``."""
+        """The metrics of ``ranks [n]`` (from 1) by name: ``hit@1``, ``ndcg@10``, ... and ``mrr``."""
         hits = DataStruct()
         hits.set("rec.topk", _hit_matrix(ranks, self.cutoff))
         result = super().evaluate(hits)
@@ -43,7 +43,7 @@ class RankEvaluator(Evaluator):
 
 
 def _hit_matrix(ranks: Tensor, cutoff: int) -> Tensor:
-    """RecBole's ``rec.topk`` ``[n, cutoff + 1]``: 1 where the positive stands, then the number of positives (1)."""
+    """RecBole's ``rec.topk``, ``[n, cutoff + 1]``: 1 in the positive's column; the last column counts positives (1)."""
     hit = ranks.unsqueeze(1) == torch.arange(1, cutoff + 1)
     return torch.cat([hit.int(), torch.ones(len(ranks), 1, dtype=torch.int)], dim=1)
 

@@ -1,4 +1,4 @@
-"""Plots of user groups: how many users they have, each run's metric, and who gains (GSERec, Fig. 1, 2 and 5)."""
+"""Plots of user groups: their sizes, each run's metrics, and which groups gain (GSERec, Fig. 1, 2 and 5)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from recbole_ser.evaluation.group_report import GroupReport
 from recbole_ser.evaluation.groups import ALL
 from recbole_ser.plotting import COLOURS, figure_in
 
-_BAR = 0.8  # width of the bars of one group together
+_BAR = 0.8  # width of all bars of one group together
 _AXIS = "searches before the test target"
 
 
 def write_plots(report: GroupReport, folder: Path) -> None:
-    """Write ``group_sizes.png``, ``<metric>.png`` and, of several runs, ``<metric>_improvement.png`` to ``folder``.
+    """Write ``group_sizes.png``, ``<metric>.png`` and, for several runs, ``<metric>_improvement.png`` to ``folder``.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -37,7 +37,7 @@ def write_plots(report: GroupReport, folder: Path) -> None:
 
 @contextmanager
 def _axes(path: Path, labels: list[str]) -> Iterator[Any]:
-    """The axes of a plot with a place for each group, which is written to ``path`` in the end."""
+    """The axes of a plot with a place for each group; the plot is written to ``path`` at the end of the block."""
     with figure_in(path, (6.4, 3.6)) as figure:
         axes = figure.add_subplot()
         axes.set_xticks(range(len(labels)), labels)
@@ -48,7 +48,7 @@ def _axes(path: Path, labels: list[str]) -> Iterator[Any]:
 
 
 def _values(report: GroupReport, metric: str, name: str) -> list[float]:
-    """A group without users has a bar of no height."""
+    """The metric of one run in every group; a group without users gets a bar of no height."""
     return [report.row(metric, label, name).value or 0.0 for label in [*report.groups, ALL]]
 
 
@@ -59,7 +59,7 @@ def _bars(axes: Any, series: dict[str, list[Any]]) -> None:
 
 
 def _improvements(axes: Any, report: GroupReport, metric: str) -> None:
-    """A point with its 95 % interval for each later run and group; what cannot be said is left out."""
+    """A point with its 95 % interval for each later run and group; what could not be computed is left out."""
     first, *later = report.runs
     axes.axhline(0.0, color="0.6", linewidth=0.8)
     for name, offset, colour in zip(later, _offsets(len(later)), _colours(len(later) + 1)[1:]):

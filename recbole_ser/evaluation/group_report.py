@@ -1,4 +1,4 @@
-"""The report of ``recbole-ser groups``: from the folders of runs to tables."""
+"""The report of ``recbole-ser groups``, which turns the folders of runs into tables."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ _SHORT = 12  # characters of a hash
 
 @dataclass(frozen=True)
 class GroupReport:
-    """What ``recbole-ser groups`` found (``groups.json``).
+    """The result of ``recbole-ser groups`` (``groups.json``).
 
     Args:
-        dataset, protocol, data, candidates: what the runs were tested on; hashes, ``None`` for the whole catalogue.
-        edges, groups: where groups begin, and what they are called.
-        by_quantiles: whether the edges come from the data.
-        users: tested users in each group, by their searches before the test target.
-        all_users: all users of the data set in each group, by all their searches (Figure 1).
-        runs: folder of each run by its name, the first is what the others are compared with.
-        seed: of the bootstrap.
+        dataset, protocol: names of the data set and the protocol that the runs were tested on.
+        data, candidates: hashes of the data set and of the test candidates; no candidates (``None``) if the whole
+            catalogue was ranked.
+        edges, groups: the counts at which groups begin, and the groups' labels.
+        by_quantiles: whether the edges are quantiles of the data.
+        users: number of tested users in each group, by their searches before the test target.
+        all_users: number of all users of the data set in each group, by all their searches (Figure 1).
+        runs: folder of each run by its name; the others are compared with the first.
+        seed: seed of the bootstrap.
+        rows: the value of every metric for every run and group.
     """
 
     dataset: str
@@ -61,14 +64,17 @@ def group_report(
     number: int = 4,
     seed: int = 0,
 ) -> GroupReport:
-    """Compare the finished runs in folders ``paths`` by user group; of a sweep, its chosen trial.
+    """Compare the finished runs in the folders ``paths`` by user group; a sweep's folder stands for its chosen trial.
 
     Args:
-        edges: where groups begin; ``None``: ``number`` quantiles of the tested users.
-        seed: of the bootstrap.
+        metrics: names of metrics, see ``metric_values``.
+        edges: the counts at which groups begin; ``None``: ``number`` quantiles of the tested users.
+        number: number of groups if no edges are given.
+        seed: seed of the bootstrap.
 
     Raises:
-        UserError: a folder without a finished run, runs on other data or candidates, or changed data files.
+        UserError: a folder holds no finished run, the runs have different data or candidates, or the data files have
+            changed.
     """
     folders = [finished_run(path) for path in paths]
     for other in folders[1:]:
@@ -113,7 +119,7 @@ def _refuse_other_targets(first: RunFolder, other: RunFolder) -> None:
 
 
 def _names(folders: Sequence[RunFolder]) -> list[str]:
-    """The models; where that says too little the folders."""
+    """A name for each run: its model, or the folder where several runs have the same model."""
     models = [str(folder.config()["model"]) for folder in folders]
     names = [folder.path.name if Counter(models)[model] > 1 else model for model, folder in zip(models, folders)]
     names = names if len(set(names)) == len(names) else [str(folder.path) for folder in folders]
@@ -124,7 +130,7 @@ def _names(folders: Sequence[RunFolder]) -> list[str]:
 
 
 def _dataset(folder: RunFolder, users: list[str]) -> SERDataset:
-    """The data set as the run had it; ``users`` are those of its test targets."""
+    """The data set as the run had it, after a check that ``users`` are the users of its test targets."""
     dataset = load_data(folder, run_config(folder), SERDataset)
     tested = dataset.log.users[dataset.split.test.long()].numpy()
     if dataset.id2token(dataset.uid_field, tested).tolist() != users:
@@ -136,7 +142,7 @@ def _dataset(folder: RunFolder, users: list[str]) -> SERDataset:
 
 
 def report_text(report: GroupReport) -> str:
-    """The tables, 80 to 100 columns wide for up to six groups."""
+    """The report as tables for a terminal, 80 to 100 columns wide for up to six groups."""
     how = "quantiles" if report.by_quantiles else "as given"
     edges = ", ".join(map(str, report.edges)) or "none"
     sizes = zip([*report.groups, ALL], _with_sum(report.users), _with_sum(report.all_users))
@@ -197,7 +203,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def write_tables(report: GroupReport, folder: Path) -> None:
-    """``groups.json`` with everything, ``group_sizes.csv`` and ``group_metrics.csv``, in full precision."""
+    """Write ``groups.json`` with everything, ``group_sizes.csv`` and ``group_metrics.csv``, in full precision."""
     write_json(folder / "groups.json", asdict(report))
     sizes = zip(report.groups, report.users, report.all_users)
     _write_csv(folder / "group_sizes.csv", ["searches", "users", "all_users"], sizes)

@@ -1,7 +1,7 @@
-"""Who gains: metrics and relative improvements by user group (GSERec, Fig. 1, 2 and 5).
+"""Which users gain: metrics and relative improvements by user group (GSERec, Fig. 1, 2 and 5).
 
-The paper gives neither the bounds of its groups nor how it counts; here a user's group is the number of searches
-strictly before the test target, which is what a model can have read of them.
+The paper gives neither the bounds of its groups nor what it counts.  Here users are grouped by their number of
+searches strictly before the test target: only these can a model have read.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from recbole_ser.errors import ConfigError
 
 ALL = "all"
 _CONFIDENCE = 0.95
-_BLOCK = 1 << 22  # numbers that are drawn together: 32 MiB
+_BLOCK = 1 << 22  # how many numbers are drawn together: 32 MiB
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Ranges of counts that follow each other.
+    """Groups of users by ranges of counts that follow each other, from 0 on.
 
     Args:
-        edges: rising; a group begins at each of them, and one before the first.
+        edges: rising counts; a group begins at each of them, and the first group at 0.
     """
 
     edges: tuple[int, ...]
 
     @property
     def labels(self) -> list[str]:
-        """The counts in each group, ``0-4`` or ``0``, the last one open: ``10+``."""
+        """The counts of each group, such as ``0-4`` or ``0``; the last group is open: ``10+``."""
         starts = [0, *self.edges]
         closed = [str(a) if b - a == 1 else f"{a}-{b - 1}" for a, b in zip(starts, starts[1:])]
         return [*closed, f"{starts[-1]}+"]
 
     def of(self, counts: np.ndarray) -> np.ndarray:
-        """The group, from 0, of each of ``counts [n]``."""
+        """The group of each of ``counts [n]``, numbered from 0: ``[n]``."""
         return np.searchsorted(self.edges, counts, side="right")
 
     def sizes(self, counts: np.ndarray) -> list[int]:
@@ -49,10 +49,10 @@ class Groups:
 def quantile_groups(counts: np.ndarray, number: int) -> Groups:
     """At most ``number`` groups of about the same size.
 
-    Equal counts stay together, so there are fewer groups where one count is that frequent.
+    Users with equal counts stay together, so there are fewer groups where one count is very frequent.
 
     Raises:
-        ConfigError: less than one group.
+        ConfigError: ``number`` is less than one.
     """
     if number < 1:
         raise ConfigError(f"{number} groups: at least one is needed")
@@ -62,14 +62,14 @@ def quantile_groups(counts: np.ndarray, number: int) -> Groups:
 
 
 def metric_values(ranks: np.ndarray, metric: str) -> np.ndarray:
-    """What each target contributes to the mean ``metric``.
+    """The value of ``metric`` for each target, ``[n]``; their mean is the metric of a run.
 
     Args:
-        ranks: ``[n]``, from 1.
-        metric: ``hit@k``, ``ndcg@k``, ``mrr@k`` or ``mrr`` in any case.
+        ranks: ``[n]``, the rank of each target, from 1.
+        metric: ``hit@k``, ``ndcg@k``, ``mrr@k`` or ``mrr``, in upper or lower case.
 
     Raises:
-        ConfigError: another metric.
+        ConfigError: the metric is another one.
     """
     match = re.fullmatch(r"(hit|ndcg|mrr)@([1-9]\d*)|mrr", metric.lower())
     if match is None:
@@ -81,12 +81,12 @@ def metric_values(ranks: np.ndarray, metric: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Improvement:
-    """How much better one run is than another for the same users; ``None`` is what cannot be said.
+    """How much better one run is than another for the same users; what cannot be computed is ``None``.
 
     Args:
-        percent: relative improvement of the mean.
-        low, high: its 95 % confidence interval: the percentiles of a paired bootstrap over users.
-        p: of a two-sided paired t-test.
+        percent: relative improvement of the mean, in per cent.
+        low, high: 95 % confidence interval of ``percent``: percentiles of a paired bootstrap over users.
+        p: p-value of a two-sided paired t-test.
     """
 
     percent: float | None
@@ -96,9 +96,9 @@ class Improvement:
 
 
 def improvement(base: np.ndarray, other: np.ndarray, resamples: int = 2000, seed: int = 0) -> Improvement:
-    """The relative improvement of ``other [n]`` over ``base [n]``, values of one metric for the same users.
+    """The relative improvement of ``other [n]`` over ``base [n]``, the values of one metric for the same users.
 
-    There is no interval where a resample's mean of ``base`` is zero: its users are too few.
+    There is no confidence interval if the mean of ``base`` is zero in some resample: there are too few users for one.
     """
     if not base.any():
         return Improvement(None, p=paired_p_value(base, other))
@@ -115,7 +115,9 @@ def improvement(base: np.ndarray, other: np.ndarray, resamples: int = 2000, seed
 def bootstrap_means(base: np.ndarray, other: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
     """Means of both, ``[resamples, 2]``, over users drawn with replacement, the same users for both.
 
-    Users with the same two values are interchangeable, so what is drawn is how often each pair of values occurs.
+    A metric has few different values, and users with the same pair of values are interchangeable.  So instead of n
+    users, each resample draws how often each of the K distinct pairs occurs among them, from a multinomial
+    distribution; the counts times the pairs give the sums.
     """
     pairs, counts = np.unique(np.stack([base, other], axis=1), axis=0, return_counts=True)  # [K, 2], [K]
     shares = counts / counts.sum()
@@ -128,7 +130,7 @@ def bootstrap_means(base: np.ndarray, other: np.ndarray, resamples: int, generat
 
 
 def paired_p_value(base: np.ndarray, other: np.ndarray) -> float | None:
-    """Of a two-sided paired t-test; 1 where nothing differs, ``None`` where the differences have no spread."""
+    """The p-value of a two-sided paired t-test: 1 if nothing differs, ``None`` if all differences are the same."""
     differences = other - base
     if len(differences) and not differences.any():
         return 1.0
@@ -139,11 +141,15 @@ def paired_p_value(base: np.ndarray, other: np.ndarray) -> float | None:
 
 @dataclass(frozen=True)
 class GroupMetric:
-    """One run in one group (or in ``all``) by one metric.
+    """The value of one metric for one run in one group of users, or in ``all`` of them.
 
     Args:
-        value: mean over the group's users; ``None`` where it has none.
-        gain: over the first run; ``None`` for the first run itself and for a group without users.
+        metric: name of the metric.
+        group: label of the group, or ``all``.
+        users: number of users in the group.
+        run: name of the run.
+        value: mean over the group's users; ``None`` if the group is empty.
+        gain: improvement over the first run; ``None`` for the first run itself and for an empty group.
     """
 
     metric: str
@@ -157,12 +163,14 @@ class GroupMetric:
 def compare(
     runs: Mapping[str, np.ndarray], counts: np.ndarray, groups: Groups, metrics: Sequence[str], seed: int = 0
 ) -> list[GroupMetric]:
-    """Every run by every metric in every group and in all of them together; later runs against the first.
+    """Compare runs by every metric, in every group and in all of them together; later runs against the first.
 
     Args:
-        runs: ranks ``[n]`` of the same targets by name of the run.
-        counts: searches before each target ``[n]``.
-        seed: of the resamples; each row has the same ones whatever else is compared.
+        runs: for each run, by its name, the ranks ``[n]`` of the same targets.
+        counts: ``[n]``, the number of searches before each target.
+        groups: the groups of users.
+        metrics: names of metrics, see `metric_values`.
+        seed: seed of the bootstrap; a row gets the same resamples whatever else is compared.
     """
     group = groups.of(counts)
     members = {label: group == number for number, label in enumerate(groups.labels)}

@@ -12,15 +12,15 @@ from tqdm import tqdm
 
 from recbole_ser.errors import UserError
 
-SCORES_AT_ONCE = 1 << 26  # scores that are held together: 256 MiB in single precision
+SCORES_AT_ONCE = 1 << 26  # scores held in memory together: 256 MiB in single precision
 PAIRS_AT_ONCE = 1 << 14  # (row, item) pairs per call of ``score`` when a catalogue is ranked
 
 
 class Scorer(Protocol):
-    """What is ranked: a model of this package, or ``model.foreign.candidate_scorer`` of another one.
+    """What gives the scores: a model of this package, or ``model.foreign.candidate_scorer`` of another one.
 
-    Two more attributes are used where a scorer has them: ``score_catalogue(state, items [n]) -> [B, n]``, faster
-    scores of the same items for every row, and ``scores_per_row``, how many scores ``encode`` holds for each row.
+    Two more attributes are used if a scorer has them: ``score_catalogue(state, items [n]) -> [B, n]``, which scores
+    the same items for every row faster, and ``scores_per_row``, how many scores ``encode`` holds for each row.
     """
 
     def encode(self, interaction: Interaction) -> Any: ...
@@ -32,13 +32,14 @@ class Scorer(Protocol):
 def rank_targets(
     scorer: Scorer, loader: Any, device: torch.device | str, model_name: str, show_progress: bool = False
 ) -> Tensor:
-    """Rank, from 1, of the positive of every row of ``loader``, int64 ``[rows]`` on the CPU, in the loader's order.
+    """The rank, from 1, of the positive in every row of ``loader``: int64 ``[rows]`` on the CPU, in the loader's order.
 
-    Each row's history is encoded once.  A tie is decided by the column of the candidates, in the whole catalogue by
-    the item id; the padding item is never ranked; a user's own history is ranked like any other item.
+    Each row's history is encoded once.  Of equal scores, the one in the earlier column of the candidates ranks higher,
+    in the whole catalogue the one of the lower item id.  The padding item is never ranked; the items of a user's own
+    history are ranked like any other.
 
     Raises:
-        UserError: a score is NaN or infinite, or a target is not in the catalogue, or there are no rows.
+        UserError: a score is NaN or infinite, a target is not in the catalogue, or there are no rows.
     """
     if not loader.rows:
         raise UserError("there is nothing to evaluate: no user has a target in this split")
@@ -59,7 +60,7 @@ def rank_targets(
 
 
 def rank_of_column(scores: Tensor, column: Tensor) -> Tensor:
-    """1 + how many of ``scores [B, C]`` are higher than the one in ``column [B]``, or equal in an earlier column."""
+    """1 + the number of ``scores [B, C]`` that are above the one in ``column [B]``, or equal in an earlier column."""
     target = scores.gather(1, column.unsqueeze(1))  # [B, 1]
     earlier = torch.arange(scores.shape[1], device=scores.device) < column.unsqueeze(1)  # [B, C]
     return 1 + ((scores > target) | ((scores == target) & earlier)).sum(dim=1)
@@ -73,7 +74,7 @@ def _on_device(batch: tuple[Interaction, Tensor | None, Tensor], device: torch.d
 def _blocks(
     scorer: Scorer, catalogue: Tensor | None, interaction: Interaction, items: Tensor | None, positive: Tensor
 ) -> Iterator[tuple[Interaction, Any, Tensor]]:
-    """The batch in blocks of rows that need at most ``SCORES_AT_ONCE`` scores together."""
+    """Split a batch into blocks of rows that need at most ``SCORES_AT_ONCE`` scores each."""
     per_row = len(catalogue) if catalogue is not None else getattr(scorer, "scores_per_row", 1)
     rows = max(1, SCORES_AT_ONCE // per_row)
     for start in range(0, len(positive), rows):
@@ -87,7 +88,7 @@ def _ranked_items(catalogue: Tensor) -> Tensor:
 
 
 def catalogue_scores(scorer: Scorer, interaction: Interaction, catalogue: Tensor) -> Tensor:
-    """Scores ``[b, n]`` of the items ``catalogue [n]`` for every row, as many at once as ``PAIRS_AT_ONCE`` allows."""
+    """Scores ``[b, n]`` of the items ``catalogue [n]`` for every row, at most ``PAIRS_AT_ONCE`` pairs at a time."""
     rows = len(interaction)
     state = scorer.encode(interaction)
     score_catalogue = getattr(scorer, "score_catalogue", None)

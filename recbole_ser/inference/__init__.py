@@ -1,4 +1,4 @@
-"""What a trained model recommends now, to users of its data or for histories that come in a file."""
+"""Recommendations of a trained model, to users of its data or for histories that come in a file."""
 
 from recbole_ser.inference.recommender import Recommender, recommend
 

@@ -1,4 +1,4 @@
-"""A file of events, clicks and searches beside each other, as text and numbers that were checked."""
+"""Reading a file of events, clicks and searches side by side, and checking its texts and numbers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CLICK, SEARCH = "click", "search"
 
 @dataclass(frozen=True)
 class RawEvents:
-    """Events as they came, one entry per row; raw ids are text, and what is missing is empty.
+    """Events as they came, one entry per row, with ids still as text.
 
     Args:
-        users, items, queries, sources: text.
-        is_search: whether the row is a search, else a click.
+        users, items, queries, sources: raw ids; '' where there is none.
+        is_search: whether a row is a search; otherwise it is a click.
         times: int64 or float64.
-        terms, clicks: the words of a search and the items that were clicked under it.
+        terms, clicks: the words of each search and the raw ids of the items that were clicked under it.
     """
 
     users: np.ndarray
@@ -40,15 +40,15 @@ class RawEvents:
 
 
 def read_event_file(source: str | Path | pd.DataFrame, columns: Mapping[str, str], separator: str = " ") -> RawEvents:
-    """Read CSV (``.csv``) or JSON lines (``.jsonl``), or take a frame.
+    """Read events from a file, CSV (``.csv``) or JSON lines (``.jsonl``), or from a frame.
 
     Args:
         columns: the name of the column for each of ``users``, ``times``, ``items``, ``queries``, ``sources``,
-            ``terms`` and ``clicks``; those of users, of times and ``event`` must be there.
-        separator: between the entries of a list that comes as text.
+            ``terms`` and ``clicks``; the columns of users and times, and ``event``, must be there.
+        separator: what stands between the entries of a list that comes as text.
 
     Raises:
-        DataError: a file that cannot be read, a column that is missing, or a row that says too little.
+        DataError: a file cannot be read, a column is missing, or a row lacks an entry that it needs.
     """
     if isinstance(source, pd.DataFrame):
         frame, path = source.set_axis(range(1, len(source) + 1)), "events"
@@ -76,7 +76,7 @@ def read_event_file(source: str | Path | pd.DataFrame, columns: Mapping[str, str
 
 
 class _Rows:
-    """The columns of a frame whose index is the number of the line; errors name both."""
+    """Reads the columns of a frame whose index is the line number; errors name the column and the line."""
 
     def __init__(self, frame: pd.DataFrame, path: str, separator: str) -> None:
         self.frame, self.path, self.separator = frame, path, separator
@@ -99,7 +99,7 @@ class _Rows:
     def text(self, name: str) -> np.ndarray:
         if name not in self.frame:
             return np.full(len(self.frame), "", dtype=object)
-        values = self.frame[name].convert_dtypes()  # whole numbers that missing ones made floats are whole again
+        values = self.frame[name].convert_dtypes()  # integers that became floats beside missing ones are integers again
         return np.array(["" if missing else str(v) for v, missing in zip(values, values.isna())], dtype=object)
 
     def numbers(self, name: str) -> np.ndarray:
@@ -138,7 +138,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-    try:  # with a header pandas takes the first of too many entries for the name of the row
+    try:  # with header=0 pandas would take the first entry of a row that is too long for the row's name
         lines = pd.read_csv(path, header=None, skip_blank_lines=False, **options).fillna("")
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(path, f"not CSV: {' '.join(str(error).split())}") from error

@@ -22,14 +22,14 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class GivenEvents:
-    """Events of a request.
+    """The events of a request.
 
     Args:
-        users: raw ids, in the order in which they appear.
-        events: user n of ``users`` is n + 1 here; user 0 has none.
-        words: int32 ``[m, W]``, right-padded with 0: the words of the queries that the data do not have; their ids
-            follow those that the data give.
-        notes: what was left out, or read in another way than by its id.
+        users: raw ids of the users, in the order in which they appear.
+        events: the users' events; ``users[n]`` is user n + 1 here, and user 0 (padding) has none.
+        words: int32 ``[m, W]``, right-padded with 0: the words of the m queries that the data do not have.  The ids of
+            these queries follow the data's own.
+        notes: lines that say what was left out, and what was read in another way than by its id.
     """
 
     users: list[str]
@@ -39,7 +39,7 @@ class GivenEvents:
 
 
 def read_events(source: str | Path | pd.DataFrame, dataset: SERDataset, new_queries: bool) -> GivenEvents:
-    """The events in ``source``, a file or a frame, with the ids of ``dataset``; ``Recommender`` says what is in it.
+    """Read the events in ``source``, a file or a frame (``Recommender`` describes it), with the ids of ``dataset``.
 
     Args:
         new_queries: whether the model can read a query that has no id; if not, its search is left out.
@@ -74,14 +74,14 @@ def read_events(source: str | Path | pd.DataFrame, dataset: SERDataset, new_quer
 
 
 def numbered(dataset: SERDataset, field: str, tokens: np.ndarray) -> np.ndarray:
-    """The id of each of ``tokens``, int64, 0 where the data do not know it."""
+    """The id of each of ``tokens [n]``, int64 ``[n]``; 0 where the data do not know the token."""
     places, distinct = pd.factorize(tokens)
     known = dataset.field2token_id.get(field, {})
     return np.array([known.get(token, 0) for token in distinct], dtype=np.int64)[places]
 
 
 def note(what: str, tokens: Iterable[str]) -> list[str]:
-    """One line with how many there are and the first of them; none if there are none."""
+    """One line that counts ``tokens`` and lists the first few different ones; no line if there are none."""
     tokens = list(tokens)
     distinct = list(dict.fromkeys(tokens))
     if not tokens:
@@ -91,10 +91,12 @@ def note(what: str, tokens: Iterable[str]) -> list[str]:
 
 
 def _queries(raw: RawEvents, dataset: SERDataset, new_queries: bool, notes: list[str]) -> tuple[np.ndarray, Tensor]:
-    """The query of each row, 0 where it is no search or not understood, and the words of the new ones.
+    """The query of each row, and the words of the queries that are new.
 
-    A query without a known id is those of its words that are known: the query of the data that consists of just these
-    words, the first of several, or a new one.
+    A query whose id the data do not know is read by its words, of which unknown ones are left out.  If a query of the
+    data consists of just the remaining words, it is that query (the first, if there are several); otherwise it is new.
+    A row is 0 if it is no search, if no word of its query is known, or if the query is new and the model cannot read
+    new ones.
     """
     ids = numbered(dataset, dataset.query_field, raw.queries) * raw.is_search
     unknown = np.flatnonzero(raw.is_search & (ids == 0))
@@ -115,13 +117,19 @@ def _queries(raw: RawEvents, dataset: SERDataset, new_queries: bool, notes: list
 
 
 def _matched(dataset: SERDataset, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The query of each row of words ``table [n, W]``, 0 of none, and the words of the new queries ``[m, W']``."""
-    known = dataset.query_terms.numpy()  # row 0, of the padding id, has no words
+    """The query of each row of words ``table [n, W]``, 0 of none, and the words of the new queries ``[m, W']``.
+
+    The queries of the data are put above the rows of ``table``, in the order of their ids, and equal rows form a group.
+    A group that starts among the data's queries is the first of them; a row without words thus finds the padding id 0,
+    which has no words either.  Any other group is a new query, numbered behind those of the data.
+    """
+    known = dataset.query_terms.numpy()
     width = max(known.shape[1], table.shape[1])
-    alike = np.flatnonzero(np.isin(known[:, 0], table[:, 0]))  # few, where there may be millions
+    # Only queries with the same first word can be equal: a few, where the data may have millions.
+    alike = np.flatnonzero(np.isin(known[:, 0], table[:, 0]))
     both = np.concatenate([_widened(known[alike], width), _widened(table, width)])
     groups, first, group = np.unique(both, axis=0, return_index=True, return_inverse=True)
-    is_new = first >= len(alike)  # the first of a group has the lowest id, if any has one
+    is_new = first >= len(alike)
     ids = np.zeros(len(groups), dtype=np.int64)
     ids[~is_new] = alike[first[~is_new]]
     ids[is_new] = dataset.query_num + np.arange(is_new.sum())
@@ -130,7 +138,7 @@ def _matched(dataset: SERDataset, table: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _sources(raw: RawEvents, dataset: SERDataset) -> np.ndarray:
     if dataset.source_field not in dataset.field2token_id:
-        return np.ones(len(raw.sources), dtype=np.int64)  # as in a log that does not say
+        return np.ones(len(raw.sources), dtype=np.int64)  # as in a log without sources
     return numbered(dataset, dataset.source_field, raw.sources)
 
 

@@ -1,4 +1,4 @@
-"""Queries that a trained model has never seen, made of words that it has."""
+"""Queries that a trained model has never seen, embedded by their words, which it has seen."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from recbole_ser.model.embeddings import AttributeEmbedding, FeatureEmbedding
 
 
 def reads_words(model: Any) -> bool:
-    """Whether queries are embedded by their words beside their id, in the way and place of this package's models."""
+    """Whether ``model`` embeds queries by id and words in ``model.queries``, as this package's models do."""
     queries = getattr(model, "queries", None)
     return isinstance(queries, FeatureEmbedding) and len(queries.attributes) == 1
 
 
 @contextmanager
 def with_queries(model: Any, words: Tensor) -> Iterator[None]:
-    """Inside this block the model has more queries, whose words are ``words [m, W]``; their ids are the next m.
+    """Inside this block the model has m more queries, with the words ``words [m, W]`` and the next m ids.
 
-    A new query has words like any other; the part of its vector that stands for its id is zero.
+    The words of a new query are embedded like those of any other; the embedding of its id is zero.
     """
     if not len(words):
         yield
@@ -37,7 +37,7 @@ def with_queries(model: Any, words: Tensor) -> Iterator[None]:
     queries.count += len(words)
     queries.ids.weight = nn.Parameter(F.pad(before[1].detach(), (0, 0, 0, len(words))))
     terms.values = torch.cat(tables)
-    model.eval()  # which drops what was computed from the smaller tables
+    model.eval()  # drops what was computed from the smaller tables
     try:
         yield
     finally:

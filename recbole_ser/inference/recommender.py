@@ -1,4 +1,4 @@
-"""A finished run, loaded once, that recommends as often as it is asked."""
+"""Recommendations by the model of a finished run, which is loaded once and can be asked many times."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def recommend(
     candidates: Iterable[Any] | None = None,
     extend: bool = False,
 ) -> pd.DataFrame:
-    """``Recommender.load(folder).recommend(...)``, for one request."""
+    """Load the run in ``folder`` for one request: ``Recommender.load(folder).recommend(...)``."""
     return Recommender.load(folder).recommend(users, k, events, exclude_seen, candidates, extend)
 
 
@@ -65,11 +65,11 @@ class Request(NamedTuple):
 
 
 class Recommender:
-    """The model of a finished run and its data, to be asked again and again (by one thread at a time).
+    """The model of a finished run and its data, which can be asked again and again (by one thread at a time).
 
     Attributes:
         users: raw ids of all users of the data.
-        reads: the fields of a history that the model reads, as far as it tells; none: events change no score.
+        reads: the fields of a history that the model reads, as far as can be told; if none, events change no score.
     """
 
     def __init__(self, config: Any, dataset: TimedDataset, model: Any) -> None:
@@ -82,13 +82,13 @@ class Recommender:
 
     @classmethod
     def load(cls, folder: str | Path, model: type[AbstractRecommender] | None = None) -> Recommender:
-        """From the folder of a finished run, or of a finished sweep, whose chosen trial is taken.
+        """Load the finished run in ``folder``, or the chosen trial of a finished sweep.
 
         Args:
-            model: the class of the run's model, where it cannot be imported: it was defined in a notebook, say.
+            model: the class of the run's model, if it cannot be imported, because it was defined in a notebook, say.
 
         Raises:
-            UserError: no run, one that is not finished, a damaged checkpoint, or data that have changed since.
+            UserError: there is no run, it is not finished, its checkpoint is damaged, or the data have changed since.
         """
         return cls(*load_run(finished_run(folder), TimedDataset, model))
 
@@ -102,31 +102,32 @@ class Recommender:
         extend: bool = False,
         show_progress: bool = False,
     ) -> pd.DataFrame:
-        """The k best items of each user, now: after everything that is known of them.
+        """The k best items for each user now, after all events that are known of the user.
 
-        Equal scores are ranked in the order in which the data number the items.  What of the request was not
-        understood is said in one warning to the log ``recbole_ser.inference``.
+        Equal scores are ranked in the order in which the data number the items.  One warning in the log
+        ``recbole_ser.inference`` lists all parts of the request that could not be used as given.
 
         Args:
-            users: raw ids; by default all that have ``events``.
-            k: most items for a user; there are fewer where fewer can be ranked.
+            users: raw ids; by default all users who have ``events``.
+            k: the largest number of items for a user; there are fewer if fewer can be ranked.
             events: histories, in a file (``.csv`` or ``.jsonl``) or a frame.  Columns are called as in the atomic
                 files: ``user_id``, ``event`` (``click`` or ``search``) and ``timestamp`` (in the unit of the data) of
                 every row; ``item_id`` of a click; of a search ``query_id`` or ``terms`` (its words) and, where there
                 are any, ``clicked_items`` and ``source``.  Lists are lists, or text with spaces between.  The order
                 of the rows decides between equal times.
-            exclude_seen: leave out the items of the history, those clicked in searches too.
+            exclude_seen: whether to leave out the items of the history, also those clicked in searches.
             candidates: raw ids of the items to rank; by default all that anybody interacted with.
-            extend: put the events between those that the data know of the user.  By default they are the history.
-            show_progress: show a bar, on a terminal.
+            extend: whether to merge the events with those that the data have of the user.  By default the events
+                alone are the user's history.
+            show_progress: whether to show a progress bar, on a terminal.
 
         Returns:
-            ``user_id``, ``rank`` (from 1), ``item_id``, ``score`` (float64), users in the order asked for.
+            The columns ``user_id``, ``rank`` (from 1), ``item_id`` and ``score`` (float64), with the users in the order
+            asked for.
 
         Raises:
-            UserError: nobody is asked for, or a user who is neither in the data nor in the events, or one who is only
-                in the events though the model knows users by training alone; nothing to rank; a score that is not
-                finite.
+            UserError: no user is asked for; a user is neither in the data nor in the events, or is only in the events
+                though the model knows users by training alone; there is nothing to rank; a score is not finite.
         """
         parts = self.in_parts(users, k, events, exclude_seen, candidates, extend, show_progress)
         return pd.concat(list(parts), ignore_index=True)
@@ -141,7 +142,7 @@ class Recommender:
         extend: bool = False,
         show_progress: bool = False,
     ) -> Iterator[pd.DataFrame]:
-        """``recommend`` for more users than fit in memory: its rows, some users at a time, to be used up in order."""
+        """``recommend`` for more users than fit in memory: an iterator over its rows, some users at a time."""
         if k < 1:
             raise ConfigError(f"k must be at least 1, not {k}")
         given = None if events is None else read_events(events, self.dataset, reads_words(self.model))
@@ -171,7 +172,7 @@ class Recommender:
         return names
 
     def _notes(self, names: list[str], ids: np.ndarray, given_ids: np.ndarray, given: GivenEvents | None) -> list[str]:
-        """What the user should know of these users and events; users that cannot be ranked are refused."""
+        """What the caller should know about these users and events; users that cannot be ranked are refused."""
         model = self.config["model"]
         missing = [name for name, known in zip(names, (ids != 0) | (given_ids != 0)) if not known]
         if missing:
@@ -236,7 +237,7 @@ class Recommender:
     def _histories(
         self, users: np.ndarray, known: np.ndarray, given: np.ndarray, given_events: UserEvents | None
     ) -> tuple[Interaction, tuple[np.ndarray, np.ndarray]]:
-        """A batch as evaluation has it, and the pairs (row, item) of its histories."""
+        """A batch of the form that evaluation uses, and the pairs (row, item) of its histories."""
         events = self.history.take(known)
         if given_events is not None:
             events = joined(events, given_events.take(given))
@@ -253,7 +254,7 @@ class Recommender:
 
     @torch.no_grad()
     def _fields_read(self) -> frozenset[str]:
-        """Which fields ``encode`` asks for; of RecBole's models the sequential ones read items, the others nothing."""
+        """The fields that ``encode`` asks for; RecBole's sequential models read items, its others nothing."""
         if not isinstance(self.model, SearchRecommender):
             sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
             return frozenset(["item_id_list"] if sequential else [])
@@ -265,7 +266,7 @@ class Recommender:
 
 
 class _Watched(Interaction):
-    """An interaction that notes which of its fields are read."""
+    """An interaction that records which of its fields are read."""
 
     def __init__(self, interaction: dict[str, Tensor]) -> None:
         super().__init__(interaction)
@@ -278,7 +279,7 @@ class _Watched(Interaction):
 
 
 def _cells(pairs: tuple[np.ndarray, np.ndarray], items: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column of those of ``pairs`` (row, item id) whose item is one of ``items [n]``, ascending."""
+    """The rows, and columns in ``items [n]`` (ascending), of those of ``pairs`` (row, item id) whose item is there."""
     rows, ids = (torch.from_numpy(part.astype(np.int64)).to(items.device) for part in pairs)
     columns = torch.searchsorted(items, ids).clamp(max=len(items) - 1)
     present = items[columns] == ids

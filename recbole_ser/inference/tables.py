@@ -12,7 +12,7 @@ from recbole_ser.files import atomic_write
 
 
 def print_table(parts: Iterable[pd.DataFrame]) -> None:
-    """A table whose columns are as wide as the first users and items need; later ones may be wider."""
+    """Print a table, part by part; columns are as wide as the first part needs, so later entries may stick out."""
     widths: list[int] = []
     for part in parts:
         users, items = part["user_id"], part["item_id"]
@@ -46,7 +46,7 @@ def _write_parquet(path: Path, parts: Iterable[pd.DataFrame]) -> None:
             writer.write_table(pa.table({name: part[name].to_numpy() for name in types}, schema=schema))
 
 
-# Writes recommendations, some users at a time, to a file, by its suffix.
+# For each suffix of a file, the function that writes recommendations to it, part by part.
 WRITERS: dict[str, Callable[[Path, Any], None]] = {
     ".csv": _write_csv,
     ".parquet": _write_parquet,

@@ -1,4 +1,4 @@
-"""Histories as they are after a user's last event, from the data, from elsewhere, or from both."""
+"""Users' histories after their last event, from the events of the data set, of a request, or of both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recbole_ser.data.timed_dataset import TimedDataset
 
 
 class Events(NamedTuple):
-    """Events in any order, but for those of equal time; users are numbers from 0."""
+    """Events of users who are numbered from 0.  Their order matters only among a user's events of equal time."""
 
     users: np.ndarray
     times: np.ndarray
@@ -22,7 +22,7 @@ class Events(NamedTuple):
     searches: Searches
 
     def seen(self) -> tuple[np.ndarray, np.ndarray]:
-        """The pairs (user, item) of all interactions and of all clicks on what a search found."""
+        """The pairs (user, item) of all interactions and of all clicks in searches."""
         clicks = self.searches.clicks
         clickers = np.repeat(self.searches.users, np.diff(clicks.starts))
         return np.concatenate([self.users, clickers]), np.concatenate([self.items, clicks.values])
@@ -30,13 +30,14 @@ class Events(NamedTuple):
 
 @dataclass(frozen=True)
 class UserEvents:
-    """Events of many users, each user's together, in their order.
+    """Events of many users in flat arrays, in which the events of each user stand together.
 
     Args:
         start, search_start: ``[users + 1]`` where each user's interactions and searches begin.
-        times, items: ``[interactions]``.
-        search_times, queries, sources: ``[searches]``.
+        times, items: ``[interactions]`` the time and the item of each interaction.
+        search_times, queries, sources: ``[searches]`` the time, the query and the source of each search.
         click_start: ``[searches + 1]`` where each search's clicks begin in ``clicks``.
+        clicks: ``[clicks]`` the clicked items of all searches, end to end.
     """
 
     start: np.ndarray
@@ -51,7 +52,8 @@ class UserEvents:
 
     @classmethod
     def of_dataset(cls, dataset: TimedDataset) -> UserEvents:
-        """Everything that the data know, held-out events too; users by id, so that user 0 has no events."""
+        """All events of the data set, those held out for tests too; users are ids, so user 0 (padding) has no events.
+        """
         log = dataset.log
         return cls(
             log.user_start.numpy(), dataset.item_times, log.items.numpy(),
@@ -61,7 +63,7 @@ class UserEvents:
 
     @classmethod
     def of_events(cls, events: Events, user_num: int) -> UserEvents:
-        """Group ``events`` by user; a user's events are ordered by time later on."""
+        """Group ``events`` by user; the events of each user are ordered by time later, by `latest_histories`."""
         searches = events.searches
         order = np.argsort(events.users, kind="stable")
         search_order = np.argsort(searches.users, kind="stable")
@@ -104,9 +106,9 @@ def joined(first: Events, second: Events) -> Events:
 
 
 def latest_histories(events: Events, user_num: int, config: Any) -> dict[str, Tensor]:
-    """What ``HistoryReader.read`` gives, of users 0 to ``user_num`` - 1 right after their last event.
+    """The histories, in the form of ``HistoryReader.read``, of users 0 to ``user_num`` - 1 after their last event.
 
-    What is to be recommended stands behind all events as one more interaction, of the same session.
+    The item to recommend is the target: one more interaction behind all events of the user, in the last one's session.
     """
     times, searches = events.times, events.searches
     log = build_event_log(
@@ -138,7 +140,11 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
 
 
 def _stretches(start: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The places of the stretches ``rows``, end to end, and where each of them starts there ``[n + 1]``."""
+    """Take the stretches ``rows [n]`` of those that begin at ``start``.
+
+    Returns:
+        Where each stretch begins when they stand end to end ``[n + 1]``, and the places of all their entries.
+    """
     begin = start[rows].astype(np.int64)
     starts = _starts(start[rows + 1] - begin)
     shift = np.repeat(begin - starts[:-1], np.diff(starts))

@@ -1,6 +1,6 @@
 """LightGCN over the user-code graphs, in an exact form that costs little more than the batch (GSERec, Eq. 7-8).
 
-Shapes: U users, C codes of one side, L codes of a user, B rows, d width, K layers.
+Shapes: U users, C code ids of one side, L codes of a user, B rows, d width of a vector, K layers.
 """
 
 from __future__ import annotations
@@ -15,33 +15,37 @@ from recbole_ser.model.embeddings import lookup
 
 
 class Propagated(NamedTuple):
-    """One side after propagation: what a batch needs to read off the vectors of its users and their codes."""
+    """One side after propagation: all that is needed to compute the vectors of a batch's users and their codes."""
 
-    below: Tensor  # [C, d]: the codes summed over the layers 0 .. K - 1, which the users' layers 1 .. K see
-    codes: Tensor  # [C, d]: e_s of Eq. 8, the codes averaged over all layers
+    below: Tensor  # [C, d]: the sum of c(0) to c(K - 1), from which the users' layers 1 to K are computed
+    codes: Tensor  # [C, d]: e_s of Eq. 8, the mean of c(0) to c(K)
 
 
 class UserCodeGraph(nn.Module):
     """The bipartite graph of users and their codes on one side.
 
-    With R the user-code adjacency, each entry divided by the square roots of both degrees, Eq. 7 is
+    Let R [U, C] be the user-code adjacency, each entry divided by the square roots of both degrees, R' its transpose,
+    and u(k), c(k) the users' and the codes' vectors of layer k.  Eq. 7 is
 
-        u(k) = R c(k - 1),    c(k) = R' u(k - 1),
+        u(k) = R c(k - 1),    c(k) = R' u(k - 1).
 
-    so c(1) = R' u(0), c(k) = R'R c(k - 2), and u(k) follows from c(k - 1) for any users alone.  R'R [C, C] is constant.
-    What needs all users is c(1) only, one product with a sparse matrix; everything else takes codes and the batch.
+    Hence c(1) = R' u(0), and c(k) = R'R c(k - 2) with R'R [C, C] constant: only c(1) takes a product over all users,
+    one with a sparse matrix; the other layers of the codes take small ones.  And as u(k) = R c(k - 1) can be computed
+    row by row, the users' layers are needed for the users of the batch only.
 
     Args:
-        codes: int64 ``[U, L]``, numbered from 1 over all levels; 0: none.  A user's codes differ from each other.
+        codes: int64 ``[U, L]``, each user's codes, numbered from 1 over all levels; 0: no code.  A user's codes differ
+            from each other.
         count: C, number of code ids, the padding id 0 included.
-        width: d.
-        layers: K; 0: no propagation.
+        width: d, width of a vector.
+        layers: K, number of layers; 0: no propagation.
     """
 
     user_codes: Tensor  # [U, L]
     weights: Tensor  # [U, L]: the entries of R, 0 where there is no code
     gram: Tensor  # [C, C]: R'R
-    code_starts: Tensor  # [C]: where the edges of each code start among E, ordered by code
+    # The E edges once more, ordered by code: where those of each code start, the user and the weight of each.
+    code_starts: Tensor  # [C]
     code_users: Tensor  # [E]
     code_weights: Tensor  # [E]
 
@@ -64,7 +68,7 @@ class UserCodeGraph(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, users: Tensor) -> Propagated:
-        """From the table of all users ``[U, d]``, u(0)."""
+        """Propagate from ``users [U, d]``, the table of all users, which is u(0)."""
         layers = [self.table.weight]  # c(0)
         if self.layers:
             layers.append(_ToCodes.apply(users, self))  # c(1)
@@ -74,12 +78,12 @@ class UserCodeGraph(nn.Module):
         return Propagated(below, torch.stack(layers).mean(dim=0))
 
     def users(self, ids: Tensor, own: Tensor, propagated: Propagated) -> Tensor:
-        """Eq. 8: e_u ``[B, d]`` of the users ``ids [B]``, whose rows of the table are ``own [B, d]``."""
+        """Eq. 8: e_u ``[B, d]`` of the users ``ids [B]``, whose rows of the table, u(0), are ``own [B, d]``."""
         neighbours = lookup(propagated.below, self.user_codes[ids])  # [B, L, d]
         return (own + (self.weights[ids].unsqueeze(1) @ neighbours).squeeze(1)) / (self.layers + 1)
 
     def codes(self, ids: Tensor, propagated: Propagated) -> tuple[Tensor, Tensor]:
-        """Eq. 10: the users' code sequences ``[B, L, d]``, and which of them there are ``[B, L]``."""
+        """Eq. 10: the users' code sequences ``[B, L, d]``, and a mask ``[B, L]`` of the codes that exist."""
         codes = self.user_codes[ids]  # [B, L]
         return lookup(propagated.codes, codes), codes != 0
 
@@ -105,7 +109,7 @@ class _ToCodes(torch.autograd.Function):
 
 
 def _by_code(codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The places ``[E]`` of all edges in ``codes [U, L]``, flattened, code by code, and ``[C]`` where each starts."""
+    """Places ``[E]`` of all edges in the flattened ``codes [U, L]``, ordered by code, and each code's start ``[C]``."""
     order = torch.argsort(codes.flatten(), stable=True)
     degrees = torch.bincount(codes.flatten(), minlength=count)
     edges = order[degrees[0] :]  # padding comes first
@@ -122,7 +126,7 @@ def edge_weights(codes: Tensor, count: int) -> Tensor:
 
 
 def _gram(codes: Tensor, weights: Tensor, count: int) -> Tensor:
-    """R'R ``[C, C]``; padding has only zero weights."""
+    """R'R ``[C, C]``, summed over all pairs of levels; the row and the column of padding are zero."""
     gram = torch.zeros(count * count, dtype=torch.float64)
     for first in range(codes.shape[1]):
         for second in range(codes.shape[1]):

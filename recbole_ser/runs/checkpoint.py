@@ -19,7 +19,7 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     """Write ``state`` so that a crash at any moment leaves either the old file or the new one.
 
     Raises:
-        UserError: ``state`` holds something else than tensors, numbers, strings and containers of them.
+        UserError: ``state`` holds something other than tensors, numbers, strings, ``None`` and containers of them.
     """
     state = plain_state(state, "checkpoint")
     with atomic_write(path, "wb") as handle:
@@ -29,11 +29,10 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
 def load_checkpoint(
     path: str | Path, device: torch.device | str, keys: tuple[str, ...] = ("state_dict", "other_parameter")
 ) -> dict[str, Any]:
-    """What ``save_checkpoint`` wrote, its tensors on ``device``.  Never runs code from the file.
+    """Read what ``save_checkpoint`` wrote, with its tensors on ``device``.  No code from the file is ever run.
 
     Raises:
-        UserError: no such file, a damaged one, one that holds more than tensors and plain values, or one that lacks
-            any of ``keys``.
+        UserError: the file is missing or damaged, holds more than tensors and plain values, or lacks one of ``keys``.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: there is no such checkpoint")
@@ -51,17 +50,17 @@ def load_checkpoint(
 
 
 def other_parameters(model: Any) -> dict[str, Any]:
-    """What a RecBole model keeps beside its ``state_dict`` (Pop: counts), but for modules, which are in it already.
+    """What a RecBole model keeps beside its ``state_dict`` (Pop: counts), without modules, which are in that already.
 
     Raises:
-        UserError: something that a checkpoint of tensors and plain values cannot hold.
+        UserError: a value that a checkpoint of tensors and plain values cannot hold.
     """
     kept = {name: value for name, value in model.other_parameter().items() if not isinstance(value, nn.Module)}
     return plain_state(kept, type(model).__name__)
 
 
 def plain_state(value: Any, where: str) -> Any:
-    """``value`` with tensors detached and NumPy numbers as Python's; ``where`` names it in the error.
+    """``value`` with tensors detached and NumPy numbers converted to Python's; ``where`` names it in the error.
 
     Raises:
         UserError: a value of any other type.

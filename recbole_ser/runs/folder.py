@@ -1,12 +1,11 @@
-"""The folder that a run owns: what went in, what came out, and what is needed to go on."""
+"""The folder that a run owns: its settings, its results, and what is needed to resume it."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from itertools import chain, count
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,11 @@ from recbole_ser.runs.result import RunResult
 
 
 class RunFolder:
-    """Writes and reads the files of one run.  Every file but the log is either there whole or not at all.
+    """Writes and reads the files of one run.  Every file but the log is either complete or not there at all.
 
-    ``config.yaml``, ``arguments.json``, ``environment.json``, ``data.json``, ``metrics.jsonl`` (one line per evaluated
-    epoch), ``result.json``, ``ranks.csv`` (of the test targets), ``best.pt``, ``last.pt``, ``log.txt``,
-    ``tensorboard/``.
+    The files are ``config.yaml``, ``arguments.json``, ``environment.json``, ``data.json``, ``metrics.jsonl`` (one line
+    per evaluated epoch), ``result.json``, ``ranks.csv`` (the ranks of the test targets), ``best.pt``, ``last.pt``,
+    ``log.txt`` and those in ``tensorboard/``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -35,40 +34,11 @@ class RunFolder:
         self.best, self.last, self.log = self.path / "best.pt", self.path / "last.pt", self.path / "log.txt"
 
     @classmethod
-    def claim(cls, path: str | Path) -> RunFolder:
-        """The folder ``path`` for a new run, made by this call: no two runs can claim the same.
-
-        Raises:
-            UserError: it is there already.
-        """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.mkdir()
-        except FileExistsError:
-            raise UserError(
-                f"{path}: is there already, and a new run makes its own folder: resume the run in it with "
-                f"'recbole-ser run --resume={path}', or choose another run_dir"
-            ) from None
-        return cls(path)
-
-    @classmethod
-    def claim_new(cls, path: str | Path) -> RunFolder:
-        """As ``claim``, but where ``path`` is there already the first of ``path-2``, ``path-3``, ... that is not."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for name in chain([path.name], (f"{path.name}-{number}" for number in count(2))):
-            with suppress(FileExistsError):
-                path.with_name(name).mkdir()
-                break
-        return cls(path.with_name(name))
-
-    @classmethod
     def load(cls, path: str | Path) -> RunFolder:
         """The folder of an existing run.
 
         Raises:
-            UserError: there is none.
+            UserError: ``path`` is not the folder of a run.
         """
         if not (Path(path) / "config.yaml").is_file():
             raise UserError(f"{path}: not the folder of a run: it has no config.yaml")
@@ -76,12 +46,13 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Inside this block no other process can run in this folder; the system lets go if this one is killed.
+        """Inside this block no other process can run in this folder.
 
-        What an interrupted write left behind is removed.
+        The operating system releases the lock if this process is killed.  Temporary files that an interrupted write
+        left behind are removed.
 
         Raises:
-            UserError: another process runs in it.
+            UserError: another process is running in the folder.
         """
         with exclusive(self.path / ".lock", f"{self.path}: another process is running in this folder"):
             for leftover in self.path.glob(".*.tmp"):
@@ -89,7 +60,7 @@ class RunFolder:
             yield
 
     def write_config(self, values: dict[str, Any], arguments: dict[str, Any]) -> None:
-        """The resolved configuration, in plain YAML types, and what it was made from, for resuming."""
+        """Write the resolved configuration, in plain YAML types, and, for resuming, the arguments it was made from."""
         write_json(self.path / "arguments.json", arguments)
         with atomic_write(self.path / "config.yaml") as handle:
             yaml.safe_dump(values, handle, sort_keys=True, allow_unicode=True)
@@ -114,14 +85,14 @@ class RunFolder:
         counts: dict[str, int],
         codes: dict[str, str] | None = None,
     ) -> None:
-        """What the run is trained and tested on.
+        """Write what the run is trained and tested on.
 
         Args:
             fingerprint: hash of the data set.
             protocol: name of the evaluation protocol.
             candidates: hash of the candidate table by split; empty when the whole catalogue is ranked.
-            counts: users, items, events, targets ... of the data set by name.
-            codes: of the users, where the model reads them: the hash of the file and what they were made by.
+            counts: numbers of users, items, events, targets, ... of the data set, by name.
+            codes: hash of the file of user codes and the back-ends that made them; ``None`` if the model reads none.
 
         Raises:
             UserError: the run was started on other data.
@@ -143,7 +114,7 @@ class RunFolder:
             os.fsync(handle.fileno())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of the evaluated epochs; a line that was cut off by a crash is not one."""
+        """The lines of the evaluated epochs; a line that was cut off by a crash is left out."""
         path = self.path / "metrics.jsonl"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
@@ -155,7 +126,7 @@ class RunFolder:
             handle.writelines(json.dumps(line, allow_nan=False) + "\n" for line in kept)
 
     def totals(self) -> dict[str, Any]:
-        """Epochs trained, seconds and CPU seconds over all of them, and the peak memory of any."""
+        """The number of epochs, their seconds and CPU seconds together, and the largest peak memory of any of them."""
         lines = self.metrics()
         return {
             "epochs": lines[-1]["epoch"] + 1 if lines else 0,
@@ -171,13 +142,13 @@ class RunFolder:
         return RunResult(**json.loads(self._read("result.json")), folder=self.path)
 
     def write_ranks(self, user_tokens: np.ndarray, ranks: torch.Tensor) -> None:
-        """The rank of each user's test target, for tests of significance between runs."""
+        """Write the rank of each user's test target, for tests of significance between runs."""
         with atomic_write(self.path / "ranks.csv") as handle:
             frame = pd.DataFrame({"user_id": user_tokens, "rank": ranks.numpy()})
             frame.to_csv(handle, index=False, lineterminator="\n")
 
     def ranks(self) -> pd.DataFrame:
-        """Columns ``user_id`` (text) and ``rank`` (from 1)."""
+        """The ranks of the test targets, with the columns ``user_id`` (text) and ``rank`` (from 1)."""
         self._read("ranks.csv")
         return pd.read_csv(self.path / "ranks.csv", dtype={"user_id": str, "rank": np.int64}, keep_default_na=False)
 

@@ -1,4 +1,4 @@
-"""A run's configuration, data and model, as they were when it was tested."""
+"""Load a run's configuration, data and model as they were when the run was tested."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ def run_config(folder: RunFolder, model: type[AbstractRecommender] | None = None
     """The configuration that the run in ``folder`` was started with.
 
     Args:
-        model: the class of its model, where it cannot be imported.
+        model: the class of the run's model, if it cannot be imported.
 
     Raises:
-        ConfigError: the model cannot be imported, or ``model`` has another name than the run's.
+        UserError: ``model`` has another name than the run's model.
+        ConfigError: the model cannot be imported.
     """
     arguments = folder.arguments()
     if model is not None:
@@ -39,10 +40,10 @@ def run_config(folder: RunFolder, model: type[AbstractRecommender] | None = None
 
 
 def load_data(folder: RunFolder, config: SERConfig, dataset_class: type[AnyDataset]) -> AnyDataset:
-    """The data of the run in ``folder``; nothing is fetched or made anew.
+    """Load the data of the run in ``folder``; nothing is downloaded or made anew.
 
     Raises:
-        UserError: the files have changed since.
+        UserError: the files have changed since the run.
     """
     dataset = dataset_class(config)
     if dataset.data_hash != folder.data()["hash"]:
@@ -53,13 +54,13 @@ def load_data(folder: RunFolder, config: SERConfig, dataset_class: type[AnyDatas
 def load_run(
     folder: RunFolder, dataset_class: type[AnyDataset], model: type[AbstractRecommender] | None = None
 ) -> tuple[SERConfig, AnyDataset, Any]:
-    """The finished run in ``folder``: its configuration, its data, and its model with the weights that were tested.
+    """Load the finished run in ``folder``: its configuration, its data, and its model with the weights of its test.
 
-    Settings are those that the run had, whatever the defaults have become.  Nothing is fetched or made anew.
+    The settings are those that the run had, whatever the defaults are now.  Nothing is downloaded or made anew.
 
     Args:
-        dataset_class: what to load the data as.
-        model: as of ``run_config``.
+        dataset_class: the class of the loaded data set.
+        model: the class of the run's model, if it cannot be imported.
 
     Raises:
         UserError: the run is not finished, its checkpoint is damaged, or data or codes have changed.
@@ -84,7 +85,7 @@ def load_run(
 
 
 def finished_run(path: str | Path) -> RunFolder:
-    """The run in folder ``path``; of a sweep, that of the chosen trial.
+    """The run in folder ``path``; if that holds a sweep, the run of its chosen trial.
 
     Raises:
         UserError: ``path`` holds neither a run nor a sweep whose chosen trial has been tested.

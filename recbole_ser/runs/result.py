@@ -1,4 +1,4 @@
-"""What a run found, and how it is printed."""
+"""The result of a run, and how it is printed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _SHORT = 12  # characters of a hash
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run found (``result.json``).
+    """The result of a finished run (``result.json``).
 
     Args:
         model, dataset, seed, protocol: what was run; ``protocol`` names the candidates (``uni99``, ``full``).
-        best_epoch, epochs: the epoch (from 0) whose weights were tested, and how many were trained.
+        best_epoch, epochs: the epoch (from 0) whose weights were tested, and the number of epochs that were trained.
         valid, test: metrics by name, in full precision.
         candidates: hash of the candidate table by split; empty when the whole catalogue was ranked.
         data: hash of the data set.
-        parameters: how many numbers the model learns.
-        seconds, cpu_seconds: of all evaluated epochs, also over interruptions.
+        parameters: number of values that the model learns.
+        seconds, cpu_seconds: wall-clock and CPU time of all evaluated epochs, before and after interruptions.
         peak_memory_mib: largest resident memory of the process.
-        codes: of the users, where the model reads them: the ``hash`` of the file, and the back-ends that made the
-            ``summaries`` and ``vectors``.
-        folder: of the run; ``None`` if it has none.  It is no part of the file, which may be moved.
+        codes: ``hash`` of the file of user codes, and the back-ends that made the ``summaries`` and ``vectors``;
+            ``None`` if the model reads no codes.
+        folder: folder of the run; ``None`` if it has none.  It is not written to the file, since folders may be moved.
     """
 
     model: str
@@ -45,14 +45,14 @@ class RunResult:
     folder: Path | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``result.json``."""
+        """The result as it is written to ``result.json``."""
         values = asdict(self)
         del values["folder"]
         return values
 
 
 def final_table(result: RunResult) -> str:
-    """Metrics of validation and test to four decimals, what produced them, and the run's folder on the last line."""
+    """The metrics of validation and test to four decimals, facts about the run, and its folder on the last line."""
     candidates = [f"{value[:_SHORT]} ({split})" for split, value in result.candidates.items()]
     cpu, memory = duration(result.cpu_seconds), f"{result.peak_memory_mib:,.0f} MiB"
     facts = {
@@ -79,12 +79,12 @@ def final_table(result: RunResult) -> str:
 
 
 def _shown(metric: str) -> bool:
-    """All but what says the same twice (``ndcg@1`` is ``hit@1``) and the truncated ``mrr@k``; files hold everything."""
+    """Whether the table shows ``metric``: all but ``ndcg@1``, which is ``hit@1``, and the truncated ``mrr@k``."""
     return metric != "ndcg@1" and not metric.startswith("mrr@")
 
 
 def epoch_line(line: dict[str, Any], metric: str) -> str:
-    """One line of ``metrics.jsonl`` for the console: losses, one validation metric, time."""
+    """One line of ``metrics.jsonl`` as the console shows it: the losses, one validation metric and the time."""
     losses = ", ".join(f"{name} {value:.4f}" for name, value in line["losses"].items())
     return f"epoch {line['epoch']}: {losses}; valid {metric} {line['valid'][metric]:.4f}; {duration(line['seconds'])}"
 

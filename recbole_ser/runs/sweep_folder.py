@@ -1,4 +1,4 @@
-"""The folder of a sweep: what is tried, and what each trial found.  It is all that resuming needs."""
+"""The folder of a sweep: what is tried, and the result of each trial.  Resuming needs nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recbole_ser.files import exclusive, write_json
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.result import RunResult
 
-# What has become of a trial.  Waiting and running are not written down: a trial without an outcome is one of them.
+# The status of a trial.  Waiting and running are not written down: a trial without an outcome is one of them.
 FINISHED, STOPPED, FAILED, KILLED = "finished", "stopped", "failed", "killed"
 WAITING, RUNNING = "waiting", "running"
 KEPT = (FINISHED, STOPPED, FAILED)  # a resumed sweep does not train these again
@@ -22,20 +22,20 @@ KEPT = (FINISHED, STOPPED, FAILED)  # a resumed sweep does not train these again
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial, as its folder tells.
+    """One trial, as read from its folder.
 
     Args:
-        number: from 0; also the name of its folder.
-        values: of the swept keys.
-        status: ``finished`` (all epochs, or early stopping), ``stopped`` (behind others), ``failed`` (an error of its
-            own), ``killed`` (its process died twice), else ``running`` or ``waiting``.
-        error: what failed, in a line.
-        epochs: that were trained and evaluated.
+        number: number of the trial, from 0; also the name of its folder.
+        values: the trial's values of the swept keys.
+        status: ``finished`` (all epochs, or early stopping), ``stopped`` (it was behind other trials), ``failed`` (an
+            error of its own), ``killed`` (its process died twice), ``running`` or ``waiting``.
+        error: what failed, in one line; empty if nothing did.
+        epochs: number of epochs that were trained and evaluated.
         best_epoch: the epoch (from 0) with the best validation metric, -1 if there is none.
-        valid: the validation metrics of that epoch.
-        scores: the validation metric after each evaluated epoch.
-        seconds, cpu_seconds, peak_memory_mib: of its epochs; memory is that of the process, which earlier trials
-            may have raised.
+        valid: the validation metrics of the best epoch.
+        scores: the validation metric that chooses, after each evaluated epoch.
+        seconds, cpu_seconds: wall-clock and CPU time of all epochs.
+        peak_memory_mib: peak memory of the trial's process, which earlier trials in it may have raised.
     """
 
     number: int
@@ -66,14 +66,14 @@ class Trial:
 
 
 class TrialFolder:
-    """``trials/007``: the folder of a run with the trial's values and outcome beside it."""
+    """The folder of one trial, ``trials/007`` say: that of a run, with the trial's values and outcome in two files."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.number = path, int(path.name)
 
     @property
     def outcome(self) -> dict[str, str]:
-        """``status`` and ``error``; empty for a trial that is not over."""
+        """The ``status`` and ``error`` of the trial; empty if it has not ended."""
         path = self.path / "outcome.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -87,11 +87,11 @@ class TrialFolder:
         return json.loads((self.path / "trial.json").read_text(encoding="utf-8"))["values"]
 
     def lines(self) -> list[dict[str, Any]]:
-        """Of its evaluated epochs, as in ``metrics.jsonl``."""
+        """The lines of the evaluated epochs in ``metrics.jsonl``."""
         return RunFolder(self.path).metrics()
 
     def read(self, metric: str) -> Trial:
-        """The trial as it is now; ``metric`` is the one that chooses."""
+        """The trial as it is now; ``metric`` is the validation metric that chooses."""
         lines, outcome = self.lines(), self.outcome
         scores = [line["valid"][metric] for line in lines]
         best = scores.index(max(scores)) if scores else None
@@ -110,16 +110,17 @@ class TrialFolder:
         )
 
     def drop_weights(self, best: bool) -> None:
-        """Delete the checkpoint to go on from and, if ``best``, that of the best epoch too."""
+        """Delete the checkpoint that resuming needs and, if ``best``, that of the best epoch too."""
         for name in ("last.pt", "best.pt") if best else ("last.pt",):
             (self.path / name).unlink(missing_ok=True)
 
 
 class SweepFolder:
-    """``sweep.json`` (what was started), ``trials/``, ``trials.csv``, ``trials.jsonl``, ``best.yaml``, ``result.json``,
-    ``plots/``, ``log.txt``.
+    """Writes and reads the files of one sweep.
 
-    Everything is plain JSON, YAML, CSV, or a checkpoint of tensors: resuming runs no code from it.
+    These are ``sweep.json`` (what was started), ``trials.csv``, ``trials.jsonl``, ``best.yaml``, ``result.json``,
+    ``log.txt`` and those in ``trials/`` and ``plots/``.  Everything is plain JSON, YAML, CSV, or a checkpoint of
+    tensors: resuming runs no code from it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -129,17 +130,12 @@ class SweepFolder:
 
     @classmethod
     def start(cls, path: str | Path, content: dict[str, Any]) -> SweepFolder:
-        """A new sweep's folder.
+        """Start a new sweep in the folder ``path``.
 
         Args:
-            content: of ``sweep.json``, JSON-able.
-
-        Raises:
-            UserError: it holds a sweep already.
+            content: what is written to ``sweep.json``, in values that JSON can hold.
         """
         folder = cls(path)
-        if (folder.path / "sweep.json").exists():
-            raise UserError(f"{path}: holds a sweep already: go on with --resume={path}, or choose another folder")
         folder.trials_path.mkdir(parents=True, exist_ok=True)
         write_json(folder.path / "sweep.json", content)
         return folder
@@ -149,7 +145,7 @@ class SweepFolder:
         """The folder of a sweep that was started.
 
         Raises:
-            UserError: there is none.
+            UserError: ``path`` is not the folder of a sweep.
         """
         if not (Path(path) / "sweep.json").is_file():
             raise UserError(f"{path}: not the folder of a sweep: it has no sweep.json")
@@ -157,10 +153,10 @@ class SweepFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Inside this block no other process can run the sweep; the system gives it free if this one is killed.
+        """Inside this block no other process can run the sweep; the system releases it if this process is killed.
 
         Raises:
-            UserError: one is running it.
+            UserError: another process is running the sweep.
         """
         with exclusive(self.path / ".lock", f"{self.path}: another process is running this sweep"):
             yield
@@ -178,13 +174,13 @@ class SweepFolder:
         return TrialFolder(self.trials_path / f"{number:03d}")
 
     def add_trial(self, number: int, values: dict[str, Any]) -> TrialFolder:
-        """The folder of a new trial, in which its values are written down."""
+        """Make the folder of a new trial and write the trial's values into it."""
         trial = self.trial(number)
         write_json(trial.path / "trial.json", {"number": number, "values": values})
         return trial
 
     def trials(self) -> list[TrialFolder]:
-        """All that were proposed so far, by number."""
+        """The folders of all trials proposed so far, in the order of their numbers."""
         folders = [path.parent for path in self.trials_path.glob("*/trial.json")]
         found = [TrialFolder(folder) for folder in folders if folder.name.isdecimal()]
         return sorted(found, key=lambda trial: trial.number)
@@ -193,11 +189,11 @@ class SweepFolder:
         return [trial.read(metric) for trial in self.trials()]
 
     def write_result(self, trial: Trial, result: RunResult) -> None:
-        """The chosen trial, its values, and what the test split said of it."""
+        """Write the number and the values of the chosen trial, and its result on the test split."""
         write_json(self.path / "result.json", {"trial": trial.number, "values": trial.values, **result.as_dict()})
 
     def result(self) -> tuple[int, RunResult] | None:
-        """The number of the trial that was tested, and its result; ``None`` if none was yet."""
+        """The number of the trial that was tested, and its result; ``None`` if none has been tested yet."""
         path = self.path / "result.json"
         if not path.is_file():
             return None
@@ -208,6 +204,6 @@ class SweepFolder:
 
 
 def best_trial(trials: list[Trial]) -> Trial | None:
-    """The one with the best validation metric, the earliest of equals; failed and killed ones do not count."""
+    """The trial with the best validation metric, the earliest of equals; failed and killed trials do not count."""
     good = [trial for trial in trials if trial.scores and trial.status not in (FAILED, KILLED)]
     return max(good, key=lambda trial: (trial.score, -trial.number), default=None)

@@ -32,7 +32,7 @@ _EVENTS_AT_A_TIME = 1 << 20
 
 @dataclass(frozen=True)
 class SearchKind:
-    """Searches of one kind: how many, how many of them are judged, and of these how many are similar."""
+    """How many searches there are of one kind, how many of them are judged, and how many of these are similar."""
 
     kind: str
     searches: int
@@ -42,7 +42,10 @@ class SearchKind:
 
 @dataclass(frozen=True)
 class Interests:
-    """Searches by their source, by being spontaneous or passive where sources are named, and all of them."""
+    """The searches of each kind and, in the last row, all of them.
+
+    Kinds are spontaneous and passive where the spontaneous sources are named, and the sources themselves otherwise.
+    """
 
     category: str
     rows: list[SearchKind]
@@ -54,15 +57,16 @@ def count_interests(
     """Count the searches of each kind that are similar to their user's recent interests.
 
     Args:
-        category: column of ``X.item`` (token or token_seq); ``None``: the first whose name says so.
-        spontaneous: values of ``source``.
-        day: how many units of time it has.
+        category: column of ``X.item`` (token or token_seq) that holds the categories; ``None``: the first such column
+            with "categor" in its name.
+        spontaneous: values of ``source`` that mean a spontaneous search; every other search is passive.
+        day: length of a day in the data's unit of time.
 
     Returns:
         ``None`` if no column is named and none is found.
 
     Raises:
-        ConfigError: there is no such column, or no such source.
+        ConfigError: the named column does not exist, or no search has one of the named sources.
     """
     path = Path(dataset.dataset_path) / f"{dataset.dataset_name}.item"
     name = category or _found(path, dataset.config["field_separator"])
@@ -77,7 +81,7 @@ def count_interests(
 
 
 def _kinds(dataset: TimedDataset, spontaneous: tuple[str, ...]) -> list[tuple[str, np.ndarray]]:
-    """Names of kinds, and for each which searches are of it."""
+    """The name of each kind with a mask, bool ``[searches]``, of the searches of this kind."""
     sources = dataset.log.sources.numpy()
     everything = [("all", np.ones(len(sources), dtype=bool))]
     known = dataset.field2token_id.get(dataset.source_field, {})
@@ -98,7 +102,7 @@ def _found(path: Path, separator: str) -> str | None:
 
 
 def _categories(dataset: TimedDataset, path: Path, name: str) -> Ragged:
-    """The categories, as numbers from 0, of each item id; none of items that ``path`` does not list."""
+    """The categories of each item id, numbered from 0; an item that ``path`` does not list has none."""
     columns = {column.name: column for column in read_header(path, dataset.config["field_separator"])}
     if name not in columns or columns[name].type not in ("token", "token_seq"):
         raise ConfigError(f"{path} has no column '{name}' of type token or token_seq: it has {', '.join(columns)}")
@@ -118,7 +122,11 @@ def _categories(dataset: TimedDataset, path: Path, name: str) -> Ragged:
 
 
 def _judge(dataset: TimedDataset, categories: Ragged, span: int) -> tuple[np.ndarray, np.ndarray]:
-    """bool ``[searches]`` twice: which can be judged, and which of them are similar."""
+    """Two masks, bool ``[searches]``: which searches can be judged, and which of those are similar.
+
+    The clicks of all searches are unrolled into one entry per category of a clicked item.  A search can be judged if
+    it has an entry, and is similar if its user lately met the category of every entry: none is missed.
+    """
     log, count = dataset.log, int(categories.values.max(initial=0)) + 1
     clicked = categories.take(log.clicks.numpy())
     per_click = np.diff(clicked.starts)
@@ -132,7 +140,13 @@ def _judge(dataset: TimedDataset, categories: Ragged, span: int) -> tuple[np.nda
 def _seen_lately(
     dataset: TimedDataset, categories: Ragged, count: int, pair: np.ndarray, search: np.ndarray, span: int
 ) -> np.ndarray:
-    """bool ``[n]``: whether ``pair [n]`` (user * ``count`` + category) occurs in the ``span`` before ``search [n]``."""
+    """bool ``[n]``: whether ``pair [n]`` (user * ``count`` + category) occurs in the ``span`` before ``search [n]``.
+
+    It is enough to look at the latest interaction with the pair that is strictly before the search.  One binary search
+    finds it: every interaction becomes one number that sorts by (pair, moment), with pairs and moments replaced by
+    their places among the distinct ones so that the number fits into int64.  What stands just below the number of
+    (pair, moment of the search) is that latest interaction; if it belongs to another pair, there is none.
+    """
     if not len(pair):
         return np.zeros(0, dtype=bool)
     wanted, number = np.unique(pair, return_inverse=True)
@@ -140,14 +154,18 @@ def _seen_lately(
     keys = np.sort(_keys_of_interactions(dataset, categories, count, wanted, moments))
     now = dataset.search_times[search]
     place = np.searchsorted(keys, number * len(moments) + np.searchsorted(moments, now)) - 1  # the last one before
-    last = np.append(keys, -1)[place]
+    last = np.append(keys, -1)[place]  # -1 is in no pair: it answers where nothing at all is before
     return (last // len(moments) == number) & (moments[last % len(moments)] >= now - span)
 
 
 def _keys_of_interactions(
     dataset: TimedDataset, categories: Ragged, count: int, wanted: np.ndarray, moments: np.ndarray
 ) -> np.ndarray:
-    """(place in ``wanted``, place in ``moments``) as one number for each category of each interaction."""
+    """The number (place in ``wanted``) * moments + (place in ``moments``) for each category of each interaction.
+
+    Pairs that no search asks for, those that are not in the sorted ``wanted``, are left out.  Interactions are read in
+    parts, since each may have many categories.
+    """
     keys = []
     for start in range(0, len(dataset.item_times), _EVENTS_AT_A_TIME):
         part = slice(start, start + _EVENTS_AT_A_TIME)

@@ -9,13 +9,13 @@ import torch
 
 
 class Stopwatch:
-    """Wall and CPU seconds (all threads) since it was made or last read."""
+    """Measures wall-clock and CPU seconds (of all threads) since it was made or last read."""
 
     def __init__(self) -> None:
         self._started = (time.perf_counter(), time.process_time())
 
     def lap(self) -> dict[str, float]:
-        """``seconds`` and ``cpu_seconds`` since the last reading."""
+        """``seconds`` (wall-clock) and ``cpu_seconds`` since the last reading."""
         now = (time.perf_counter(), time.process_time())
         seconds, cpu_seconds = (after - before for after, before in zip(now, self._started))
         self._started = now
@@ -23,9 +23,9 @@ class Stopwatch:
 
 
 def peak_memory_mib() -> dict[str, float]:
-    """Largest resident memory of this process so far, and on a GPU the largest that tensors took, in MiB.
+    """The largest resident memory of this process so far and, with a GPU, the largest that tensors took there, in MiB.
 
-    Windows does not tell the first, so it is absent there.
+    On Windows the first is not available, and left out.
     """
     memory = {}
     try:
@@ -33,7 +33,7 @@ def peak_memory_mib() -> dict[str, float]:
     except ImportError:
         pass
     else:
-        unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+        unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, other systems KiB
         memory["peak_memory_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
     if torch.cuda.is_available():
         memory["peak_gpu_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)

@@ -11,11 +11,11 @@ from recbole_ser.errors import UserError
 
 
 class LossMeans:
-    """Means over the batches so far.  The device is read once per ``read_every`` batches, not at every step.
+    """Means over the batches so far.  Losses are read from the device once per ``read_every`` batches, not at each.
 
     Args:
-        epoch: named in the error.
-        read_every: batches between two readings; each one waits for a GPU to catch up.
+        epoch: the epoch, which the error names.
+        read_every: number of batches between two readings; each reading waits for a GPU to catch up.
     """
 
     def __init__(self, epoch: int, read_every: int) -> None:
@@ -26,7 +26,10 @@ class LossMeans:
         self._batches = 0
 
     def add(self, losses: dict[str, Tensor]) -> bool:
-        """Add the scalar losses of one batch; whether the means were brought up to date by it.
+        """Add the scalar losses of one batch.
+
+        Returns:
+            Whether the losses were read, so that the means are up to date.
 
         Raises:
             UserError: a loss is NaN or infinite (in this batch or an unread one before it).
@@ -38,7 +41,11 @@ class LossMeans:
         return True
 
     def read(self) -> dict[str, float]:
-        """Means by name over all batches added."""
+        """The mean of each loss over all batches added, by name.
+
+        Raises:
+            UserError: a loss is NaN or infinite.
+        """
         rows = [torch.stack(list(losses.values())).float() for losses in self._unread]
         values = torch.stack(rows).tolist() if rows else []
         for losses, row in zip(self._unread, values):

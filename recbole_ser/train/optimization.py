@@ -1,4 +1,4 @@
-"""The optimiser's parameters and kernels, and the learning rate."""
+"""The optimiser, its groups of parameters, and the schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LEARNERS = (*FUSED, "sgd", "adagrad", "rmsprop", "sparse_adam")
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """The model's parameters; those that ``model.no_weight_decay()`` names, if it has that, are spared weight decay.
+    """The model's parameters in groups: those that ``model.no_weight_decay()``, if there is one, names do not decay.
 
     Raises:
-        ValueError: it names something that is no parameter.
+        ValueError: ``no_weight_decay`` names something that is no parameter.
     """
     parameters = dict(model.named_parameters())
     spared = set(getattr(model, "no_weight_decay", set)())
@@ -29,7 +29,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def build_adam(model: nn.Module, learner: str, rate: float, weight_decay: float) -> optim.Optimizer:
-    """Adam or AdamW over ``parameter_groups``, as one fused kernel where the device has it."""
+    """Adam or AdamW over ``parameter_groups``, as one fused kernel if the device has one."""
     try:
         return FUSED[learner](parameter_groups(model), lr=rate, weight_decay=weight_decay, fused=True)
     except RuntimeError:  # no fused kernel for this device in this version of PyTorch
@@ -44,7 +44,7 @@ class Plateau(ReduceLROnPlateau):
         bigger: whether a bigger score is a better one.
 
     Raises:
-        ConfigError: other settings than these, or a factor that does not lower the rate.
+        ConfigError: the settings have other keys than these, or the factor does not lower the rate.
     """
 
     def __init__(self, optimizer: optim.Optimizer, settings: Any, bigger: bool) -> None:
@@ -56,6 +56,6 @@ class Plateau(ReduceLROnPlateau):
 
     @property
     def can_fall(self) -> bool:
-        """Whether the rate is above ``min_lr`` by more than what the scheduler ignores."""
+        """Whether the scheduler can still lower the rate; it ignores changes of at most ``eps``."""
         rate = self.optimizer.param_groups[0]["lr"]
         return rate - max(rate * self.factor, self.min_lrs[0]) > self.eps

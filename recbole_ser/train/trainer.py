@@ -1,4 +1,4 @@
-"""RecBole's ``Trainer`` with what has to differ: resumable epochs, safe checkpoints, ranking on fixed candidates."""
+"""RecBole's ``Trainer``, changed to have resumable epochs, safe checkpoints, and ranking on fixed candidates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from recbole_ser.train.costs import Stopwatch, peak_memory_mib
 from recbole_ser.train.loss_means import LossMeans
 from recbole_ser.train.optimization import FUSED, LEARNERS, Plateau, build_adam, parameter_groups
 
-# What of the trainer itself goes into last.pt, besides weights, optimiser, scaler and scheduler.
+# Attributes of the trainer that last.pt holds, besides weights, optimiser, scaler and scheduler.
 _PROGRESS = ("cur_step", "stopping_step", "best_epoch", "best_valid_score", "best_valid_result")
 
 # Settings that may differ when a run is resumed: they do not change what an epoch computes.
@@ -47,12 +47,12 @@ class SERTrainer(Trainer):
     ``last.pt``; the best one so far is in ``best.pt``.
 
     With ``lr_plateau: {factor, patience, min_lr}`` the learning rate is multiplied by ``factor`` after more than
-    ``patience`` evaluations without a better validation score; early stopping then counts only from the evaluation
-    on after which the rate can fall no further (the schedule that SESRec was published with).  Neither counts the
+    ``patience`` evaluations without a better validation score; early stopping then only counts evaluations from the
+    one after which the rate can fall no further (the schedule that SESRec was published with).  Neither counts the
     epochs in which a model is pre-trained.
 
     Raises:
-        ConfigError: settings that cannot be trained with.
+        ConfigError: training is not possible with these settings.
     """
 
     device: torch.device
@@ -99,7 +99,7 @@ class SERTrainer(Trainer):
         show_progress: bool = False,
         callback_fn: Callable[[int, dict[str, float]], None] | None = None,
     ) -> tuple[float, dict[str, float]]:
-        """RecBole's ``fit``; a run that was resumed after its last epoch trains no more.
+        """Train as RecBole's ``fit`` does; a run that was resumed after its last epoch is not trained further.
 
         Args:
             callback_fn: called after each evaluated epoch with the epoch (from 0) and its validation metrics.
@@ -116,7 +116,7 @@ class SERTrainer(Trainer):
             super().fit(
                 train_data,
                 valid_data,
-                verbose=False,  # its lines have losses without names; ours come from _after_evaluation
+                verbose=False,  # RecBole's lines do not name the losses; _after_evaluation writes ours
                 show_progress=show_progress,
                 callback_fn=self._after_evaluation,
             )
@@ -143,7 +143,7 @@ class SERTrainer(Trainer):
         return values[0] if len(values) == 1 else values
 
     def _seed_epoch(self, epoch: int) -> None:
-        """The global random states as a function of (seed, epoch), so that no checkpoint has to hold them."""
+        """Make the global random states a function of (seed, epoch), so that no checkpoint has to hold them."""
         state = np.random.SeedSequence([self.config["seed"], epoch]).generate_state(1)
         init_seed(int(state[0]), self.config["reproducibility"])
 
@@ -167,7 +167,7 @@ class SERTrainer(Trainer):
         self.scaler.update()
 
     def _build_optimizer(self, **kwargs: Any) -> optim.Optimizer:
-        """RecBole's choice of optimisers.
+        """Build the optimiser that ``learner`` names, as RecBole does.
 
         Adam's weight decay is coupled, as in the published models: an L2 term of the gradient.
         """
@@ -179,7 +179,8 @@ class SERTrainer(Trainer):
         return super()._build_optimizer(params=parameter_groups(self.model), **kwargs)
 
     def _limit_patience(self, epochs_done: int) -> None:
-        """Early stopping's limit: none in pre-training and while the rate can fall, then ``stopping_step`` more."""
+        """Set the limit of early stopping: none in pre-training and while the rate can fall, ``stopping_step`` after.
+        """
         if epochs_done < self.pretrain_epochs or (self.scheduler is not None and self.scheduler.can_fall):
             self.stopping_step = math.inf
         elif self.stopping_step == math.inf or self.cur_step == 0:
@@ -188,7 +189,7 @@ class SERTrainer(Trainer):
     # --- evaluation -------------------------------------------------------------------------------------------------
 
     def rank(self, eval_data: Any, load_best_model: bool = True, show_progress: bool = False) -> Tensor:
-        """The rank of every target of ``eval_data``, int64 ``[rows]``, with the best weights or the present ones."""
+        """The rank of every target of ``eval_data``, int64 ``[rows]``, under the best weights or the current ones."""
         if load_best_model:
             self._load_weights(self.run_folder.best, load_checkpoint(self.run_folder.best, self.device))
         self.model.eval()
@@ -201,7 +202,7 @@ class SERTrainer(Trainer):
         model_file: str | Path | None = None,
         show_progress: bool = False,
     ) -> dict[str, float]:
-        """Metrics of ``eval_data``; the weights are those of ``model_file``, the best ones, or the present ones."""
+        """The metrics of ``eval_data`` under the weights in ``model_file``, the best ones, or the current ones."""
         if model_file is not None:
             self._load_weights(model_file, load_checkpoint(model_file, self.device))
         ranks = self.rank(eval_data, load_best_model and model_file is None, show_progress)
@@ -235,7 +236,7 @@ class SERTrainer(Trainer):
         return score, self.valid_result
 
     def _after_evaluation(self, epoch: int, score: float) -> None:
-        """What RecBole's ``fit`` calls once an epoch is evaluated and early stopping has counted it."""
+        """RecBole's ``fit`` calls this when an epoch has been evaluated and early stopping has counted it."""
         line = {
             "epoch": epoch,
             "losses": self.epoch_losses,
@@ -247,7 +248,7 @@ class SERTrainer(Trainer):
         if self.scheduler is not None and epoch >= self.pretrain_epochs:
             self.scheduler.step(score)
         self._limit_patience(epochs_done=epoch + 1)
-        self.run_folder.append_metrics(line)  # first: a line too many can be dropped, one too few is lost
+        self.run_folder.append_metrics(line)  # before last.pt: a line too many is dropped on resuming, a missing one is lost
         self._save_last(epoch)
         if self._verbose:
             best = "; the best so far" if self.cur_step == 0 else ""
@@ -286,10 +287,10 @@ class SERTrainer(Trainer):
         return ["optimizer", "scaler"] + ([] if self.scheduler is None else ["scheduler"])
 
     def resume_checkpoint(self, resume_file: str | Path | None = None) -> None:
-        """Go on from ``resume_file``, by default ``last.pt``; from the start if that was not written yet.
+        """Go on from ``resume_file``, by default ``last.pt``; from the start if that has not been written yet.
 
         Raises:
-            UserError: the file is damaged, or was written with other settings (but for ``epochs``).
+            UserError: the file is damaged, or was written under other settings (those in ``_FREE`` may differ).
         """
         if resume_file is None and not self.run_folder.last.exists():
             self.run_folder.drop_metrics_after(-1)

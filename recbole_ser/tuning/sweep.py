@@ -19,6 +19,7 @@ from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.logs import log_to
 from recbole_ser.registry import available_models
 from recbole_ser.runner import Prepared, build_trainer, prepare
+from recbole_ser.runs.claim import claim, claim_new
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.result import RunResult, final_table
 from recbole_ser.runs.sweep_folder import FAILED, KILLED, SweepFolder, Trial, best_trial
@@ -93,8 +94,10 @@ def tune(
     build_search(plan, config["seed"], 0)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     default = Path("saved") / dataset / f"tune-{config['model']}-{plan.name}-{stamp}-{config['seed']}"
+    hint = f"go on with the sweep in it by 'recbole-ser tune --resume={storage}', or choose another"
+    path = claim_new(default) if storage is None else claim(storage, hint)
     content = {"plan": plan.to_json(), "arguments": config.arguments()}
-    return _tune(config, plan, resources or Resources(), SweepFolder.start(storage or default, content))
+    return _tune(config, plan, resources or Resources(), SweepFolder.start(path, content))
 
 
 def resume(path: str | Path, *, trials: int | None = None, resources: Resources | None = None) -> SweepResult:

@@ -44,12 +44,13 @@ _EVENT = ("user_id", "time", "query_id", "query_text", "source", "clicked_items"
 def convert_searches(conversion: SQLConversion, log: SearchLog, deduplicate: bool) -> None:
     """Write ``X.search``, sorted by (user, time, query, clicks, source), and ``X.query`` where there is text.
 
-    Where clicks have rows of their own and some are later than their search, they get their times: a history must not
-    show them before.  The events are left as `SEARCH_EVENTS`: ``user_id``, ``time`` in nanoseconds, ``query_id``,
-    ``query_text``, ``source``, ``clicked_items`` and ``click_times``, separated by spaces.
+    Where clicks have rows of their own and some are later than their search, ``X.search`` also has the times of the
+    clicks: a history must not show a click before its time.  The view `SEARCH_EVENTS` is left for later steps, with
+    the columns ``user_id``, ``time`` in nanoseconds, ``query_id``, ``query_text``, ``source``, ``clicked_items`` and
+    ``click_times``; the last two are lists separated by spaces.
 
     Raises:
-        DataError: a damaged file, a malformed row (unless such are skipped), or nothing left.
+        DataError: a file is damaged, a row is malformed (unless such rows are skipped), or no row is left.
     """
     relation = attach(conversion.engine, "searches", log.files, _columns(log))
     times = read_times(conversion.engine, relation, log.time)
@@ -86,7 +87,7 @@ def _columns(log: SearchLog) -> list[str]:
 
 
 def _query_values(relation: SourceTable, query: Query) -> list[Value]:
-    """The query's id, text or terms.  Without an id there must be something to tell queries apart."""
+    """The query's id, text or terms.  Without an id the text or terms must not be empty: they tell queries apart."""
     values = [] if query.id is None else [word(relation, query.id, "query id")]
     if query.text is not None:
         name = value_name("query text")
@@ -117,7 +118,7 @@ def _click_values(relation: SourceTable, clicks: ListColumn | ClickRows | None) 
 
 
 def _event_values(log: SearchLog) -> dict[str, str]:
-    """SQL of a search, but for its clicks, from a row."""
+    """SQL expressions that read the values of a search, except its clicks, from a row."""
     query = log.query
     text = value_name("query text") if query.text else sequence(value_name("query")) if query.terms else _NOTHING
     return {
@@ -130,7 +131,7 @@ def _event_values(log: SearchLog) -> dict[str, str]:
 
 
 def _clicked(clicks: ListColumn | ClickRows | None) -> str:
-    """SQL of the items that a row says were clicked; NULL: none."""
+    """An SQL expression for the items that were clicked according to a row; NULL: none."""
     if clicks is None:
         return _NOTHING
     if isinstance(clicks, ListColumn):
@@ -149,7 +150,10 @@ def _one_row_each(conversion: SQLConversion, log: SearchLog, deduplicate: bool, 
 def _group(
     conversion: SQLConversion, relation: SourceTable, log: SearchLog, deduplicate: bool, rows: CheckedRows
 ) -> bool:
-    """Make one search of the rows of a user with one search id: the earliest time, and the clicks in their order.
+    """Make one search of all rows with the same user and search id: the earliest time, and the clicks in their order.
+
+    ``search_groups`` has a row for each search.  Where its rows do not agree on the query or the source (``differ``),
+    all of them are rejected.  The counts say afterwards what became of the rows and of the items shown in them.
 
     Returns:
         Whether a click is later than its search.

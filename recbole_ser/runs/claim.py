@@ -1,0 +1,39 @@
+"""New folders, of which no two processes get the same."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+from recbole_ser.errors import UserError
+
+
+def claim(path: str | Path, hint: str) -> Path:
+    """Make the folder ``path``, which must not be there.
+
+    Args:
+        hint: what to do where it is.
+
+    Raises:
+        UserError: it is there already.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir()
+    except FileExistsError:
+        raise UserError(f"{path}: this folder is there already: {hint}") from None
+    return path
+
+
+def claim_new(path: str | Path) -> Path:
+    """Make the folder ``path``; where it is there already, ``path-2``, ``path-3``, ..., the first that is not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder, numbers = path, count(2)
+    while True:
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+        folder = path.with_name(f"{path.name}-{next(numbers)}")
