@@ -31,7 +31,9 @@ from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader
 from recbole_ser.data.planted import SyntheticLogs, SyntheticSpec, generate
 from recbole_ser.data.synthetic import write
+from recbole_ser.errors import ConfigError
 from recbole_ser.model.base import SearchRecommender
+from recbole_ser.registry import find_model
 
 SMALL = SyntheticSpec(
     users=60, items=140, queries=30, interactions=600, searches=400, terms=60, topics=6, sources=3, max_clicks=3,
@@ -43,7 +45,11 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class ModelUnderTest:
-    """A model class (or registered name), a folder for its data, and configuration values to build it with."""
+    """A model class (or registered name), a folder for its data, and configuration values to build it with.
+
+    Raises:
+        ConfigError: the model is no ``SearchRecommender``, so it has nothing of what is checked.
+    """
 
     model: str | type[SearchRecommender]
     folder: Path
@@ -56,6 +62,14 @@ class ModelUnderTest:
     @cached_property
     def dataset(self) -> SERDataset:
         return self.load("contract", self.logs)
+
+    def __post_init__(self) -> None:
+        model = find_model(self.model) if isinstance(self.model, str) else self.model
+        if not issubclass(model, SearchRecommender):
+            raise ConfigError(
+                f"the contract is that of SearchRecommender, and {model.__name__} is none: RecBole's own models have no "
+                "encode and score to be checked, and a class of yours must derive from it"
+            )
 
     def load(self, name: str, logs: SyntheticLogs) -> SERDataset:
         """Write ``logs`` as data set ``name`` and load it as this model would."""

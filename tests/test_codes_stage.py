@@ -193,6 +193,7 @@ def test_no_held_out_event_reaches_a_language_model(folder: Path) -> None:
     assert "heldout" not in asked and "word14" in asked
 
 
+@pytest.mark.slow
 def test_a_killed_stage_leaves_no_codes_and_goes_on_where_it_was(folder: Path) -> None:
     stuck, release, answered = threading.Event(), threading.Event(), 6
 

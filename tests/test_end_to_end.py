@@ -73,6 +73,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(reference: Pa
     assert RunFolder.load(tmp_path / "other").result().candidates == RunFolder.load(reference).result().candidates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs_before", [0, 1])
 def test_a_killed_run_resumes_to_the_same_result(reference: Path, tmp_path: Path, epochs_before: int) -> None:
     folder = tmp_path / "killed"
@@ -100,6 +101,7 @@ def test_a_killed_run_resumes_to_the_same_result(reference: Path, tmp_path: Path
     assert outcome(folder) == outcome(reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["DIN", "SRJGraph", "UnifiedSSR"])  # batch statistics, sampling, two phases
 def test_a_model_with_a_state_of_its_own_resumes_to_the_same_result(model: str, tmp_path: Path) -> None:
     values = {"pretrain_epochs": 1} if model == "UnifiedSSR" else {}
@@ -146,6 +148,7 @@ def test_without_the_protocol_users_without_searches_are_ranked_too(tmp_path: Pa
     assert all(value == value for value in result.test.values())
 
 
+@pytest.mark.slow
 def test_search_decides_on_the_planted_data(tmp_path: Path) -> None:
     """SESRec beats SASRec clearly on the sample; dealing the searches out anew between users takes the lead away."""
     logs = shuffle_searches_between_users(generate(PRESETS["ser-sample"]), seed=1)

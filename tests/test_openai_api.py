@@ -171,7 +171,9 @@ def test_redirections_are_not_followed(server: ChatServer) -> None:
         assert other.requests == []
 
 
-def test_the_key_is_nowhere_else(server: ChatServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_key_is_nowhere_else(
+    server: ChatServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     echo = json.dumps({"error": {"message": f"wrong key {KEY}"}}).encode()
     monkeypatch.setenv("MY_KEY", f" {KEY}\n")
     one = client(server, api_key_variable="MY_KEY", retries=1)

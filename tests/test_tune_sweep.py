@@ -33,6 +33,8 @@ TESTS = Path(__file__).parent
 QUIET = {"show_progress": False, "state": "WARNING"}
 MODEL, TWO = "tune_models:Fated", Resources(concurrent=2)
 
+pytestmark = pytest.mark.slow  # one sweep is in the first tier: the example of the README
+
 
 @pytest.fixture(autouse=True)
 def models_are_where_the_sweep_starts(monkeypatch: pytest.MonkeyPatch) -> None:

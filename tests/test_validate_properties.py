@@ -92,6 +92,7 @@ def retyped(content: bytes, second: int, junk: bytes) -> bytes:
     return b"\t".join(labels) + newline + rest
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.tuples(st.sampled_from(SUFFIXES), mutations), min_size=1, max_size=3))
 @example(changes=[("inter", ("insert", 60, 0, b"\r", ""))])

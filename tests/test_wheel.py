@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_runs_a_model(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="hatchling builds the wheel: pip install -e '.[test]'")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]

@@ -1,6 +1,7 @@
 """The RQ-VAE of two sides (GSERec, section 4.1.2, Eq. 1 to 6).
 
-B rows, L levels, K codes of each level, w width of a code, d_s and d_r widths of the users' vectors.
+Shapes: B rows, L levels, K codes on each level, w width of a code, d_s and d_r widths of the users' search and
+recommendation vectors.
 """
 
 from __future__ import annotations
@@ -18,28 +19,32 @@ from recbole_ser.codes.quantiser import SMALLEST_EPSILON, ResidualQuantiser, col
 from recbole_ser.errors import ConfigError
 from recbole_ser.model.losses import Temperature
 
-_ROWS = 16384  # rows that are encoded at once
+_ROWS = 16384  # how many rows are encoded at once
 
 
 @dataclass(frozen=True)
 class RQVAESpec:
-    """How codes are made; the defaults are the published values, but for ``max_steps`` and ``tolerance``.
+    """How codes are made; the defaults are the published values, except for ``max_steps`` and ``tolerance``.
 
     Attributes:
         levels, codebook_size, width: L, K and w.
-        users_per_code: K is lower on a side with fewer than so many distinct vectors for each of a level's codes: a
-            code that hardly anyone shares relates its users to nobody.  Published data sets have 48 to 750.
-        hidden: widths of the hidden layers of the encoders; the decoders have them in reverse.  Those more than twice
-            as wide as a side's vectors are left out, but for the last.
+        users_per_code: the least number of distinct vectors of a side for each code of a level; with fewer vectors, K
+            is lowered on this side, since a code that hardly anyone shares relates its users to nobody.  Published data
+            sets have 48 to 750.
+        hidden: widths of the hidden layers of the encoders; the decoders have them in reverse.  Layers more than twice
+            as wide as a side's vectors are left out; if all are, the last one is kept.
         lambda_rq, lambda_rq_cl: weights of Eq. 6; 0 for the latter leaves Eq. 1 out.
         commitment: weight of the second term of Eq. 5.
-        temperature: where tau_1 of Eq. 1 starts.
-        learning_rate, weight_decay, gradient_norm, batch_size: of AdamW, and what the norm of gradients is clipped to.
+        temperature: initial value of tau_1 of Eq. 1.
+        learning_rate, weight_decay, batch_size: settings of AdamW.
+        gradient_norm: the norm that gradients are clipped to.
         epochs, max_steps: the budget, as many whole epochs as reach either.  Over its first tenth the learning rate
             rises, then it falls to 0, both in a straight line.
         tolerance: training ends before its budget once, over a fifth of the budget and at least three epochs, neither
             the reconstruction loss nor the collision rate has become better by this share of the best before.
-        sinkhorn_epsilon, sinkhorn_iterations: of the assignment of the last level's codes in training.
+        sinkhorn_epsilon, sinkhorn_iterations: arguments of ``sinkhorn``, which assigns the last level's codes in
+            training.
+        seed: seed of all random draws.
     """
 
     levels: int = 4
@@ -88,7 +93,7 @@ class RQVAESpec:
 
 @dataclass(frozen=True)
 class Losses:
-    """The terms of Eq. 6 of a batch and what the users' codes were.
+    """The terms of Eq. 6 for a batch, and the users' codes.
 
     Attributes:
         reconstruction: ``[2]``, Eq. 4 of the search and of the recommendation side.
@@ -104,11 +109,12 @@ class Losses:
 
 
 class Side(nn.Module):
-    """Encoder, codebooks and decoder of one side.
+    """The encoder, the codebooks and the decoder of one side.
 
     Args:
         inputs: width of the side's vectors.
-        size: K.
+        size: K, number of codes on each level of this side.
+        spec: the other settings.
     """
 
     def __init__(self, inputs: int, size: int, spec: RQVAESpec) -> None:
@@ -123,10 +129,11 @@ class Side(nn.Module):
 
     @torch.no_grad()
     def assign(self, vectors: Tensor, rows: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """The codes of ``rows [m]`` of ``vectors [n, d]``, no two of them the same, collisions repaired.
+        """The codes of the rows ``rows [m]`` of ``vectors [n, d]``, all of them distinct, with collisions repaired.
 
         Returns:
-            int64 ``[m, L]``, and ``collision_rate`` before and after the repair and its ``repair_rounds``.
+            The codes, int64 ``[m, L]``, and a report: ``collision_rate``, ``before`` and ``after`` the repair, and the
+            number of ``repair_rounds``.
         """
         latents = torch.cat([self.encoder(vectors[part]) for part in rows.split(_ROWS)])  # [m, w]
         nearest, residuals = self.quantiser.codes(latents)
@@ -136,7 +143,7 @@ class Side(nn.Module):
 
 
 class RQVAE(nn.Module):
-    """Two sides that have nothing in common but the contrast of their latent vectors.
+    """Two sides, which are coupled only by the contrastive loss between their latent vectors.
 
     The losses are means over rows and widths where Eq. 4 and 5 have squared norms, and over both sides and all levels
     in Eq. 5: the published weights belong to means.
@@ -144,6 +151,7 @@ class RQVAE(nn.Module):
     Args:
         inputs: d_s and d_r.
         sizes: K of each side.
+        spec: the other settings.
     """
 
     def __init__(self, inputs: Sequence[int], sizes: Sequence[int], spec: RQVAESpec) -> None:
@@ -170,23 +178,23 @@ class RQVAE(nn.Module):
         total = reconstruction.sum() + self.spec.lambda_rq * quantisation  # Eq. 6
         contrast = total.new_zeros(())
         if self.spec.lambda_rq_cl:
-            is_pair = search.any(dim=1) & rec.any(dim=1)  # zeros, an empty text, say nothing to agree with
+            is_pair = search.any(dim=1) & rec.any(dim=1)  # zeros stand for an empty text, with which nothing can agree
             contrast = alignment_loss(latents[0][is_pair], latents[1][is_pair], self.temperature())
             total = total + self.spec.lambda_rq_cl * contrast
         return Losses(reconstruction, contrast, total, torch.stack([q.nearest for q in quantised]))
 
     @torch.no_grad()
     def start(self, vectors: Sequence[Tensor]) -> None:
-        """K-means start of all codebooks on a batch: ``vectors`` are ``[B, d_s]`` and ``[B, d_r]``."""
+        """Start all codebooks from the k-means centres of a batch, ``vectors [B, d_s]`` and ``[B, d_r]``."""
         for side, v in zip(self.sides, vectors):
             side.quantiser.start(side.encoder(v), self.spec.seed)
 
     @torch.no_grad()
     def revive(self, nearest: Tensor, vectors: Sequence[Tensor]) -> None:
-        """Move the codes that are not among ``nearest [2, n, L]`` to where some of the users in ``vectors`` are.
+        """Move the codes that are not among ``nearest [2, n, L]`` onto the latent vectors of some users in ``vectors``.
 
-        Not published; without it, a third to two thirds of the first level's codes fall idle in the first epochs, while
-        the latent vectors are still close together, and remain so.
+        This is not in the published code.  Without it, a third to two thirds of the first level's codes fall out of use
+        in the first epochs, while the latent vectors are still close together, and stay out of use.
         """
         for side, codes, v in zip(self.sides, nearest, vectors):
             size = side.quantiser.codebooks.shape[1]
@@ -197,16 +205,16 @@ class RQVAE(nn.Module):
 def alignment_loss(search: Tensor, rec: Tensor, temperature: Tensor) -> Tensor:
     """InfoNCE between the sides (GSERec, Eq. 1): the mean over rows of the sum of both directions.
 
-    The similarity is the cosine, the negatives of a row are the other rows on the other side (published code: on both
-    sides).  The positive is part of the denominator: without it the loss has no lower bound once the temperature is
-    learnt.
+    The similarity is the cosine, and the negatives of a row are the other rows on the other side (published code: on
+    both sides).  The positive is part of the denominator: without it the loss would have no lower bound, since the
+    temperature is learnt.
 
     Args:
-        search, rec: ``[B, w]``.
+        search, rec: ``[B, w]``, the latent vectors of the same users on both sides.
         temperature: scalar.
 
     Returns:
-        A scalar; 0 of no rows.
+        A scalar; 0 if there are no rows.
     """
     if not len(search):
         return temperature * 0.0
@@ -216,7 +224,7 @@ def alignment_loss(search: Tensor, rec: Tensor, temperature: Tensor) -> Tensor:
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers from each of ``widths`` to the next, ReLU between them; Xavier-normal, zero bias."""
+    """Linear layers from each of ``widths`` to the next with ReLU between them; weights Xavier-normal, biases zero."""
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
         linear = nn.Linear(before, after)

@@ -1,4 +1,4 @@
-"""GSERec's first stage: what users did in the training period, as text, as vectors, as codes."""
+"""GSERec's first stage: the training histories of users are turned into texts, these into vectors, these into codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recbole_ser.text.summaries import create_summariser
 from recbole_ser.text.user_histories import training_histories
 from recbole_ser.text.vectors import create_encoder, encode_sides
 
-CACHE_FOLDER = "codes_cache"  # beside the codes: answers of models
+CACHE_FOLDER = "codes_cache"  # folder beside the codes, for the answers of models
 
 _SETTINGS = ("summaries", "vectors", "max_records", "max_clicks", "missing_side", "rqvae")
 
@@ -28,13 +28,14 @@ _log = logging.getLogger(__name__)
 
 
 def ensure_codes(config: SERConfig, dataset: SERDataset) -> dict[str, str]:
-    """Have the file ``codes_file``: the one that is there, else made as the block ``codes`` says.
+    """Make sure that the file ``codes_file`` exists: if it does not, make it as the block ``codes`` says.
 
     Returns:
         The ``hash`` of the file and the back-ends of its ``summaries`` and ``vectors``.
 
     Raises:
-        ConfigError: the file was made with other settings than this run was given; or see ``build_codes``.
+        ConfigError: the file was made with other settings than the user asks for in this run, or ``build_codes`` raises
+            it.
         DataError: the file is damaged, or was made from other training data.
     """
     path = Path(config["codes_file"])
@@ -50,18 +51,21 @@ def ensure_codes(config: SERConfig, dataset: SERDataset) -> dict[str, str]:
 
 
 def describe_codes(codes: UserCodes) -> dict[str, str]:
-    """What a result says of the codes it came from: the ``hash`` of their file, and the back-ends."""
+    """What a result records about its codes: the ``hash`` of their file, and the back-ends that made them."""
     return {"hash": codes.hash, **{name: codes.origin[name]["backend"] for name in ("summaries", "vectors")}}
 
 
 def build_codes(
     dataset: SERDataset, settings: Mapping[str, Any], path: str | Path, progress: bool = False
 ) -> dict[str, Any]:
-    """Write ``X.codes`` and its manifest to ``path``; what models answer is kept beside it, so a second call is cheap.
+    """Make codes, and write ``X.codes`` to ``path`` and its manifest beside it.
+
+    The answers of models are kept in a folder beside the file, so a second call is cheap.
 
     Args:
         settings: the block ``codes`` of the configuration: ``summaries`` and ``vectors`` (``backend`` and its options),
             ``max_records``, ``max_clicks``, ``missing_side`` and ``rqvae`` (fields of ``RQVAESpec``).
+        progress: whether to show progress bars.
 
     Returns:
         The manifest.
@@ -106,7 +110,7 @@ def _check(settings: Mapping[str, Any]) -> None:
 
 
 def _refuse_other_settings(path: Path, wanted: Mapping[str, Any]) -> None:
-    """What the user asks for in this run must be how the codes were made; what is not said may be anything."""
+    """Refuse codes made with other settings than the user gives in this run; settings that are not given may differ."""
     made = read_manifest(path).get("settings", {})
     for key, value in wanted.items():
         if made.get(key) != value:
@@ -117,7 +121,7 @@ def _refuse_other_settings(path: Path, wanted: Mapping[str, Any]) -> None:
 
 
 def _backend(options: Any) -> dict[str, Any]:
-    """``template``, or ``{backend: openai, model: ...}``, as arguments of the factories."""
+    """Turn ``template``, or ``{backend: openai, model: ...}``, into arguments of the factories."""
     options = {"backend": options} if isinstance(options, str) else dict(options)
     if "backend" not in options:
         raise ConfigError("codes: name the backend of summaries and vectors, as in {backend: openai, model: ...}")
@@ -138,5 +142,5 @@ def _copied(texts: Sequence[str], other: Sequence[str]) -> list[str]:
 
 
 def _where(texts: Sequence[str], codes: np.ndarray) -> np.ndarray:
-    """``codes [n, L]``, -1 where there is no text to make them from."""
+    """``codes [n, L]`` with -1 for users who have no text to make codes from."""
     return np.where(np.array([not text for text in texts])[:, None], -1, codes)

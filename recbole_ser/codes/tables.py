@@ -1,4 +1,4 @@
-"""How well the codes of a data set are used, for the terminal."""
+"""A table for the terminal that says how well the codes of a data set are used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def codes_table(dataset: str, manifest: dict[str, Any]) -> str:
-    """How well the codes of either side are used, from the manifest."""
+    """A table of how well the codes of both sides are used, from the manifest of ``X.codes``."""
     report = manifest["report"]["rqvae"]
     search, rec = report["search"], report["rec"]
     rows = [

@@ -8,9 +8,9 @@ interaction's user and time, a query, and the item as its click.
 - ``gserec``: one query for each (user, item) pair, drawn among the pair's queries; every interaction whose pair has a
   query is a search event.
 
-The rows of ``X.inter`` and ``X.search`` are sorted by (user, time, item), ids as text: events of one user that are
-tied in time stand in the order of their items.  A draw depends on nothing but the seed, the item or pair and its
-queries.  So the files do not depend on the order of the rows read.
+The rows of ``X.inter`` and ``X.search`` are sorted by (user, time, item), with ids as text, so events of one user at
+the same time stand in the order of their items.  A draw depends on nothing but the seed, the item or pair, and its
+queries.  So the files do not depend on the order of the rows that are read.
 
 A query's id is the number of its line, from 0; ``X.query`` holds the queries that were drawn.
 """
@@ -43,7 +43,14 @@ _ROWS_PER_BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class Interactions:
-    """The reviews, sorted by (user, time, item).  ``users`` and ``items`` are sorted ids, which the columns index."""
+    """The reviews, sorted by (user, time, item).
+
+    Args:
+        recipe: ``sesrec`` or ``gserec``.
+        users, items: the raw ids, sorted as text.
+        user, item: int64 ``[rows]``, indices in ``users`` and ``items``.
+        time: int64 ``[rows]``, seconds.
+    """
 
     recipe: str
     users: list[str]
@@ -54,11 +61,11 @@ class Interactions:
 
     @property
     def owners(self) -> np.ndarray:
-        """What each interaction's query belongs to, numbered: its item (sesrec) or (user, item) pair (gserec)."""
+        """The number of the owner of each interaction's query: its item (sesrec) or its (user, item) pair (gserec)."""
         return self.item if self.recipe == "sesrec" else self.user * len(self.items) + self.item
 
     def owner_name(self, owner: int) -> str:
-        """The ids of an owner, whatever else is in the log."""
+        """The raw ids of an owner, which, unlike its number, do not depend on what else is in the log."""
         user, item = divmod(owner, len(self.items))
         return self.items[item] if self.recipe == "sesrec" else f"{self.users[user]}\t{self.items[item]}"
 
@@ -76,19 +83,21 @@ def convert(
     """Convert raw files into the data set in ``out``, which is named after the folder.
 
     Args:
-        reviews: JSON lines with ``reviewerID``, ``asin`` and ``unixReviewTime`` (seconds), gzip or not.
+        reviews: file of JSON lines with ``reviewerID``, ``asin`` and ``unixReviewTime`` (seconds), gzip or not.
         queries: folder of ``query_text.txt``, ``train.qrels`` and ``test.qrels``, each gzip (``.gz``) or not.
+        out: folder of the data set.
         recipe: ``sesrec`` or ``gserec``.
-        metadata: Python dictionaries, one a line, with ``asin`` and any of ``title``, ``description``, ``categories``.
-        seed: of the draws of queries.
-        on_error: what a malformed row does: ``stop``, or ``skip`` it and count it.
+        metadata: file with a Python dictionary per line, with ``asin`` and any of ``title``, ``description`` and
+            ``categories``.
+        seed: seed of the draws of queries.
+        on_error: what to do at a malformed row: ``stop``, or ``skip`` it and count it.
 
     Returns:
         The manifest, which is also in the folder.
 
     Raises:
-        DataError: a malformed row (with ``stop``), a damaged file, or files that do not belong together.
-        UserError: a missing file.
+        DataError: a row is malformed (with ``stop``), a file is damaged, or the files do not belong together.
+        UserError: a file is missing.
     """
     if recipe not in RECIPES:
         raise ConfigError(f"there is no recipe '{recipe}': choose one of {', '.join(RECIPES)}")
@@ -125,7 +134,7 @@ def from_raw(files: dict[str, list[Path]], out: Path, options: dict[str, Any]) -
 
 
 def parse_review(line: bytes) -> tuple[str, str, int]:
-    """(user, item, time) of a line of the review file."""
+    """Parse a line of the review file into (user, item, time)."""
     text = decoded(line)
     try:
         row = json.loads(text)
@@ -143,7 +152,7 @@ def parse_review(line: bytes) -> tuple[str, str, int]:
 
 
 def parse_query(line: bytes) -> str:
-    """The words of a query, separated by one space."""
+    """Parse a line of the query file into the words of the query, separated by one space."""
     terms = decoded(line).split()
     if not terms:
         raise BadRow("the query has no words")
@@ -151,7 +160,7 @@ def parse_query(line: bytes) -> str:
 
 
 def parse_judgement(line: bytes, texts: dict[int, str]) -> tuple[str, str, int, int]:
-    """(user, item, query line, label) of a line ``<user>_<query line> 0 <item> <label>``."""
+    """Parse a line ``<user>_<query line> 0 <item> <label>`` into (user, item, query line, label)."""
     text = decoded(line)
     fields = text.split()
     if len(fields) != 4:
@@ -174,13 +183,14 @@ def draw_queries(
     The draw is uniform among the owner's distinct queries; it depends on the seed, the owner's name and these queries.
 
     Args:
-        owners: int64 ``[judgements]``, at least one.
-        lines: int64 ``[judgements]``, a query of each.
-        wanted: int64 ``[rows]``, owners.
-        name: the name of an owner.
+        owners: int64 ``[judgements]``, the owner of each judgement; there is at least one judgement.
+        lines: int64 ``[judgements]``, the query of each judgement.
+        wanted: int64 ``[rows]``, the owners whose queries are looked up.
+        name: gives the name of an owner.
+        seed: seed of the draws.
 
     Returns:
-        int64 ``[rows]``: queries, -1 where the owner has none.
+        int64 ``[rows]``: the query of each of ``wanted``, -1 if the owner has none.
     """
     order = np.lexsort((lines, owners))
     owners, lines = owners[order], lines[order]
@@ -230,7 +240,7 @@ def _read_reviews(conversion: Conversion, path: Path, recipe: str) -> Interactio
 
 
 def _in_id_order(numbers: dict[str, int], column: array[int]) -> tuple[list[str], np.ndarray]:
-    """The ids, sorted, and ``column`` renumbered to index them."""
+    """The ids, sorted, and ``column`` renumbered to be indices of the sorted ids."""
     ids = sorted(numbers)
     renumbered = np.empty(len(ids), dtype=np.int64)
     renumbered[[numbers[text] for text in ids]] = np.arange(len(ids))
@@ -240,7 +250,7 @@ def _in_id_order(numbers: dict[str, int], column: array[int]) -> tuple[list[str]
 def _read_judgements(
     conversion: Conversion, paths: list[Path], log: Interactions, texts: dict[int, str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Judged owners (see `Interactions.owners`) and a query line of each: int64 ``[judgements]``."""
+    """Read the judgements: the owner (see `Interactions.owners`) and the query line of each, int64 ``[judgements]``."""
     users = {text: number for number, text in enumerate(log.users)}
     items = {text: number for number, text in enumerate(log.items)}
     owners, lines = array("q"), array("q")
@@ -265,7 +275,8 @@ def _read_judgements(
 
 
 def _write_events(conversion: Conversion, log: Interactions, drawn: np.ndarray) -> int:
-    """Write ``X.inter`` and ``X.search`` given each interaction's query (-1: none); return the number of searches."""
+    """Write ``X.inter`` and ``X.search``, given the query of each interaction (-1: none); return the number of searches.
+    """
     everything, searches = np.arange(len(drawn)), np.flatnonzero(drawn >= 0)
     conversion.write("inter", FILES["inter"].columns, ((u, i, t) for u, i, t, _ in _events(log, drawn, everything)))
     conversion.write(
@@ -288,7 +299,7 @@ def _write_queries(conversion: Conversion, texts: dict[int, str], used: list[int
 
 
 def _events(log: Interactions, drawn: np.ndarray, rows: np.ndarray) -> Iterator[tuple[str, str, str, str]]:
-    """(user, item, time, query) of each of ``rows``, as text."""
+    """Yield (user, item, time, query) of each of ``rows``, as text."""
     for start in range(0, len(rows), _ROWS_PER_BLOCK):
         block = rows[start : start + _ROWS_PER_BLOCK]
         columns = (column[block].tolist() for column in (log.user, log.item, log.time, drawn))

@@ -1,4 +1,4 @@
-"""Amazon metadata (McAuley's 2014 files) to the texts and categories of ``X.item``."""
+"""Converting Amazon metadata (McAuley's 2014 files) to the texts and categories of ``X.item``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 def write_items(conversion: Conversion, metadata: Path, items: list[str]) -> None:
     """Write ``X.item``: a row for each of ``items`` that ``metadata`` describes, in the order of ``items``.
 
-    Of several rows for one item the least as text is taken, wherever it stands.  Texts wait in a temporary file, so
-    memory holds only their places.
+    Of several rows for one item, the one that is first in the order of texts is taken, wherever it stands in the file.
+    Texts are kept in a temporary file, so memory holds only their places.
     """
     counts = conversion.count("metadata")
     places: dict[str, int | None] = dict.fromkeys(items)
@@ -53,11 +53,11 @@ def write_items(conversion: Conversion, metadata: Path, items: list[str]) -> Non
 
 
 def parse_metadata(line: bytes) -> tuple[str, str, str, str]:
-    """(item, title, description, categories) of a line of the metadata file; what is missing is empty.
+    """Parse a line of the metadata file into (item, title, description, categories); what is missing is empty.
 
-    The line is a Python dictionary of literals; nothing in it is run.  Entities, tags and double quotes are taken out
-    of the texts.  The categories are the names on all of the item's category paths, top first, each once, with ``_``
-    for spaces.
+    The line is a Python dictionary of literals; nothing in it is run.  HTML entities, tags and double quotes are
+    removed from the texts.  The categories are the names on all of the item's category paths, from the top, each once,
+    with ``_`` for spaces.
     """
     text = decoded(line).strip()
     try:

@@ -1,4 +1,4 @@
-"""What every converter shares: rows counted as they are read, files that appear together, and a manifest."""
+"""What all converters share: they count rows as they read them, publish all files together, and write a manifest."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ Parsed = TypeVar("Parsed")
 class Conversion:
     """One conversion of raw files into the atomic files of a data set, which is named after its folder.
 
-    Files are written into a hidden folder and moved into place together by `publish`: ``X.inter`` last but for the
-    manifest, and after an older one was taken away.  So wherever ``X.inter`` is, every file of its conversion is
-    whole; and leaving the block without `publish` changes nothing.
+    Files are written into a hidden folder, and `publish` moves them into place together.  It first removes the files of
+    an earlier conversion, ``X.inter`` before all others, and moves the new ``X.inter`` after all others but the
+    manifest.  So whenever there is an ``X.inter``, every file of its conversion is there and complete; and leaving the
+    block without `publish` changes nothing.
 
     Args:
         out: folder of the data set.
-        on_error: what a malformed row does: ``stop`` the conversion, or ``skip`` it and count it.
+        on_error: what to do at a malformed row: ``stop`` the conversion, or ``skip`` the row and count it.
     """
 
     def __init__(self, out: str | Path, on_error: OnError = "stop") -> None:
@@ -54,17 +55,17 @@ class Conversion:
         shutil.rmtree(self.staging, ignore_errors=True)
 
     def count(self, source: str) -> RowCounts:
-        """New counts for the rows of ``source``; they are checked, and written into the manifest, at the end."""
+        """Make counts for the rows of ``source``; at the end they are checked and written into the manifest."""
         self._counts.append(RowCounts(source))
         return self._counts[-1]
 
     def read(self, path: Path, parse: Callable[[bytes], Parsed], counts: RowCounts) -> Iterator[tuple[int, Parsed]]:
-        """Yield (1-based line number, ``parse(line)``) of each well-formed line of a raw file.
+        """Yield (1-based line number, ``parse(line)``) for each well-formed line of a raw file.
 
         ``parse`` raises `BadRow` at a malformed line.  Lines are counted in ``counts.rows_in``.
 
         Raises:
-            DataError: the first malformed line if ``on_error`` is ``stop``, or a damaged file.
+            DataError: a line is malformed and ``on_error`` is ``stop``, or the file is damaged.
             UserError: the file cannot be read.
         """
         self._inputs.append(path)
@@ -81,7 +82,7 @@ class Conversion:
             yield number, row
 
     def write(self, suffix: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-        """Write ``X.<suffix>``: the header of ``columns``, and ``rows`` of as many texts each."""
+        """Write ``X.<suffix>``: a header of ``columns``, then ``rows``, each with one text per column."""
         with atomic_write(self.staging / f"{self.name}.{suffix}") as handle:
             handle.write(SEPARATOR.join(column.label for column in columns) + "\n")
             handle.writelines(SEPARATOR.join(row) + "\n" for row in rows)
@@ -91,11 +92,11 @@ class Conversion:
 
         Args:
             converter: name of the converter.
-            options: what besides the raw files decides the output.
-            sizes: how many users, items and so on the data set has.
+            options: everything besides the raw files that decides the output.
+            sizes: numbers of users, items and so on in the data set, by name.
 
         Returns:
-            The manifest.  It holds no time and no folder: equal conversions have equal manifests.
+            The manifest.  It holds no time and no folder, so equal conversions have equal manifests.
         """
         outputs = sorted(self.staging.iterdir(), key=lambda path: (path.suffix == ".inter", path.name))
         manifest = {
@@ -132,7 +133,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def format_manifest(manifest: Mapping[str, Any]) -> str:
-    """Rows in, rows out and rejections by reason of each source, and the sizes of the data set, as a table."""
+    """A table of the rows in, rows out and rejected rows (by reason) of each source, and of the data set's sizes."""
     lines = [f"{'source':<52}{'rows in':>12}{'rows out':>12}{'rejected':>12}"]
     for source, counts in manifest["rows"].items():
         rejected = sum(counts["rejected"].values())

@@ -1,4 +1,4 @@
-"""DuckDB as the converters use it: bounded memory, a folder to spill into, every statement kept for the reader."""
+"""DuckDB as the converters use it: with bounded memory, a folder to spill into, and a record of every statement."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _MACROS = (
 
 
 class Engine:
-    """A DuckDB of its own, in memory as far as that goes and in ``folder`` beyond; nothing is fetched.
+    """A private DuckDB database, in memory as far as it fits and in ``folder`` beyond that; nothing is downloaded.
 
     Args:
-        folder: for what does not fit into memory; it is made, and is left to the caller.
-        memory: how much DuckDB may hold, such as ``4GiB``; the process needs a little more.
-        threads: how many it uses; ``None``: one for each core.
+        folder: folder for what does not fit into memory; it is made here, and the caller has to remove it.
+        memory: how much memory DuckDB may use, such as ``4GiB``; the process needs a little more.
+        threads: number of threads of DuckDB; ``None``: one for each core.
 
     Attributes:
-        statements: the SQL so far, without what only counts or asks.
+        statements: the SQL that was run so far, without statements that only count or ask.
 
     Raises:
         ConfigError: ``memory`` or ``threads`` is wrong.
@@ -68,14 +68,14 @@ class Engine:
             self.run(macro)
 
     def close(self) -> None:
-        """Let go of memory and files; to be called any number of times."""
+        """Release memory and files; it may be called more than once."""
         self._connection.close()
 
     def run(self, statement: str) -> int:
         """Run a statement that makes or writes something.
 
         Returns:
-            How many rows it made, if it says so, else 0.
+            The number of rows that it made, if DuckDB reports one, else 0.
 
         Raises:
             UserError: memory or disk ran out, or a file cannot be read.
@@ -85,7 +85,7 @@ class Engine:
         return int(rows[0][0]) if rows and isinstance(rows[0][0], int) else 0
 
     def ask(self, question: str) -> list[tuple[Any, ...]]:
-        """The rows that a SELECT gives.  Raises as `run` does."""
+        """The rows of a SELECT; it raises the same errors as `run`."""
         try:
             return self._connection.execute(question).fetchall()
         except duckdb.OutOfMemoryException as error:
@@ -97,13 +97,13 @@ class Engine:
             raise UserError(f"the conversion stopped: {_first_line(error)} ({hint})") from error
 
     def insert(self, table: str, select: str, batch: pa.RecordBatch) -> None:
-        """Add to a table what ``select`` makes of ``batch``, which is the relation ``batch`` in it."""
+        """Insert into ``table`` the rows of ``select``, in which the relation ``batch`` is the given batch."""
         self._connection.register("batch", pa.Table.from_batches([batch]))
         self.ask(f"INSERT INTO {table} {select}")
         self._connection.unregister("batch")
 
     def define(self, name: str, function: Callable[[str], Any], result: str) -> None:
-        """Let SQL call a Python function of one text; NULL stays NULL.  ``result`` is the SQL type it gives."""
+        """Let SQL call a Python function of one text, which returns the SQL type ``result``; NULL stays NULL."""
         arrow_type = {"VARCHAR": pa.string(), "VARCHAR[]": pa.list_(pa.string())}[result]
 
         def vectorised(texts: Any) -> Any:
@@ -112,15 +112,17 @@ class Engine:
         self._connection.create_function(name, vectorised, ["VARCHAR"], result, type="arrow")
 
     def write(self, columns: Mapping[Column, str], relation: str, order: str, path: Path) -> int:
-        """Write an atomic file; it is on disk when this returns.
+        """Write an atomic file, which is safely on disk when this returns.
 
         Args:
-            columns: the expression of each column of the file: text without tabs and line ends, or NULL for nothing.
-            relation: what the expressions are about.
-            order: expressions that sort the rows; rows that are equal in them must be equal.
+            columns: the SQL expression of each column of the file: text without tabs and line ends, or NULL for an
+                empty entry.
+            relation: the relation that the expressions read.
+            order: SQL expressions that sort the rows; rows that are equal in them must be equal.
+            path: path of the file.
 
         Returns:
-            How many rows there are.
+            The number of rows.
         """
         names = ", ".join(f"{expression} AS {identifier(column.label)}" for column, expression in columns.items())
         rows = self.run(
@@ -133,12 +135,12 @@ class Engine:
 
 
 def literal(text: str) -> str:
-    """``text`` as a string of SQL."""
+    """``text`` as a string literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def identifier(name: str) -> str:
-    """``name`` as the name of a column in SQL."""
+    """``name`` as a quoted identifier of SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 

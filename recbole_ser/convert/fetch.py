@@ -1,4 +1,4 @@
-"""Fetching raw files over HTTP: resumed, checked, and under their name only when they are whole."""
+"""Downloading raw files over HTTP: transfers are resumed and checked, and only complete files get their names."""
 
 from __future__ import annotations
 
@@ -38,21 +38,22 @@ class FetchError(UserError):
 
 
 class _Broken(Exception):
-    """One attempt failed; another may not."""
+    """One attempt failed, but another may succeed."""
 
 
 def fetch(url: str, path: Path, *, checksum: str | None = None) -> None:
-    """Fetch ``url`` to ``path``.
+    """Download ``url`` to ``path``.
 
-    Bytes are gathered in ``<path>.part``, which an attempt, or a later call, goes on from if the server still has the
-    same file; only a whole file is renamed to ``path``.  Broken transfers are tried again after 1, 2 and 4 seconds.
+    Bytes are collected in ``<path>.part``.  The next attempt, or a later call, goes on from there if the server still
+    has the same file; only a complete file is renamed to ``path``.  Broken transfers are tried again after 1, 2 and 4
+    seconds.
 
     Args:
-        checksum: SHA-256 that the file must have.
+        checksum: the SHA-256 that the file must have; ``None``: any.
 
     Raises:
         FetchError: the URL is not HTTP(S), the server refuses, every attempt broke off, the checksum differs, or a
-            file named ``.gz`` is no whole gzip file.
+            file named ``.gz`` is not a complete gzip file.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise FetchError(f"{url}: only http and https are fetched")
@@ -76,7 +77,7 @@ def fetch(url: str, path: Path, *, checksum: str | None = None) -> None:
 
 
 def ensure_raw(raw: Mapping[str, Any], folder: Path) -> dict[str, list[Path]]:
-    """Have the raw files of a data set in ``folder``: use those that are there, fetch the others.
+    """Make sure that the raw files of a data set are in ``folder``: use those that are there, download the others.
 
     The SHA-256 of each file is written to ``checksums.json`` when the file is first used, and compared from then on.
 
@@ -85,12 +86,12 @@ def ensure_raw(raw: Mapping[str, Any], folder: Path) -> dict[str, list[Path]]:
             (URL of a folder) and ``files`` (names in it).
 
     Returns:
-        The files of each role.  A file named ``X.gz`` may be there as ``X``.
+        The files of each role.  Instead of a file named ``X.gz`` there may be an ``X``.
 
     Raises:
-        ConfigError: ``raw`` is not like that.
+        ConfigError: ``raw`` does not have this form.
         DataError: a file has changed since its first use.
-        UserError: files cannot be fetched; the message says which, from where, and where to put them.
+        UserError: files cannot be downloaded; the message says which, from where, and where to put them.
     """
     sources = _sources(raw)
     known = _read_checksums(folder)
@@ -115,7 +116,7 @@ def ensure_raw(raw: Mapping[str, Any], folder: Path) -> dict[str, list[Path]]:
 
 
 class _Part:
-    """The bytes of a file that have arrived, and what file they are of."""
+    """The bytes of a file that have arrived, and a record of which file they belong to."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(f"{path.name}.part")
@@ -126,7 +127,7 @@ class _Part:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def origin(self, url: str) -> dict[str, Any]:
-        """``validator`` and ``size`` of the file that the bytes are of; empty if that is not known or not ``url``."""
+        """The ``validator`` and ``size`` of the file that the bytes belong to; empty if it is unknown or not ``url``."""
         try:
             origin = json.loads(self._origin_path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -152,7 +153,7 @@ class _HTTPRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _transfer(url: str, part: _Part) -> None:
-    """One attempt: go on from what ``part`` holds, or start again where that is not possible.
+    """Make one attempt: go on from what ``part`` holds, or start again if that is not possible.
 
     Raises:
         _Broken: the transfer did not reach its end.
@@ -205,7 +206,7 @@ def _receive(response: http.client.HTTPResponse, part: _Part, held: int, size: i
 
 
 def _continued(content_range: str, held: int, size: int | None, part: _Part) -> int | None:
-    """The size of the file that a partial answer goes on with; what is held is dropped if the answer does not fit."""
+    """The size of the whole file, from a partial answer; the bytes held are dropped if the answer does not fit them."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content_range.strip())
     total = size if match is None or match[2] == "*" else int(match[2])
     if not held or match is None or int(match[1]) != held or (size is not None and total != size):
@@ -234,7 +235,7 @@ def _fault(path: Path, is_gzip: bool, checksum: str | None) -> str | None:
 
 
 def _validator(headers: Any) -> str | None:
-    """What identifies this version of the file: a strong ETag, else its time of change."""
+    """What identifies this version of the file: a strong ETag, or else its time of modification."""
     etag = headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
 

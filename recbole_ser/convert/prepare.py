@@ -1,4 +1,4 @@
-"""From the name of a data set to its atomic files: fetch what is missing, convert it once."""
+"""From the name of a data set to its atomic files: raw files that are missing are downloaded, and converted once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RAW_FOLDER = "raw"
 
 Converter = Callable[[dict[str, list[Path]], Path, dict[str, Any]], dict[str, Any]]
 
-# What `raw.convert.converter` may name: (files by role, folder of the data set, options) -> manifest.
+# The converters that `raw.convert.converter` may name: (files by role, folder of the data set, options) -> manifest.
 CONVERTERS: dict[str, Converter] = {
     "amazon": amazon.from_raw,
     "kuaisar": kuaisar.from_raw,
@@ -32,17 +32,18 @@ _log = logging.getLogger(__name__)
 
 
 def ensure_dataset(folder: str | Path, config: Mapping[str, Any]) -> None:
-    """Have the atomic files of a data set in ``folder``, which has its name.
+    """Make sure that the atomic files of a data set are in ``folder``, which has the data set's name.
 
-    If they are not there, the raw files that ``config["raw"]`` names are fetched into ``raw/`` within that folder
-    (files already there are used as they are) and converted.  Other processes that want the same data set wait.
+    If they are not there, the raw files that ``config["raw"]`` names are downloaded into ``raw/`` within that folder
+    (files already there are used as they are) and converted.  Other processes that need the same data set wait.
 
     Args:
-        config: the data set's configuration; ``raw`` has ``sources`` (see `ensure_raw`) and ``convert``, which is
+        folder: folder of the data set.
+        config: the data set's configuration; ``raw`` has ``sources`` (see `ensure_raw`) and ``convert``, which has
             the name of the ``converter`` and its options.
 
     Raises:
-        UserError: it is not known where the data set comes from, or its files cannot be fetched.
+        UserError: it is not known where the data set comes from, or its files cannot be downloaded.
         ConfigError: the block ``raw`` is wrong, or the folder holds a conversion with other options.
         DataError: a raw file is wrong.
     """
@@ -67,7 +68,11 @@ def ensure_dataset(folder: str | Path, config: Mapping[str, Any]) -> None:
 
 
 def _is_ready(folder: Path, raw: Mapping[str, Any] | None) -> bool:
-    """Whether the atomic files are there: converted as ``raw`` says, or put there by someone else."""
+    """Whether the atomic files are there, be they converted as ``raw`` says or put there by someone else.
+
+    Raises:
+        ConfigError: they were converted with other options than ``raw`` says.
+    """
     if not has_interactions(folder):
         return False
     manifest = read_manifest(folder)

@@ -14,11 +14,11 @@ class Files:
     """The files of one log or table.
 
     Args:
-        paths: existing files, each once, sorted by path.
-        format: of all of them.
-        delimiter: between the columns of a CSV or TSV file, one character.
-        quote: around values that hold the delimiter; ``None`` if there is no such thing.
-        names: of the columns of a CSV or TSV file without a header.
+        paths: paths of existing files, each once, sorted.
+        format: format of all the files.
+        delimiter: the character between the columns of a CSV or TSV file.
+        quote: the character around values that hold the delimiter; ``None`` if values are never quoted.
+        names: names of the columns of a CSV or TSV file without a header; ``None`` if it has a header.
     """
 
     paths: tuple[Path, ...]

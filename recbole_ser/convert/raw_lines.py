@@ -1,4 +1,4 @@
-"""Reading raw logs row by row: gzip or not, with line numbers, and no row lost without a reason."""
+"""Reading raw logs row by row, gzip or not, with line numbers and a reason for every row that is left out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BadRow(ValueError):
     """A malformed row.
 
     Args:
-        reason: what is wrong, in words that do not depend on the row: rows are counted by it.
+        reason: what is wrong, in words that do not depend on the row, since rows are counted by reason.
         value: the offending value.
     """
 
@@ -38,7 +38,7 @@ class BadRow(ValueError):
 
 @dataclass
 class RowCounts:
-    """What became of the rows of one source: ``rows_in`` equals ``rows_out`` plus the rejected.
+    """What became of the rows of one source: ``rows_in`` equals ``rows_out`` plus the rejected rows.
 
     ``examples`` holds the first malformed rows for each reason, as ``file:line: problem``.
     """
@@ -50,7 +50,7 @@ class RowCounts:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def reject(self, reason: str, rows: int = 1) -> None:
-        """Count well-formed rows that the recipe has no use for."""
+        """Count well-formed rows that the conversion does not use."""
         if rows:
             self.rejected[reason] += rows
 
@@ -64,7 +64,7 @@ class RowCounts:
         """The counts, for the manifest.
 
         Raises:
-            RuntimeError: rows are unaccounted for, which is a fault of the converter.
+            RuntimeError: rows are unaccounted for, which is a bug of the converter.
         """
         if self.rows_in != self.rows_out + self.rejected.total():
             raise RuntimeError(f"rows unaccounted for: {self}")
@@ -77,7 +77,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield (1-based number, bytes) of each line of a file, gzip or not, in constant memory, with a progress bar.
 
     Raises:
-        DataError: a gzip file that is cut off or damaged, or a line longer than 16 MiB.
+        DataError: a gzip file is cut off or damaged, or a line is longer than 16 MiB.
         UserError: the file cannot be opened.
     """
     if not path.is_file():
@@ -111,7 +111,7 @@ def decoded(line: bytes) -> str:
     """The text of a line.
 
     Raises:
-        BadRow: it is not UTF-8.
+        BadRow: the line is not UTF-8.
     """
     try:
         return line.decode("utf-8")
@@ -120,10 +120,10 @@ def decoded(line: bytes) -> str:
 
 
 def token(value: object, name: str) -> str:
-    """``value`` as a token of an atomic file: one word, so that it also fits into a sequence.
+    """``value`` as a token of an atomic file, which is one word so that it also fits into a sequence.
 
     Raises:
-        BadRow: it is no text, is empty, or holds white space, a double quote or a control character.
+        BadRow: ``value`` is no text, is empty, or holds white space, a double quote or a control character.
     """
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise BadRow(f"{name} is not one word", value)
@@ -131,5 +131,5 @@ def token(value: object, name: str) -> str:
 
 
 def words(text: str) -> str:
-    """``text`` with whatever cannot stand in a sequence of tokens turned into single spaces."""
+    """``text`` in which everything that cannot stand in a sequence of tokens is replaced by single spaces."""
     return _SEPARATORS.sub(" ", text).strip()

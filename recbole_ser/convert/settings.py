@@ -1,4 +1,4 @@
-"""What the converters that run on DuckDB have in common for their users: settings, arguments and the report."""
+"""The settings and the report that all converters on DuckDB have in common."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DEFAULT_MEMORY = "4GiB"
 
 @dataclass(frozen=True)
 class Settings:
-    """How to convert; but for ``on_error`` nothing of it changes the files.
+    """How to convert.  Only ``on_error`` can change the files that are written.
 
     Args:
-        on_error: what a malformed row does: ``stop``, or ``skip`` it and count it.
-        memory: how much DuckDB may hold; what is more goes into the folder of the data set.
-        threads: of DuckDB; ``None``: one for each core.
+        on_error: what to do at a malformed row: ``stop``, or ``skip`` it and count it.
+        memory: how much memory DuckDB may use; what exceeds it goes into the folder of the data set.
+        threads: number of threads of DuckDB; ``None``: one for each core.
     """
 
     on_error: OnError = "stop"
@@ -27,7 +27,7 @@ class Settings:
 
 
 def report(manifest: Mapping[str, Any]) -> str:
-    """What became of the rows, and how the times were read."""
+    """The report of a conversion: what became of the rows, and how the times were read."""
     lines = [format_manifest(manifest)]
     for log, times in manifest["options"]["times"].items():
         told = " (told from the values)" if times["inferred"] else ""

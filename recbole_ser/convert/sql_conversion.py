@@ -1,4 +1,4 @@
-"""Conversions whose work is SQL, run by DuckDB in bounded memory."""
+"""Conversions that are done in SQL, which DuckDB runs in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _WORK = "work"
 
 
 class SQLConversion(Conversion):
-    """A conversion whose steps run on an engine and leave what they found out.
+    """A conversion whose steps run SQL on an engine and record what the manifest needs.
 
     Attributes:
-        engine: runs the SQL.
-        sizes: how many users, items and so on there are.
-        times: what was found out about the times of each log.
+        engine: the engine that runs the SQL.
+        sizes: numbers of users, items and so on, by name.
+        times: what the steps found out about the times of each log.
     """
 
     def __init__(self, out: str | Path, settings: Settings) -> None:
@@ -47,22 +47,22 @@ class SQLConversion(Conversion):
         super().__exit__(*raised)
 
     def add_inputs(self, paths: Sequence[Path]) -> None:
-        """Name files in the manifest, each once; those of `stage` are no inputs."""
+        """Add files to the inputs in the manifest, each once; files made by `stage` are no inputs."""
         work = self.staging / _WORK
         self._inputs += [path for path in paths if path not in self._inputs and path.parent != work]
 
     def path(self, suffix: str) -> Path:
-        """Where to write ``X.<suffix>``."""
+        """The path at which to write ``X.<suffix>``."""
         return self.staging / f"{self.name}.{suffix}"
 
     def stage(self, name: str, select: str) -> Files:
-        """The rows of ``select`` in a Parquet file that is gone in the end."""
+        """Write the rows of ``select`` to a temporary Parquet file, which is removed at the end."""
         path = self.staging / _WORK / f"{name}.parquet"
         self.engine.run(f"COPY ({select})\nTO {literal(str(path))} (FORMAT parquet)")
         return Files((path,), "parquet")
 
     def finish(self, converter: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Publish, with versions and times; see `Conversion.publish`."""
+        """Publish the files, with versions and times in the manifest; see `Conversion.publish`."""
         self.engine.close()
         shutil.rmtree(self.staging / _WORK)
         versions = {"duckdb": duckdb.__version__, "pyarrow": pa.__version__}
@@ -79,8 +79,11 @@ def convert_with_sql(
     """Publish the atomic files that ``steps`` write into ``out``.
 
     Args:
-        converter: its name.
-        options: what besides the raw files decides the output.
+        converter: name of the converter.
+        out: folder of the data set.
+        settings: how to convert; ``None``: the defaults.
+        options: everything besides the raw files that decides the output.
+        steps: writes the files.
 
     Returns:
         The manifest.

@@ -45,14 +45,16 @@ def recommend(
 
 
 class Request(NamedTuple):
-    """What is asked for, in ids; R rows, one for each user.
+    """A request in terms of ids; R rows, one for each user.
 
     Args:
         names: raw ids of the users ``[R]``.
-        users: their ids ``[R]``, 0 where the data do not know them.
-        known: as ``users``, but 0 where what the data know is not part of the history.
-        given: their numbers in the events of the request ``[R]``, 0 where they have none there.
-        items: what is ranked, ascending ids ``[n]``.
+        users: ids of the users ``[R]``, 0 where the data do not know the user.
+        known: like ``users``, but 0 where the events in the data are not part of the user's history.
+        given: the users' numbers in the events of the request ``[R]``, 0 where they have no events there.
+        items: ids of the items that are ranked, ascending ``[n]``.
+        k: the largest number of items that are recommended to a user.
+        exclude_seen: whether items of the history are left out.
     """
 
     names: list[str]

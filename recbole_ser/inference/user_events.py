@@ -52,8 +52,7 @@ class UserEvents:
 
     @classmethod
     def of_dataset(cls, dataset: TimedDataset) -> UserEvents:
-        """All events of the data set, those held out for tests too; users are ids, so user 0 (padding) has no events.
-        """
+        """All events of the data set, held-out ones too; users are ids, so user 0 (padding) has no events."""
         log = dataset.log
         return cls(
             log.user_start.numpy(), dataset.item_times, log.items.numpy(),

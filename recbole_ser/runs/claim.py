@@ -1,4 +1,4 @@
-"""New folders, of which no two processes get the same."""
+"""Making new folders so that no two processes get the same one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from recbole_ser.errors import UserError
 
 
 def claim(path: str | Path, hint: str) -> Path:
-    """Make the folder ``path``, which must not be there.
+    """Make the folder ``path``, which must not exist yet.
 
     Args:
-        hint: what to do where it is.
+        hint: what the user can do if it exists, for the error.
 
     Raises:
-        UserError: it is there already.
+        UserError: the folder exists already.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def claim(path: str | Path, hint: str) -> Path:
 
 
 def claim_new(path: str | Path) -> Path:
-    """Make the folder ``path``; where it is there already, ``path-2``, ``path-3``, ..., the first that is not."""
+    """Make the folder ``path`` or, if it exists already, the first of ``path-2``, ``path-3``, ... that does not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder, numbers = path, count(2)

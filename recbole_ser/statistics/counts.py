@@ -1,13 +1,13 @@
-"""The statistics of a data set that papers print, counted on what a run would load.
+"""The statistics of a data set that papers print, counted on the data that a run would load.
 
-Definitions, where a word could mean two things:
+Words that could be understood in several ways have these meanings:
 
-- *Tied*: with another event of the same user at the same time; *within* the log, or *between* the logs.
-- *Sparsity*: one minus the distinct (user, item) pairs with an interaction over all pairs of a user and an item that
-  has one.
-- *A search's click is an interaction* if its user has an interaction with the clicked item, whenever.
+- An event is *tied* if another event of the same user has the same time; *within* its own log, or *between* the logs.
+- *Sparsity* is one minus a share: that of the (user, item) pairs with an interaction among all pairs of a user and an
+  item with at least one interaction.
+- *A search's click is an interaction* if its user has an interaction with the clicked item, at any time.
 
-:mod:`recbole_ser.statistics.interests` has what SESRec's Figure 1(b) shows.
+:mod:`recbole_ser.statistics.interests` counts what SESRec's Figure 1(b) shows.
 """
 
 from __future__ import annotations
@@ -23,20 +23,24 @@ from torch import Tensor
 
 from recbole_ser.atomic.time_unit import DAY, UNITS, unit_of
 from recbole_ser.config import SERConfig
-from recbole_ser.data.instances import split_instances
+from recbole_ser.data.instances import split_instances, targets_by_protocol
 from recbole_ser.data.keys import distinct
 from recbole_ser.data.timed_dataset import TimedDataset
 from recbole_ser.statistics.interests import Interests, count_interests
 
 QUANTILES = (25, 50, 75, 90, 99)
 SEARCH_EDGES = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # a group of users begins at each number of searches
-PERIODS = 60  # of the whole time, for the course of both logs
+PERIODS = 60  # how many periods the time is divided into, for the course of both logs
 
 _ALL = (1 << 31) - 1
 
 
 class DescribedDataset(TimedDataset):
-    """A data set with all clicks of a search, and ``query_lengths``: the words of each query that ``X.query`` lists."""
+    """A data set that keeps all clicks of a search.
+
+    Attributes:
+        query_lengths: the number of words of each query that ``X.query`` lists.
+    """
 
     query_lengths: np.ndarray
 
@@ -48,9 +52,9 @@ class DescribedDataset(TimedDataset):
 
 @dataclass(frozen=True)
 class Distribution:
-    """How a number is distributed: ``counts[k]`` times it is ``values[k]``.
+    """How a number is distributed: it has the value ``values[k]`` in ``counts[k]`` cases.
 
-    Quantiles are values that occur; where there is nothing to count, all is ``None``.
+    Quantiles are values that occur.  Mean, extremes and quantiles are ``None`` if there is nothing to count.
     """
 
     mean: float | None
@@ -72,7 +76,10 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Course:
-    """Events in ``PERIODS`` equal periods from the first event to the last; ``unit`` as in `time_unit.UNITS`."""
+    """The numbers of events in ``PERIODS`` equal periods from the first event to the last.
+
+    ``unit``, one of `time_unit.UNITS`, is that of the times; ``None`` if it is not known.
+    """
 
     first: float
     last: float
@@ -83,16 +90,20 @@ class Course:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What ``recbole-ser describe`` found.
+    """The result of ``recbole-ser describe``.
 
     Args:
+        dataset: name of the data set.
         data: hash of the files, as runs report it.
-        counts: Table 1 of the papers and some more.
-        instances: targets of each split by protocol: ``both_histories`` (the papers') and ``all_interactions``.
-        distributions: by what is counted.
-        users_by_searches: users by their number of searches, by label.
-        ties, clicks: shares between 0 and 1; ``None`` of nothing.
-        interests: ``None`` where items have no categories, or times no known unit.
+        counts: the numbers in the papers' Table 1 and some more, by name.
+        sparsity: between 0 and 1, see the module.
+        instances: number of targets in each split, by protocol: ``both_histories`` (the papers') and
+            ``all_interactions``.
+        distributions: distributions by the name of what is counted.
+        users_by_searches: number of users in each range of numbers of searches, by the label of the range.
+        ties, clicks: shares between 0 and 1 by name; ``None`` if there is nothing to take the share of.
+        course: the numbers of events over time.
+        interests: ``None`` if items have no categories, or the unit of times is not known.
     """
 
     dataset: str
@@ -108,7 +119,7 @@ class Statistics:
     interests: Interests | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The statistics as values that JSON can hold."""
         return asdict(self)
 
 
@@ -116,7 +127,7 @@ def load_described(folder: Path, config_files: list[str] | None = None) -> Descr
     """Load the data set in ``folder`` as a run would, whether or not its targets have both histories.
 
     Raises:
-        DataError, ConfigError: as of a run.
+        DataError, ConfigError: a run could not load the data set either.
     """
     values = {"data_path": str(folder.parent), "require_both_histories": False, "max_clicks_per_search": _ALL}
     return DescribedDataset(SERConfig("Pop", folder.name, config_files, values))
@@ -128,15 +139,14 @@ def describe(
     """Count everything.
 
     Args:
-        category: column of ``X.item``; ``None``: the one whose name says so, if there is one.
-        spontaneous: values of ``source`` that are searches of the user's own accord.
-        unit: of the times; ``None``: guessed.
+        category: column of ``X.item`` that holds categories; ``None``: the first column whose name says so, if any.
+        spontaneous: values of ``source`` that mean searches of the user's own accord.
+        unit: unit of the times, one of `time_unit.UNITS`; ``None``: it is guessed.
 
     Raises:
-        ConfigError: there is no such column, or no such source.
+        ConfigError: the named column does not exist, or no search has one of the named sources.
     """
     log, events = dataset.log, _Events(dataset)
-    splits = {"both_histories": split_instances(log, True), "all_interactions": split_instances(log, False)}
     unit = unit or unit_of(float(np.median(dataset.item_times)))
     searches = log.search_start.diff()[1:].numpy()  # of every user but padding
     return Statistics(
@@ -144,11 +154,8 @@ def describe(
         dataset.data_hash,
         _counts(dataset),
         1 - len(events.pairs) / ((dataset.user_num - 1) * (dataset.target_num - 1)),
-        {
-            name: {part: len(getattr(split, part)) for part in ("train", "valid", "test")}
-            for name, split in splits.items()
-        },
-        _distributions(dataset, searches, splits["both_histories"].test.long()),
+        targets_by_protocol(log),
+        _distributions(dataset, searches, split_instances(log, True).test.long()),
         _by_edges(searches),
         _ties(events),
         _clicks(events),
@@ -193,7 +200,7 @@ def _by_edges(searches: np.ndarray) -> dict[str, int]:
 
 
 class _Events:
-    """Both logs as numbers that can be compared: of (user, time), of (user, item)."""
+    """Both logs as keys that can be compared: one number for each (user, time) and for each (user, item)."""
 
     def __init__(self, dataset: DescribedDataset) -> None:
         log = dataset.log
@@ -207,12 +214,12 @@ class _Events:
 
     @cached_property
     def keys(self) -> tuple[np.ndarray, np.ndarray]:
-        """(user, time) of each interaction and of each search, rising."""
+        """The key of (user, time) of each interaction, and of each search, rising."""
         return self.users * self.moments + self.ranks, self.search_users * self.moments + self.search_ranks
 
     @cached_property
     def pairs(self) -> np.ndarray:
-        """The distinct (user, item) of interactions, rising."""
+        """The distinct keys of (user, item) of interactions, rising."""
         return distinct(self.users * self.item_num + self.items)
 
 
@@ -231,7 +238,7 @@ def _ties(events: _Events) -> dict[str, float | None]:
 
 
 def _repeated(keys: np.ndarray) -> np.ndarray:
-    """Which of the ``keys``, which rise, occur more than once."""
+    """A mask of those of the rising ``keys`` that occur more than once."""
     same = keys[1:] == keys[:-1]
     return (np.append(same, False) | np.append(False, same))[: len(keys)]
 
@@ -254,7 +261,7 @@ def _clicks(events: _Events) -> dict[str, float | None]:
 
 
 def _per_search(marked: np.ndarray, events: _Events) -> np.ndarray:
-    """How many clicks of each search are ``marked [clicks]``."""
+    """The number of clicks of each search that are ``marked [clicks]``."""
     before = np.concatenate([[0], np.cumsum(marked)])
     ends = np.cumsum(events.click_numbers)
     return before[ends] - before[ends - events.click_numbers]

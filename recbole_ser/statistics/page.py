@@ -1,4 +1,4 @@
-"""One page of plots of a data set's statistics."""
+"""One page of plots that show the statistics of a data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REC, _SEARCH = COLOURS[:2]
 
 
 def write_page(statistics: Statistics, path: Path) -> None:
-    """Draw one page of plots to ``path``, in the format that its suffix says.
+    """Draw one page of plots to ``path``, in the format that its suffix names.
 
     Raises:
         ConfigError: no format has that suffix.
@@ -50,7 +50,7 @@ def _popularity(axes: Any, statistics: Statistics) -> None:
 
 
 def _at_least(axes: Any, numbers: Distribution, label: str, colour: str) -> None:
-    """How many are at least so large, on logarithmic axes; none is left out."""
+    """Plot how many of the numbers are at least as large as each value, on logarithmic axes, so 0 is left out."""
     values, counts = np.array(numbers.values), np.array(numbers.counts)
     inside = values > 0
     axes.step(values[inside], np.cumsum(counts[inside][::-1])[::-1], where="pre", label=label, color=colour)
@@ -82,7 +82,7 @@ def _before_targets(axes: Any, statistics: Statistics) -> None:
 
 
 def _clicks_or_interests(axes: Any, statistics: Statistics) -> None:
-    """Searches like recent interests, by kind; without categories, searches by their clicks."""
+    """Plot the shares of searches that are like recent interests, by kind; without categories, searches by clicks."""
     interests = statistics.interests
     if interests is None:
         clicks = statistics.distributions["clicks of a search"]

@@ -9,7 +9,7 @@ from recbole_ser.statistics.interests import Interests
 
 
 def text_of(statistics: Statistics) -> str:
-    """The tables, at most 80 columns wide."""
+    """The statistics as tables, at most 80 columns wide."""
     counts = dict(statistics.counts)
     first = [("users", "users"), ("items", "items"), ("queries", "queries")]
     first += [("actions S", "searches"), ("actions R", "interactions")]

@@ -1,4 +1,4 @@
-"""Back-ends that a configuration chooses by name: ``template``, or ``{backend: openai, model: ...}``."""
+"""Making the back-end that a configuration chooses by name: ``template``, or ``{backend: openai, model: ...}``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from recbole_ser.text.openai_api import Client
 
 
 def create_backend(kind: str, homes: Mapping[str, str], name: str, cache: Path, options: Mapping[str, Any]) -> Any:
-    """The back-end ``name`` with ``options`` as the arguments of its class.
+    """Make the back-end ``name`` with ``options`` as the arguments of its class.
 
     A class that has a parameter ``cache`` gets the path of a file in which it keeps answers; one that has a parameter
     ``client`` gets a ``Client``, whose own arguments are options too.
 
     Args:
-        kind: what the back-ends are, for messages.
-        homes: ``module:Class`` by name; a module, and the libraries it needs, is imported only when it is asked for.
+        kind: what the back-ends are, for error messages.
+        homes: ``module:Class`` of each back-end by its name; the module, and the libraries it needs, is imported only
+            when the back-end is asked for.
+        name: name of the back-end.
+        cache: file for the answers of the back-end.
+        options: options of the back-end.
 
     Raises:
         ConfigError: there is no such back-end or option, an option is missing, or a value is wrong.

@@ -1,4 +1,4 @@
-"""Answers of slow or paid services, kept for good under the hash of what was asked."""
+"""A cache of answers of slow or paid services, kept for good under the hash of what was asked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def key_of(**parts: Any) -> str:
     """Hex SHA-256 of ``parts`` as canonical JSON: everything that the answer depends on.
 
     Raises:
-        TypeError, ValueError: something that JSON cannot hold.
+        TypeError, ValueError: ``parts`` hold something that JSON cannot hold.
     """
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
@@ -35,11 +35,11 @@ class Cache:
     it.  Values stay in the file and only their places in memory, so long vectors can be kept too.
 
     Args:
-        path: the file; made, with its folder, if it is not there.
+        path: the file; it is made, with its folder, if it does not exist.
 
     Raises:
         UserError: another process has the cache open.
-        DataError: a line that this class did not write.
+        DataError: the file has a line that this class did not write.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -63,7 +63,7 @@ class Cache:
         return len(self._places)
 
     def get(self, key: str) -> Any | None:
-        """The value last put under ``key``, or ``None``."""
+        """The value last put under ``key``; ``None`` if there is none."""
         place = self._places.get(key)
         if place is None:
             return None
@@ -75,7 +75,11 @@ class Cache:
             raise self._fault(line[:60], None) from error
 
     def put(self, key: str, value: Any) -> None:
-        """Keep ``value``, anything that JSON holds but ``None``, and hand it to the operating system at once."""
+        """Write ``value``, anything that JSON can hold but ``None``, to the file at once.
+
+        Raises:
+            ValueError: ``key`` does not come from ``key_of``, or ``value`` is ``None`` or nothing for JSON.
+        """
         line = json.dumps({"key": key, "value": value}, allow_nan=False).encode("ascii") + b"\n"
         if value is None or _LINE.fullmatch(line) is None:
             raise ValueError(f"'{key}' is no key of key_of, or the value is None")
@@ -88,7 +92,7 @@ class Cache:
         self._opened.close()
 
     def _read(self) -> int:
-        """Find the place of every value; cut off a last line that is not whole.  The size of the file in bytes."""
+        """Find the place of every value, cut off a last line that is not whole, and return the file's size in bytes."""
         self._handle.seek(0)
         place = 0
         for number, line in enumerate(self._handle, start=1):

@@ -24,7 +24,7 @@ from recbole_ser.errors import ConfigError, UserError
 T = TypeVar("T")
 R = TypeVar("R")
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before the second attempt, which double with every further one
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds; the pause doubles with every attempt
 _LONGEST_RETRY_AFTER = 3600.0
 _TRANSIENT = {408, 409, 425, 429}  # and every 5xx
 _log = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ class UnusableAnswer(UserError):
     """The server answered, but the text is cut off, refused or empty; asking again may help.
 
     Args:
-        problem: what is wrong with it.
-        answer: the text, as far as there is one.
+        problem: what is wrong with the answer.
+        answer: the text of the answer, as far as there is one.
     """
 
     def __init__(self, problem: str, answer: str = "") -> None:
@@ -46,7 +46,7 @@ class UnusableAnswer(UserError):
 
 
 class _Failed(Exception):
-    """One attempt failed; another may not.  ``pause`` is what the server asks for, in seconds."""
+    """One attempt failed, but another may succeed after ``pause``, the seconds that the server asks to wait."""
 
     def __init__(self, problem: str, pause: float = 0.0) -> None:
         self.pause = pause
@@ -56,20 +56,20 @@ class _Failed(Exception):
 class Client:
     """Requests to one model of one server, from any number of threads.
 
-    Time-outs, broken connections, answers 408, 409, 425, 429 and 5xx and bodies that are not the protocol's are tried
-    again after 1, 2, 4 ... seconds (at most 60), less up to a half at random, or after what ``Retry-After`` says,
-    which holds back every thread.  The key is sent to the server and appears nowhere else; redirections are not
-    followed.
+    A request is tried again after a time-out, a broken connection, an answer 408, 409, 425, 429 or 5xx, or a body that
+    does not follow the protocol.  The pause is 1, 2, 4 ... seconds (at most 60), less up to a half at random, or what
+    ``Retry-After`` says, which holds back every thread.  The key is sent to the server and appears nowhere else;
+    redirections are not followed.
 
     Args:
-        base_url: with the version, such as ``http://localhost:8000/v1``.
-        model: its name at the server.
+        base_url: address of the server with the version of the protocol, such as ``http://localhost:8000/v1``.
+        model: name of the model at the server.
         api_key_variable: environment variable that holds the key, which is sent as a bearer token; by default none is
-            sent.  Keys are in no configuration, for that is written to files.
+            sent.  The key itself is no setting, since configurations are written to files.
         timeout: seconds without a byte, so also the longest time for an answer that is not streamed.
-        concurrency: requests under way at once in ``each``.
-        retries: further attempts after the first.
-        requests_per_minute: evenly spaced; attempts count.
+        concurrency: number of requests that ``each`` sends at the same time.
+        retries: number of further attempts after the first.
+        requests_per_minute: the largest rate of requests, which are evenly spaced; every attempt counts.
 
     Raises:
         ConfigError: an argument is wrong, or the variable is not set.
@@ -103,6 +103,7 @@ class Client:
         """The answer to a conversation.
 
         Args:
+            messages: the conversation so far, as mappings with ``role`` and ``content``.
             parameters: sent as they are: ``temperature``, ``max_tokens``, ``seed``, ``response_format``, ...
 
         Raises:
@@ -132,10 +133,10 @@ class Client:
         return self._post("embeddings", body, lambda answer: _vectors(answer, len(texts)))
 
     def each(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
-        """``function`` of every task in ``concurrency`` threads: (place in ``tasks``, result) as they arrive.
+        """Call ``function`` on every task in ``concurrency`` threads, and yield (place in ``tasks``, result) of each.
 
-        The next task starts only after a result has been taken.  After an exception no task starts; the results of
-        those under way still come, and then the exception is raised.
+        Results come as they arrive, and the next task starts only after a result has been taken.  After an exception no
+        further task starts; the results of those under way are still given, and then the exception is raised.
         """
         error: BaseException | None = None
         waiting = iter(enumerate(tasks))
@@ -157,7 +158,10 @@ class Client:
             raise error
 
     def _post(self, path: str, body: dict[str, Any], read: Callable[[Any], R]) -> R:
-        """What ``read`` makes of the server's answer.  ``read`` raises LookupError, TypeError or ValueError."""
+        """Send ``body``, and return what ``read`` makes of the server's answer.
+
+        ``read`` raises LookupError, TypeError or ValueError if the answer does not follow the protocol.
+        """
         url = f"{self.base_url}/{path}"
         data = json.dumps({"model": self.model, **body}).encode("ascii")
         for attempt in range(self.retries + 1):
@@ -207,7 +211,7 @@ class Client:
 
 
 class _Pace:
-    """Lets requests start no closer than ``interval`` seconds, whichever thread they are of."""
+    """Keeps the starts of requests at least ``interval`` seconds apart, across all threads."""
 
     def __init__(self, interval: float) -> None:
         self._interval, self._next, self._lock = interval, -math.inf, threading.Lock()
@@ -223,7 +227,7 @@ class _Pace:
             _wait(pause)
 
     def hold(self, seconds: float) -> None:
-        """No request starts in the next ``seconds``."""
+        """Let no request start in the next ``seconds``."""
         with self._lock:
             self._next = max(self._next, _clock() + seconds)
 
@@ -250,7 +254,7 @@ def _vectors(answer: Any, count: int) -> list[list[float]]:
 
 
 def _detail(error: urllib.error.HTTPError) -> str:
-    """The server's own words, as far as they can be read."""
+    """The server's own error message, as far as it can be read."""
     try:
         text = error.read(2000).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
@@ -263,7 +267,7 @@ def _detail(error: urllib.error.HTTPError) -> str:
 
 
 def _retry_after(value: str | None) -> float:
-    """The header's seconds, or the seconds until its date; 0 where there is none that can be read."""
+    """The seconds that the header gives, or those until its date; 0 if there is no header that can be read."""
     if value is None:
         return 0.0
     try:

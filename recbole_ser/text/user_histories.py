@@ -37,15 +37,16 @@ class UserHistory:
 
 
 def training_histories(dataset: SERDataset, max_records: int = 20, max_clicks: int = 1) -> list[UserHistory]:
-    """The histories of users 1 to ``user_num - 1``, at index user id - 1 (GSERec, 4.1.1).
+    """The histories of users 1 to ``user_num - 1``; that of user id u is at index u - 1 (GSERec, 4.1.1).
 
-    Only events of ``split.training_searches`` and ``split.training_interactions`` are read.  The text of a query is
-    its words in ``X.query``, else its raw id.  The text of an item is every token column of its row in ``X.item``;
-    without one, the words of the queries that led to it in training, the most frequent first; else its raw id.
+    Only events of ``split.training_searches`` and ``split.training_interactions`` are read.  The text of a query
+    consists of its words in ``X.query``, or is its raw id if it has none.  The text of an item consists of all token
+    columns of its row in ``X.item``.  Without such a text it is the words of the queries that led to the item in
+    training, the most frequent first, or else the raw id.
 
     Args:
-        max_records: latest records of each side (published code: 20).
-        max_clicks: first clicked items of each search (published code: 1).
+        max_records: how many of the latest records of each side are kept (published code: 20).
+        max_clicks: how many of the first clicked items of each search are kept (published code: 1).
 
     Raises:
         DataError: ``X.query`` or ``X.item`` is wrong.
@@ -78,7 +79,11 @@ def training_histories(dataset: SERDataset, max_records: int = 20, max_clicks: i
 
 
 def _latest(users: np.ndarray, count: int, user_num: int) -> tuple[np.ndarray, list[int]]:
-    """Which events, ordered by user and time, are among their user's last ``count``, and where each user's begin."""
+    """The last ``count`` events of each user, given the ``users`` of events that are ordered by user and time.
+
+    Returns:
+        A mask of the events that are kept, and where the kept events of each user begin.
+    """
     ends = np.cumsum(np.bincount(users, minlength=user_num))
     kept = ends[users] - np.arange(len(users)) <= count
     starts = np.cumsum(np.bincount(users[kept], minlength=user_num))
@@ -86,13 +91,13 @@ def _latest(users: np.ndarray, count: int, user_num: int) -> tuple[np.ndarray, l
 
 
 def _query_texts(dataset: SERDataset) -> list[str]:
-    """By query id."""
+    """The text of each query, by query id."""
     words = _texts_of_file(dataset, "query", dataset.query_field, only=dataset.terms_field)
     return [words.get(raw) or raw for raw in _raw_ids(dataset, dataset.query_field)]
 
 
 def _item_texts(dataset: SERDataset, queries: list[str]) -> list[str]:
-    """By item id."""
+    """The text of each item, by item id."""
     described = _texts_of_file(dataset, "item", dataset.iid_field)
     raw_ids = _raw_ids(dataset, dataset.iid_field)
     texts = [described.get(raw, "") for raw in raw_ids]
@@ -114,12 +119,12 @@ def _item_texts(dataset: SERDataset, queries: list[str]) -> list[str]:
 
 
 def _raw_ids(dataset: SERDataset, field: str) -> list[str]:
-    """The raw id of every id of ``field``; the padding id alone where the data set has none."""
+    """The raw id of every id of ``field``; only the padding id if the data set has no such field."""
     return [str(raw) for raw in dataset.field2id_token.get(field, ["[PAD]"])]
 
 
 def _texts_of_file(dataset: SERDataset, suffix: str, key: str, only: str | None = None) -> dict[str, str]:
-    """The text of each entry of an atomic file, by raw id: its token columns, or column ``only``, joined by ". "."""
+    """The text of each row of an atomic file, by raw id: its token columns, or column ``only``, joined by ". "."""
     path = Path(dataset.dataset_path) / f"{dataset.dataset_name}.{suffix}"
     if not path.is_file():
         return {}

@@ -33,9 +33,9 @@ def shorten(text: str, words: int) -> str:
 
 
 def terms(text: str) -> tuple[str, ...]:
-    """The distinct terms of ``text``, case folded, in order: words of two characters or more.
+    """The distinct terms of ``text``, case folded, in order.
 
-    Of scripts without spaces, every two neighbouring characters.
+    A term is a word of at least two characters or, in scripts without spaces, any two neighbouring characters.
     """
     found: dict[str, None] = {}
     for match in _RUN.finditer(text.casefold()):
@@ -54,11 +54,10 @@ def normalised(text: str) -> str:
 
 
 def query_terms(text: str) -> list[str]:
-    """The terms of ``text`` in order, repeats included; none where it holds neither letters nor digits.
+    """The terms of ``text`` in order, repeats included; none if it holds neither letters nor digits.
 
-    A term is a run of letters, digits and the marks on them, normalised.  Of a run in a script that puts no space
-    between words (see ``UNSPACED``) every two neighbouring characters are a term, or the one
-    that there is.
+    A term is a run of letters, digits and the marks on them, normalised.  In a script that puts no space between words
+    (see ``UNSPACED``) any two neighbouring characters of a run are a term, and so is a character that stands alone.
     """
     terms: list[str] = []
     for word in _word().findall(normalised(text)):
@@ -72,7 +71,7 @@ def query_terms(text: str) -> list[str]:
 
 @cache
 def _word() -> re.Pattern[str]:
-    """Letters and digits as ``re`` has them, and what it leaves out of words: combining marks (vowels of Hindi)."""
+    """The pattern of a word: letters, digits, and combining marks (vowels of Hindi), which ``\\w`` does not have."""
     marks = "".join(character for character in map(chr, range(sys.maxunicode + 1)) if _is_mark(character))
     return re.compile(rf"(?:[^\W_]|[{re.escape(marks)}{_JOINERS}])+")
 

@@ -179,8 +179,7 @@ class SERTrainer(Trainer):
         return super()._build_optimizer(params=parameter_groups(self.model), **kwargs)
 
     def _limit_patience(self, epochs_done: int) -> None:
-        """Set the limit of early stopping: none in pre-training and while the rate can fall, ``stopping_step`` after.
-        """
+        """Set early stopping's limit: none in pre-training and while the rate can fall, then ``stopping_step`` more."""
         if epochs_done < self.pretrain_epochs or (self.scheduler is not None and self.scheduler.can_fall):
             self.stopping_step = math.inf
         elif self.stopping_step == math.inf or self.cur_step == 0:
@@ -248,7 +247,7 @@ class SERTrainer(Trainer):
         if self.scheduler is not None and epoch >= self.pretrain_epochs:
             self.scheduler.step(score)
         self._limit_patience(epochs_done=epoch + 1)
-        self.run_folder.append_metrics(line)  # before last.pt: a line too many is dropped on resuming, a missing one is lost
+        self.run_folder.append_metrics(line)  # before last.pt: resuming drops a line too many, but cannot restore one
         self._save_last(epoch)
         if self._verbose:
             best = "; the best so far" if self.cur_step == 0 else ""

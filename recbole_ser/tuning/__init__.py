@@ -1,4 +1,4 @@
-"""Sweeps over a model's settings with Ray Tune.  Ray is imported where a sweep starts, not here."""
+"""Sweeps over a model's settings with Ray Tune.  Ray is imported only when a sweep starts."""
 
 from recbole_ser.tuning.sweep import SweepResult, resume, tune
 

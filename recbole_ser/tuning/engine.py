@@ -1,4 +1,4 @@
-"""Trials on Ray Tune.  Import this after ``ray_versions.import_ray``, which sets Ray up."""
+"""Running trials on Ray Tune.  Import this module after calling ``ray_versions.import_ray``, which sets Ray up."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _log = logging.getLogger()
 
 @contextmanager
 def cluster(resources: Resources) -> Iterator[None]:
-    """Ray, inside this block: the one this process uses already, the one at ``resources.address``, or a new local one.
+    """Connect to Ray for this block: the cluster in use already, the one at ``resources.address``, or a new local one.
 
     Raises:
-        UserError: there is none at that address.
+        UserError: Ray does not start, or there is no cluster at that address.
     """
     if ray.is_initialized():
         yield
@@ -49,17 +49,17 @@ def cluster(resources: Resources) -> Iterator[None]:
     try:
         yield
     finally:
-        _fetched.clear()  # it lies in memory that goes with the cluster
+        _fetched.clear()  # its memory goes with the cluster
         ray.shutdown()
 
 
 def share(shared: Shared) -> Any:
-    """Put ``shared`` where every trial can read it without a copy; what is returned is a reference."""
+    """Put ``shared`` where every trial can read it without a copy, and return a reference to it."""
     return ray_versions.put_tensors_once(ray, shared)
 
 
 def fetch(reference: Any) -> Shared:
-    """What is shared, unpacked once per process."""
+    """What ``share`` put there, unpacked once per process."""
     if reference not in _fetched:
         _fetched.clear()
         _fetched[reference] = ray.get(reference)
@@ -70,10 +70,10 @@ _fetched: dict[Any, Shared] = {}
 
 
 def per_trial(resources: Resources) -> dict[str, float]:
-    """The CPUs and GPUs of a trial: by default one CPU, and a GPU where there are any.
+    """The numbers of CPUs and GPUs of a trial: by default one CPU, and one GPU if there are any.
 
     Raises:
-        ConfigError: this machine has fewer.  A cluster may still grow.
+        ConfigError: this machine has fewer.  For a cluster, which may still grow, there is a warning instead.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most = {kind: max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU")}
@@ -90,11 +90,16 @@ def per_trial(resources: Resources) -> dict[str, float]:
 
 @dataclass
 class Trials:
-    """The trials of a sweep, from its start or resumption on: proposes them, and writes down how each ended.
+    """Proposes the trials of a sweep, from its start or resumption on, and records how each of them ended.
 
     Args:
+        plan: the plan of the sweep.
+        search: proposes configurations.
+        folder: the folder of the sweep.
         metric: the validation metric that chooses.
-        epochs: that a trial has at most.
+        live: the table in the terminal.
+        epochs: the largest number of epochs of a trial.
+        proposed: number of trials that were proposed so far.
     """
 
     plan: Plan
@@ -106,7 +111,7 @@ class Trials:
     proposed: int = 0
 
     def propose(self) -> int | None:
-        """The number of the next trial, whose folder is there; ``None`` when all are."""
+        """The number of the next trial, whose folder then exists; ``None`` when all trials have been proposed."""
         if self.proposed == self.plan.trials:
             return None
         number = self.proposed
@@ -123,7 +128,7 @@ class Trials:
         self.live.show(self.folder.trial(number).read(self.metric), RUNNING)
 
     def ended(self, number: int, died: bool) -> None:
-        """Trial ``number`` is over; one that wrote no outcome itself was stopped, or its process died."""
+        """Record the end of trial ``number``; one that wrote no outcome itself was stopped, or its process died."""
         folder = self.folder.trial(number)
         if not folder.outcome:
             if died:
@@ -138,7 +143,7 @@ class Trials:
         self.live.show(trial)
 
     def _drop_weights(self) -> None:
-        """Of the trials that are over, only the best one's weights are needed."""
+        """Delete the weights of all trials that have ended, except the best one's."""
         trials = [t for t in self.folder.read_trials(self.metric) if t.status in KEPT]
         best = best_trial(trials)
         for trial in trials:
@@ -146,7 +151,7 @@ class Trials:
 
 
 class _Uncopied:
-    """Tune copies and pickles what it is given, to restore it; a sweep is resumed from its own folder instead."""
+    """Tune copies and pickles its arguments to restore them; a sweep is resumed from its own folder instead."""
 
     def __deepcopy__(self, memo: Any) -> Any:
         return self
@@ -165,7 +170,7 @@ class _Proposals(_Uncopied, Searcher):
         return Searcher.FINISHED if number is None else {"number": number}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """``_Events`` sees to it."""
+        """Nothing to do: ``_Events`` handles it."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing of it is needed."""
@@ -192,14 +197,16 @@ class _Events(_Uncopied, tune.Callback):
 
 
 def run_trials(task: Task, shared: Any, trials: Trials, wanted: dict[str, float], concurrent: int | None) -> None:
-    """Run all trials that are not over.  A trial whose process dies is started once more from its checkpoint.
+    """Run all trials that have not ended.  A trial whose process dies is started once more from its checkpoint.
 
     Args:
-        shared: what ``share`` returned.
-        wanted: what a trial is given, see ``per_trial``.
-        concurrent: trials at the same time at most.
+        task: trains the trials.
+        shared: the reference that ``share`` returned.
+        trials: proposes the trials and records their ends.
+        wanted: the CPUs and GPUs of a trial, see ``per_trial``.
+        concurrent: the largest number of trials at the same time; ``None``: no limit but CPUs and GPUs.
     """
-    scratch = trials.folder.path / ".ray"  # what Tune writes, and nobody reads
+    scratch = trials.folder.path / ".ray"  # files that Tune writes and nobody reads
     shutil.rmtree(scratch, ignore_errors=True)
     trainable = tune.with_parameters(_train, task=task, shared=[shared])
     tuner = tune.Tuner(
@@ -235,12 +242,12 @@ def _scheduler(plan: Plan, epochs: int) -> TrialScheduler:
         time_attr="epochs",
         metric="score",
         mode="max",
-        max_t=max(epochs, plan.grace_period) + 1,  # Tune would stop a trial at max_t before it can say it is finished
+        max_t=max(epochs, plan.grace_period) + 1,  # Tune would stop a trial at max_t before it records its outcome
         grace_period=plan.grace_period,
         reduction_factor=plan.reduction_factor,
     )
 
 
 def _train(config: dict[str, Any], task: Task, shared: list[Any]) -> None:
-    """What Tune calls in a process of the cluster."""
+    """Tune calls this in a process of the cluster, for each trial."""
     task.run(config["number"], lambda: fetch(shared[0]), ray_versions.report)

@@ -12,19 +12,19 @@ from recbole_ser.runs.result import duration
 from recbole_ser.runs.sweep_folder import FAILED, FINISHED, KILLED, RUNNING, STOPPED, WAITING, Trial
 
 WIDTH = 80
-_ROWS = 15  # of the table: those that run first, then the best
-_FACTS = ((">", 5), ("<", 8), (">", 6), (">", 9), (">", 7))  # of the first columns: alignment and least width
-_COLUMN = 13  # of a swept key: characters at most
+_ROWS = 15  # rows of the table: first the trials that are running, then the best
+_FACTS = ((">", 5), ("<", 8), (">", 6), (">", 9), (">", 7))  # alignment and smallest width of the first columns
+_COLUMN = 13  # largest width of a swept key's column, in characters
 _PAUSE = 0.5  # seconds between two drawings
 
 
 class LiveTable:
-    """Redraws itself in place in a terminal; anywhere else it prints nothing.
+    """A table that redraws itself in place in a terminal; anywhere else it prints nothing.
 
     Args:
-        total: trials of the sweep.
+        total: number of trials of the sweep.
         metric: the validation metric that chooses.
-        stream: by default standard error.
+        stream: where the table is drawn, by default standard error.
     """
 
     def __init__(self, total: int, metric: str, stream: TextIO | None = None) -> None:
@@ -35,17 +35,17 @@ class LiveTable:
         self.began, self._drawn_at, self._lines = time.monotonic(), 0.0, 0
 
     def show(self, trial: Trial, status: str | None = None) -> None:
-        """Take over how ``trial`` stands now."""
+        """Show ``trial`` as it is now, with ``status`` if that is given."""
         self.trials[trial.number] = trial if status is None else replace(trial, status=status)
         self.refresh()
 
     def refresh(self) -> None:
-        """Draw, if the last time is long enough ago."""
+        """Draw the table again, unless it was drawn a moment ago."""
         if self.visible and time.monotonic() - self._drawn_at >= _PAUSE:
             self._draw()
 
     def close(self, erase: bool) -> None:
-        """Draw a last time, or take the table away for what is printed instead."""
+        """Draw the table a last time or, if something else is printed in its place, erase it."""
         if self.visible and erase:
             self.stream.write(f"\x1b[{self._lines}A\x1b[J" if self._lines else "")
         elif self.visible:
@@ -60,7 +60,7 @@ class LiveTable:
         self._drawn_at, self._lines = time.monotonic(), len(lines)
 
     def lines(self, width: int = WIDTH) -> list[str]:
-        """The table as it is now, no line wider than ``width``."""
+        """The lines of the table as it is now, none wider than ``width``."""
         trials = list(self.trials.values())
         count = {status: sum(trial.status == status for trial in trials) for status in
                  (FINISHED, STOPPED, FAILED, KILLED, RUNNING)}  # fmt: skip
@@ -75,7 +75,7 @@ class LiveTable:
 
 
 def rank(trial: Trial) -> tuple[bool, float, int]:
-    """Sorts the best trial first; those that cannot be chosen come last."""
+    """A key that sorts trials by their score, the best first; trials that cannot be chosen come last."""
     lost = trial.score is None or trial.status in (FAILED, KILLED)
     return lost, -(trial.score or 0.0), trial.number
 

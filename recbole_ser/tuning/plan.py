@@ -1,4 +1,4 @@
-"""What a sweep tries: a space, what is fixed beside it, how configurations are chosen and which are given up early."""
+"""The plan of a sweep: its space, what is fixed, how configurations are chosen, and which are given up early."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ SCHEDULERS = ("asha", "none")
 
 @dataclass(frozen=True)
 class Plan:
-    """One sweep.
+    """The plan of one sweep.
 
     Args:
-        name: of the sweep; its file's.
-        space: the swept keys.
+        name: name of the sweep, as its file calls it.
+        space: the swept keys and what is tried for each.
         fixed: values of other keys that hold in every trial, unless the user gives them.
-        search: ``grid`` (every combination), ``random``, or ``tpe`` (a model of what was good so far, by Optuna).
-        trials: how many configurations are tried; of a grid all.
-        scheduler: ``asha`` gives up trials that are behind at the same number of epochs, ``none`` does not.
-        grace_period: epochs before a trial may be given up.
-        reduction_factor: of the trials that reach a rung of ASHA, one in so many goes on to the next, which has so many
-            times its epochs.
+        search: ``grid`` (every combination), ``random``, or ``tpe`` (Optuna's model of what was good so far).
+        trials: number of configurations that are tried; for a grid, the number of all its points.
+        scheduler: ``asha`` gives up trials that are behind others at the same number of epochs, ``none`` gives up none.
+        grace_period: number of epochs before a trial may be given up.
+        reduction_factor: of the trials that reach a rung of ASHA, one in this many goes on to the next rung, which has
+            this many times the epochs.
         plot: one or two validation metrics for the plots; by default the one that chooses, and MRR.
     """
 
@@ -48,14 +48,14 @@ class Plan:
     plot: tuple[str, ...] = ()
 
     def plotted(self, metric: str) -> list[str]:
-        """The metrics of the plots, as results name them; ``metric`` is the one that chooses."""
+        """The names, as in results, of the metrics in the plots; ``metric`` is the one that chooses."""
         return list(dict.fromkeys(name.lower() for name in self.plot or (metric, "mrr")))[:2]
 
     def check(self, config: SERConfig, where: str) -> None:
-        """Refuse what cannot be run on ``config``.
+        """Refuse a plan that cannot be run with ``config``; ``where`` names the plan in errors.
 
         Raises:
-            ConfigError: see ``check_space``; or an option out of its range.
+            ConfigError: an option is out of its range, or the space is wrong (see ``check_space``).
         """
         for name, value, known in [("search", self.search, SEARCHES), ("scheduler", self.scheduler, SCHEDULERS)]:
             if value not in known:
@@ -83,16 +83,20 @@ class Plan:
 
 
 def read_plan(model: Any, space: str | Mapping[str, Any] | None, **options: Any) -> tuple[Plan, str]:
-    """The plan that ``space`` names, and the words that name it in errors.
+    """Read the plan that ``space`` names.
 
     Args:
-        model: whose ``properties/tune/<Model>.yaml`` is looked into; without one, ``properties/tune/overall.yaml``.
-        space: a sweep of that file (by default its first), a YAML file (``mine.yaml``; its first sweep) or a sweep of
-            one (``mine.yaml:name``), or the space itself as a mapping.
-        options: fields of ``Plan`` that differ; ``None`` counts as not given.
+        model: the model, whose sweeps are in ``properties/tune/<Model>.yaml``; if it has none, those in
+            ``properties/tune/overall.yaml`` are used.
+        space: the name of a sweep in that file (by default its first), a YAML file (``mine.yaml``, for its first
+            sweep), a sweep of a YAML file (``mine.yaml:name``), or the space itself as a mapping.
+        options: fields of ``Plan`` that replace those of the file; ``None`` counts as not given.
+
+    Returns:
+        The plan, and the text that names it in errors.
 
     Raises:
-        ConfigError: there is no such sweep, or it is no plan.
+        ConfigError: there is no such sweep, or what is there is no plan.
     """
     given = {key: value for key, value in options.items() if value is not None}
     if isinstance(space, Mapping):

@@ -15,16 +15,18 @@ from recbole_ser.tuning.live import short
 from recbole_ser.tuning.plan import Plan
 from recbole_ser.tuning.space import Dimension
 
-# Of the left axis and the right: colour, marker, line, and the share of the height that stays free below and above,
-# without which two metrics that agree lie on each other.
+# For the left axis and the right: colour, marker, line, and the share of the height that stays free below and above;
+# without that, two metrics that agree would lie on each other.
 _STYLES = ((COLOURS[0], "o", "-", (0.3, 0.1)), (COLOURS[1], "s", "--", (0.1, 0.3)))
 
 
 def write_plots(plan: Plan, trials: Sequence[Trial], folder: Path, metric: str) -> None:
-    """Write ``<key>.png`` for each swept key and, of more than two, ``parallel.png``.
+    """Write ``<key>.png`` for each swept key and, if there are more than two, ``parallel.png``.
 
     Args:
-        trials: failed and killed ones are left out.
+        plan: the plan of the sweep.
+        trials: all trials; failed and killed ones are left out.
+        folder: where the plots are written.
         metric: the validation metric that chooses.
 
     Raises:
@@ -40,9 +42,9 @@ def write_plots(plan: Plan, trials: Sequence[Trial], folder: Path, metric: str) 
 
 
 def _against(figure: Any, dimension: Dimension, trials: Sequence[Trial], metrics: Sequence[str], line: bool) -> None:
-    """One metric on the left axis and one on the right, as in Figure 5 of SESRec and Figure 7 of GSERec.
+    """Plot one metric on the left axis and one on the right, as in Figure 5 of SESRec and Figure 7 of GSERec.
 
-    Trials that were given up early are hollow: theirs is the metric of fewer epochs.
+    Trials that were given up early have hollow markers: their metrics come from fewer epochs.
     """
     left = figure.add_subplot()
     scale = _Scale(dimension)
@@ -68,7 +70,7 @@ def _against(figure: Any, dimension: Dimension, trials: Sequence[Trial], metrics
 
 
 def _parallel(figure: Any, space: Sequence[Dimension], trials: Sequence[Trial], metric: str) -> None:
-    """A line per trial through its values, coloured by the metric; the best one is thick and on top."""
+    """Draw a line per trial through its values, coloured by the metric; the best one is thick and on top."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -98,7 +100,7 @@ def _parallel(figure: Any, space: Sequence[Dimension], trials: Sequence[Trial], 
 
 
 class _Scale:
-    """Where a swept value stands: by its logarithm, by its size, or, of listed values, by its number."""
+    """Places the values of a swept key on an axis: by size, by logarithm or, for listed values, by index."""
 
     def __init__(self, dimension: Dimension) -> None:
         self.key, self.kind, self.values = dimension.key, dimension.kind, dimension.values
@@ -107,7 +109,7 @@ class _Scale:
         return float(self.values.index(value)) if self.kind == "choice" else float(value)
 
     def height(self, value: Any) -> float:
-        """From 0, the lowest, to 1, the highest."""
+        """The height of ``value``, from 0 for the lowest value to 1 for the highest."""
         if self.kind == "choice":
             return self.values.index(value) / max(len(self.values) - 1, 1)
         measure = math.log if self.kind == "loguniform" else float
@@ -120,7 +122,7 @@ class _Scale:
         low, high = (math.log10(value) for value in self.values)
         steps = (1,) if high - low >= 2 else (1, 2, 5)
         powers = range(math.floor(low), math.ceil(high) + 1)
-        # by their text, so that ten to the power of -3 is 0.001 to the last digit
+        # Parsed from text, so that ten to the power of -3 is exactly 0.001.
         marks = [float(f"{step}e{power}") for power in powers for step in steps]
         return [mark for mark in marks if self.values[0] <= mark <= self.values[1]] or list(self.values)
 

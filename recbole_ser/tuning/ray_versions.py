@@ -1,4 +1,4 @@
-"""Everything that differs between the Ray that RecBole pins (2.6.3) and a current one, and how Ray is kept quiet."""
+"""The differences between the Ray that RecBole pins (2.6.3) and a current one, and settings that keep Ray quiet."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-# Read by Ray when it is imported or started.
+# Environment variables that Ray reads when it is imported or started.
 _ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # reports to nobody
-    "RAY_AIR_NEW_OUTPUT": "0",  # Tune prints its own tables otherwise
+    "RAY_USAGE_STATS_ENABLED": "0",  # no usage reports are sent
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune would print its own tables
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial's folder has its metrics already
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may fail before its first epoch
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-# Without this Ray listens on every network interface, even for one machine: on Linux no argument keeps it on loopback.
+# Without this, Ray listens on all network interfaces even for one machine; on Linux no argument restricts it.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
@@ -27,27 +27,27 @@ def import_ray(loopback: bool) -> None:
     """Set Ray up, and import it for the first time.
 
     Args:
-        loopback: a cluster that is started from here listens on 127.0.0.1 only.
+        loopback: whether a cluster that is started from this process listens on 127.0.0.1 only.
     """
     for name, value in {**_ENVIRONMENT, **(_LOOPBACK if loopback else {})}.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of packages that Ray 2.6.3 imports
+        warnings.simplefilter("ignore")  # from packages that Ray 2.6.3 imports
         importlib.import_module("ray.tune")
 
 
 def run_config(**values: Any) -> Any:
-    """``RunConfig`` of a sweep; it moved from ``ray.air`` to ``ray.tune``."""
+    """Ray's ``RunConfig``, which moved from ``ray.air`` to ``ray.tune``."""
     return _moved("RunConfig")(**values)
 
 
 def failure_config(**values: Any) -> Any:
-    """``FailureConfig`` of a sweep, which moved likewise."""
+    """Ray's ``FailureConfig``, which moved from ``ray.air`` to ``ray.tune``."""
     return _moved("FailureConfig")(**values)
 
 
 def report(metrics: dict[str, Any]) -> None:
-    """Report from inside a trial.  ``tune.report`` took keywords before it was given a mapping."""
+    """Report ``metrics`` from inside a trial, by the function that this version of Ray has for a mapping."""
     tune = importlib.import_module("ray.tune")
     if hasattr(tune, "RunConfig"):
         tune.report(metrics)
@@ -61,9 +61,10 @@ def _moved(name: str) -> Any:
 
 
 def put_tensors_once(ray: Any, value: Any) -> Any:
-    """``ray.put`` after which every process of a machine reads the same memory, also that of CPU tensors.
+    """Put ``value`` into Ray's store so that all processes of a machine read the same memory, also for CPU tensors.
 
-    Ray shares NumPy arrays but copies tensors.  Tensors that are read back this way must not be written to.
+    Ray shares NumPy arrays between processes but copies tensors, so tensors are stored as arrays.  Tensors that are
+    read back this way must not be written to.
     """
     ray.util.register_serializer(torch.Tensor, serializer=lambda tensor: tensor.numpy(), deserializer=_as_tensor)
     try:
@@ -74,5 +75,5 @@ def put_tensors_once(ray: Any, value: Any) -> Any:
 
 def _as_tensor(array: Any) -> torch.Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the array cannot be written to is what is wanted
+        warnings.simplefilter("ignore")  # the array is meant to be read-only
         return torch.from_numpy(array)

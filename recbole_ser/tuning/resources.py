@@ -1,4 +1,4 @@
-"""Where the trials of a sweep run, and with how much."""
+"""Where the trials of a sweep run, and how many CPUs and GPUs they get."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from recbole_ser.errors import ConfigError
 
 @dataclass(frozen=True)
 class Resources:
-    """What a sweep may use.
+    """The machines, CPUs and GPUs that a sweep may use.
 
     Args:
-        address: of a Ray cluster (``auto``, ``host:6379``, ``ray://...``); by default the variable RAY_ADDRESS, and
-            without it a cluster of this machine alone, for the time of the sweep.
-        concurrent: trials at the same time at most; by default as many as there are CPUs and GPUs for.
-        cpus_per_trial: by default one.
-        gpus_per_trial: fractions share a GPU; by default one where there are GPUs.
+        address: address of a Ray cluster (``auto``, ``host:6379``, ``ray://...``); by default the environment variable
+            RAY_ADDRESS or, if that is not set, a cluster on this machine that lasts as long as the sweep.
+        concurrent: the largest number of trials at the same time; by default as many as CPUs and GPUs allow.
+        cpus_per_trial: number of CPUs of each trial, by default one.
+        gpus_per_trial: number of GPUs of each trial, where a fraction shares a GPU; by default one if there are GPUs.
 
     Raises:
-        ConfigError: a number that cannot be.
+        ConfigError: a number is out of its range.
     """
 
     address: str | None = None

@@ -1,4 +1,4 @@
-"""Which configuration is tried next: every one of a grid, any, or one like those that were good so far."""
+"""Which configuration is tried next: the next of a grid, a random one, or one like those that were good so far."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from recbole_ser.tuning.space import Dimension, grid
 
 
 class Search(Protocol):
-    """Proposes configurations.  What it proposes is recorded elsewhere: a resumed sweep asks only for new ones."""
+    """Proposes configurations.  They are recorded elsewhere: a resumed sweep only asks for those it does not have."""
 
     def propose(self, number: int) -> dict[str, Any]:
         """The values of trial ``number`` (from 0)."""
 
     def observe(self, values: dict[str, Any], score: float) -> None:
-        """A trial with ``values`` has ended; ``score``, the bigger the better, is its best validation metric."""
+        """Take note of a trial that has ended: its ``values``, and its best validation metric (bigger is better)."""
 
 
 def build_search(plan: Plan, seed: int, recorded: int) -> Search:
-    """The search of ``plan``, of whose trials ``recorded`` were proposed in an earlier session.
+    """The search of ``plan``.
+
+    Args:
+        recorded: number of trials that were proposed before the sweep was resumed.
 
     Raises:
-        UserError: ``tpe`` without Optuna.
+        UserError: the search is ``tpe`` and Optuna is not installed.
     """
     if plan.search == "grid":
         return Grid(plan)
@@ -34,7 +37,7 @@ def build_search(plan: Plan, seed: int, recorded: int) -> Search:
 
 
 class Grid:
-    """Every combination of listed values."""
+    """Every combination of the listed values, in order."""
 
     def __init__(self, plan: Plan) -> None:
         self.points = grid(plan.space, plan.name)
@@ -47,7 +50,7 @@ class Grid:
 
 
 class Random:
-    """Independent draws; trial ``number`` has the same values however many trials there are."""
+    """Independent draws; the values of trial ``number`` do not depend on how many trials there are."""
 
     def __init__(self, plan: Plan, seed: int) -> None:
         self.space, self.seed = plan.space, seed

@@ -1,4 +1,4 @@
-"""The values that a sweep tries: typed, and checked against the keys that a model has."""
+"""The space of values that a sweep tries, checked against the keys that a model has and their types."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 from recbole_ser.config import SERConfig
 from recbole_ser.errors import ConfigError
 
-# What may be swept beside the model's own keys.  What decides the data, the instances or the candidates may not:
-# results under different ones cannot be compared.
+# The keys that may be swept beside the model's own.  Keys that decide the data, the instances or the candidates may
+# not: results for different ones cannot be compared.
 TRAINING_KEYS = frozenset(
     ["learning_rate", "weight_decay", "train_batch_size", "learner", "clip_grad_norm", "train_neg_sample_args"]
     + ["lr_plateau", "enable_amp", "embedding_size", "hidden_size", "loss_type", "seed"]
     + ["MAX_ITEM_LIST_LENGTH", "max_search_length"]
 )
-CODES = "codes"  # these keys change the codes of users, which are made once per value
+CODES = "codes"  # the keys below it change the user codes, which are made once per value
 
 _KINDS = ("choice", "uniform", "loguniform", "integer")
 
@@ -31,9 +31,9 @@ class Dimension:
     """One swept key.
 
     Args:
-        key: of the configuration; a dot leads into a mapping, as in ``codes.rqvae.lambda_rq_cl``.
+        key: key of the configuration; a dot leads into a mapping, as in ``codes.rqvae.lambda_rq_cl``.
         kind: ``choice``, ``uniform``, ``loguniform`` or ``integer``.
-        values: what is chosen from; for the other kinds the lowest and the highest value, both included.
+        values: the values of a ``choice``; for the other kinds the lowest and the highest value, both included.
     """
 
     key: str
@@ -41,7 +41,7 @@ class Dimension:
     values: tuple[Any, ...]
 
     def draw(self, generator: np.random.Generator) -> Any:
-        """One value, independent of any other."""
+        """Draw one value, independently of all others."""
         if self.kind == "choice":
             return self.values[generator.integers(len(self.values))]
         low, high = self.values
@@ -53,13 +53,13 @@ class Dimension:
 
 
 def read_space(text: Any, where: str) -> tuple[Dimension, ...]:
-    """The dimensions of a mapping like ``{alpha: {choice: [0.1, 1]}, weight_decay: {loguniform: [1e-6, 1e-3]}}``.
+    """Read a mapping like ``{alpha: {choice: [0.1, 1]}, weight_decay: {loguniform: [1e-6, 1e-3]}}``.
 
     Args:
-        where: named in errors.
+        where: the text that names the sweep in errors.
 
     Raises:
-        ConfigError: it says none, or something that is no dimension.
+        ConfigError: the mapping is empty, or one of its entries is no dimension.
     """
     if not isinstance(text, Mapping) or not text:
         raise ConfigError(f"{where}: a space is written as {{key: {{kind: values}}}}, not {text}")
@@ -92,10 +92,11 @@ def _dimension(key: str, value: Any, where: str) -> Dimension:
 
 
 def check_space(space: tuple[Dimension, ...], config: SERConfig, where: str) -> None:
-    """Refuse what ``config``'s model does not have, what must be the same for all trials, and values of other types.
+    """Check that every dimension is a key that may be swept for the model of ``config``, with values of its type.
 
     Raises:
-        ConfigError: one of these; the message names the nearest key.
+        ConfigError: the model has no such key (the message names the most similar one), the key must be the same for
+            all trials, or a value has another type.
     """
     reads_codes = getattr(config.model_class, "reads_codes", False)
     allowed = {key for key in config.model_keys | TRAINING_KEYS | ({CODES} if reads_codes else set()) if key in config}
@@ -117,7 +118,7 @@ def check_space(space: tuple[Dimension, ...], config: SERConfig, where: str) -> 
 
 
 def _default(dimension: Dimension, config: SERConfig, where: str) -> Any:
-    """The value in force of the swept key; ``None`` for a part of a mapping that is not there yet."""
+    """The value that ``config`` has for the swept key; ``None`` for a part of a mapping that is not there yet."""
     key, *inside = dimension.key.split(".")
     value, path = config[key], key
     for part in inside:
@@ -145,7 +146,7 @@ def _check_type(dimension: Dimension, default: Any, where: str) -> None:
         if not listed or not all(isinstance(value, bool) for value in dimension.values):
             raise ConfigError(f"{where}: {key} is true or false: list them: choice")
     elif isinstance(default, (int, float)):
-        # Some keys take words beside numbers (split_threshold: mean), but none whose default is a number.
+        # Some keys accept words as well as numbers (split_threshold: mean), but none whose default is a number does.
         whole = isinstance(default, int) and default != 0  # 0 may be a number of any kind
         wrong = [v for v in dimension.values if not _is_number(v) or (whole and not isinstance(v, int))]
         kind = "whole number" if whole else "number"
@@ -162,7 +163,7 @@ def _is_number(value: Any) -> bool:
 
 
 def is_given(path: str, values: Mapping[str, Any]) -> bool:
-    """Whether ``values`` of a user say what the key ``path`` is, dots leading into mappings."""
+    """Whether a user's ``values`` contain the key ``path``, in which dots lead into mappings."""
     at: Any = values
     for part in path.split("."):
         if not isinstance(at, Mapping) or part not in at:
@@ -172,10 +173,10 @@ def is_given(path: str, values: Mapping[str, Any]) -> bool:
 
 
 def grid(space: tuple[Dimension, ...], where: str) -> list[dict[str, Any]]:
-    """Every combination of the listed values, the last key varying fastest; integers count as listed.
+    """Every combination of the listed values, the last key varying fastest; a range of integers lists all of them.
 
     Raises:
-        ConfigError: a range without steps.
+        ConfigError: a dimension is a continuous range.
     """
     columns = []
     for dimension in space:
@@ -188,7 +189,7 @@ def grid(space: tuple[Dimension, ...], where: str) -> list[dict[str, Any]]:
 
 
 def settings(values: Mapping[str, Any], config: SERConfig) -> dict[str, Any]:
-    """The values of one trial as keys of a configuration; what else a mapping holds in ``config`` stays in it."""
+    """The values of one trial as keys of a configuration; a mapping keeps the other entries that ``config`` has."""
     made: dict[str, Any] = {}
     for path, value in values.items():
         key, *inside = path.split(".")

@@ -1,4 +1,4 @@
-"""A sweep, from a space to a tested configuration."""
+"""A whole sweep, from its space to a tested configuration."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _log = logging.getLogger()
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep found.
+    """The result of a sweep.
 
     Args:
-        folder: of the sweep, with all tables and plots.
-        trials: all of them, by number.
-        chosen: the one with the best validation metric.
-        test: what the test split said of it, the only one that it was asked about.
+        folder: folder of the sweep, with all tables and plots.
+        trials: all trials, in the order of their numbers.
+        chosen: the trial with the best validation metric.
+        test: result of the chosen trial on the test split; no other trial is scored on it.
     """
 
     folder: Path
@@ -70,20 +70,20 @@ def tune(
 ) -> SweepResult:
     """Try configurations of ``model`` on ``dataset``, choose one by validation, and score the test split with it, once.
 
-    Every trial reports after every evaluated epoch, so that those that are behind can be given up.  Data, histories and
-    candidates are loaded once, and shared by all trials.
+    Every trial reports after every evaluated epoch, so that trials that are behind can be given up.  Data, histories
+    and candidates are loaded once and shared by all trials.
 
     Args:
-        model, dataset, config_files, config_dict: as of ``run``; what they set holds in every trial.
+        model, dataset, config_files, config_dict: as for ``run``; what they set holds in every trial.
         space, search, trials, scheduler, grace_period, reduction_factor: what is tried, see ``read_plan`` and ``Plan``;
-            ``None`` leaves each to the sweep's file.
-        resources: where the trials run; by default on this machine, one per CPU, or one per GPU where there are any.
+            ``None`` leaves a value to the sweep's file.
+        resources: where the trials run; by default on this machine, one per CPU, or one per GPU if there are any.
         storage: the sweep's folder; by default ``saved/<dataset>/tune-<model>-<sweep>-<time>-<seed>``.  On a cluster
             all machines must see it.
 
     Raises:
-        UserError: what the user gave is wrong, or no trial came to an end.
-        KeyboardInterrupt: on Ctrl-C; the sweep can be resumed.
+        UserError: an argument is wrong, or no trial came to an end.
+        KeyboardInterrupt: the user pressed Ctrl-C; the sweep can be resumed.
     """
     options = {"search": search, "trials": trials, "scheduler": scheduler,
                "grace_period": grace_period, "reduction_factor": reduction_factor}  # fmt: skip
@@ -103,13 +103,14 @@ def tune(
 def resume(path: str | Path, *, trials: int | None = None, resources: Resources | None = None) -> SweepResult:
     """Go on with the sweep in folder ``path``.
 
-    Trials that are over are kept, the others go on from their checkpoints; also those whose process had died.
+    Trials that have ended are kept; the others go on from their checkpoints, also those whose process died.
 
     Args:
-        trials: a new number of trials, for ``random`` and ``tpe``.
+        trials: a new number of trials, for ``random`` and ``tpe``; ``None``: the number that the sweep had.
+        resources: as for ``tune``.
 
     Raises:
-        UserError: there is no sweep, or see ``tune``.
+        UserError: there is no sweep in the folder, or ``tune`` would raise it.
     """
     folder = SweepFolder.load(path)
     content = folder.content()
@@ -126,7 +127,7 @@ def resume(path: str | Path, *, trials: int | None = None, resources: Resources 
 
 def _tune(config: SERConfig, plan: Plan, resources: Resources, folder: SweepFolder) -> SweepResult:
     ray_versions.import_ray(loopback=not resources.address)
-    from recbole_ser.tuning import engine  # which imports Ray, and that takes a while
+    from recbole_ser.tuning import engine  # imports Ray, which takes a while
 
     metric = config["valid_metric"].lower()
     with folder.locked(), log_to(folder.log, config["state"]):
@@ -160,7 +161,7 @@ def _tune(config: SERConfig, plan: Plan, resources: Resources, folder: SweepFold
 
 
 def _with_fixed(plan: Plan, config: SERConfig, where: str) -> SERConfig:
-    """``config`` with what the plan fixes, but for what the user gave."""
+    """``config`` with the values that the plan fixes, except for keys that the user gave."""
     for key in plan.fixed:
         if key in {dimension.key for dimension in plan.space}:
             raise ConfigError(f"{where}: {key} is swept and fixed")
@@ -177,7 +178,7 @@ def _a_point(plan: Plan) -> dict[str, Any]:
 
 
 def _codes(plan: Plan, config: SERConfig, prepared: Prepared, folder: SweepFolder) -> dict[str, Any]:
-    """Codes for every combination of the swept values that decide them; those that are there are taken as they are."""
+    """Make codes for every combination of the swept values that decide them; codes made before are only read."""
     made = {}
     points = grid(tuple(d for d in plan.space if d.key.startswith(f"{CODES}.")), plan.name)
     for number, values in enumerate(points):
@@ -217,7 +218,7 @@ def _test(base: SERConfig, chosen: Trial, shared: Shared, folder: SweepFolder) -
 
 
 def _conclude(config: SERConfig, plan: Plan, folder: SweepFolder, trials: list[Trial], chosen: Trial) -> None:
-    """Write what the sweep found: ``best.yaml`` and the plots."""
+    """Write the sweep's ``best.yaml`` and plots."""
     path = folder.path / "best.yaml"
     values = RunFolder.load(folder.trial(chosen.number).path).arguments()["config_dict"]
     values.pop("run_dir", None)  # a new run has a folder of its own
@@ -226,5 +227,5 @@ def _conclude(config: SERConfig, plan: Plan, folder: SweepFolder, trials: list[T
     write_best(path, values, f"{command} --config_files={shlex.quote(str(path))}")
     try:
         write_plots(plan, trials, folder.plots, config["valid_metric"].lower())
-    except UserError as error:  # no matplotlib: the sweep is none the worse
+    except UserError as error:  # matplotlib is missing, which does not hurt the sweep
         _log.warning(f"{error}; then: recbole-ser tune --resume={shlex.quote(str(folder.path))}")

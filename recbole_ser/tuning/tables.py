@@ -1,4 +1,4 @@
-"""What a sweep found, as files that other tools read and as a table for people."""
+"""The results of a sweep, as files for other tools and as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from recbole_ser.runs.sweep_folder import FAILED, KILLED, SweepFolder, Trial
 from recbole_ser.tuning.live import WIDTH, rank, trial_table
 from recbole_ser.yaml_values import Dumper
 
-_SHOWN = 20  # trials in the printed table
+_SHOWN = 20  # number of trials in the printed table
 
 
 def write_tables(folder: SweepFolder, trials: list[Trial]) -> None:
-    """``trials.csv`` and ``trials.jsonl``: a line per trial, by number."""
+    """Write ``trials.csv`` and ``trials.jsonl``, with a line per trial in the order of the numbers."""
     rows = [trial.row() for trial in trials]
     with atomic_write(folder.path / "trials.csv") as handle:
         pd.DataFrame(rows).to_csv(handle, index=False, lineterminator="\n")
@@ -27,11 +27,11 @@ def write_tables(folder: SweepFolder, trials: list[Trial]) -> None:
 
 
 def write_best(path: Path, values: dict[str, Any], command: str) -> None:
-    """``best.yaml``: the chosen configuration, as ``--config_files`` takes it.
+    """Write the chosen configuration to ``path`` (``best.yaml``), in the form that ``--config_files`` takes.
 
     Args:
-        values: what differs from the defaults for model and data set.
-        command: that runs it, for the first line.
+        values: the values that differ from the defaults for the model and the data set.
+        command: the command that runs this configuration, for the first line.
     """
     with atomic_write(path) as handle:
         handle.write(f"# {command}\n")
@@ -51,6 +51,6 @@ def sweep_table(trials: list[Trial], metric: str) -> str:
 
 
 def failure_line(trial: Trial) -> str:
-    """What became of a trial that failed, and its configuration in full."""
+    """One line about a trial that failed: its status, its whole configuration and its error."""
     values = ", ".join(f"{key}={value}" for key, value in trial.values.items())
     return f"trial {trial.number} {trial.status} ({values}): {trial.error}"

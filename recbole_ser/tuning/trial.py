@@ -1,4 +1,4 @@
-"""One trial, in the process that trains it."""
+"""One trial of a sweep, as it runs in the process that trains it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from recbole_ser.tuning.space import settings
 
 @dataclass(frozen=True)
 class Shared:
-    """What all trials of a sweep read: made once, and not to be written to.
+    """What all trials of a sweep read; it is made once and must not be written to.
 
     Args:
-        prepared: data and candidates; its dataset has no configuration.
-        codes: made for a sweep over how codes are made: the file and its codes, by the swept values in ``codes_key``.
+        prepared: data and candidates; the data set in it has no configuration.
+        codes: for a sweep over how codes are made, the file and the codes for each ``codes_key`` of swept values.
     """
 
     prepared: Prepared
     codes: dict[str, tuple[str, UserCodes]]
 
     def under(self, config: SERConfig, values: dict[str, Any]) -> Prepared:
-        """The data for one trial."""
+        """The data for one trial, with the configuration ``config`` and the trial's ``values``."""
         prepared = self.prepared.under(config)
         if key := codes_key(values):
             path, codes = self.codes[key]
@@ -48,7 +48,7 @@ class Shared:
 
 
 def codes_key(values: dict[str, Any]) -> str:
-    """Of a trial's values those that decide the codes, as text; empty if none does."""
+    """The text of those of a trial's values that decide the codes; empty if there are none."""
     return ", ".join(f"{key}={value}" for key, value in values.items() if key.startswith("codes."))
 
 
@@ -56,7 +56,8 @@ def trial_config(arguments: dict[str, Any], values: dict[str, Any]) -> SERConfig
     """The configuration of a trial: the sweep's, with the trial's values.
 
     Args:
-        arguments: of ``SERConfig``, for the sweep.
+        arguments: the arguments of ``SERConfig`` for the sweep.
+        values: the trial's values of the swept keys.
     """
     base = SERConfig(**arguments)
     if not values:
@@ -70,11 +71,11 @@ class Task:
     """Trains trials of one sweep, each in its own folder.
 
     Args:
-        arguments: of ``SERConfig``, for the sweep.
+        arguments: the arguments of ``SERConfig`` for the sweep.
         metric: the validation metric that chooses.
         trials_path: folder that holds the trials' folders.
-        working_path: folder that the sweep was started in; models that are no part of a package are found there.
-        has_gpu: whether a trial is given (part of) one.
+        working_path: folder that the sweep was started in, where models that are no part of a package are found.
+        has_gpu: whether a trial has a GPU or a part of one.
     """
 
     arguments: dict[str, Any]
@@ -86,13 +87,13 @@ class Task:
     def run(self, number: int, shared: Callable[[], Shared], report: Callable[[dict[str, Any]], None]) -> None:
         """Train trial ``number`` from where it was left, and report after every evaluated epoch.
 
-        What an earlier session did is reported first, without training.  An error of the trial's own is its outcome: it
+        Epochs that were trained before are reported first, without training.  An error of the trial is its outcome: it
         is written down, and the sweep goes on.
 
         Args:
-            shared: called if anything is to be trained.
-            report: is given ``epochs`` and, as ``score``, the best validation metric so far; it may end the trial by
-                raising ``SystemExit``.
+            shared: gives the shared data; it is called only if there is something to train.
+            report: is called with ``epochs`` and, as ``score``, the best validation metric so far; it may end the trial
+                by raising ``SystemExit``.
         """
         folder = TrialFolder(Path(self.trials_path) / f"{number:03d}")
         best = -float("inf")
@@ -108,7 +109,7 @@ class Task:
             return
         try:
             self._train(folder, shared(), tell)
-        except Exception as error:  # whatever it is, the other trials can do without this one
+        except Exception as error:  # whatever it is, the other trials do not depend on this one
             with atomic_write(folder.path / "error.txt") as handle:
                 handle.write(traceback.format_exc())
             folder.end(FAILED, _in_a_line(error))
@@ -120,7 +121,7 @@ class Task:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         if self.working_path not in sys.path:
             sys.path.insert(0, self.working_path)
-        gc.collect()  # the trial that this process trained before refers to itself, and its tensors are large
+        gc.collect()  # this process's previous trial is in reference cycles, and its tensors are large
         values = folder.values()
         config = trial_config(self.arguments, values)
         run = RunFolder(folder.path)
@@ -135,7 +136,7 @@ class Task:
 
 
 def without_config(prepared: Prepared) -> Prepared:
-    """A copy to share: its dataset has no configuration, and what is computed on first use has been."""
+    """A copy to share: its data set has no configuration, and all that is computed on first use is computed already."""
     dataset = copy.copy(prepared.dataset)
     _ = dataset.data_hash, dataset.training_clicks, [table.hash for table in prepared.candidates.values()]
     dataset.config = None

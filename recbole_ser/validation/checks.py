@@ -1,4 +1,4 @@
-"""What is wrong with the contents of atomic files that can be read, and what the loader makes of them."""
+"""Checks of the contents of atomic files that can be read, and counts of what the loader makes of them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from recbole_ser.validation.times import check_times
 
 _USER, _ITEM, _QUERY, _TIME = USER_ID.name, ITEM_ID.name, QUERY_ID.name, TIMESTAMP.name
 _PADDING = "[PAD]"
-_FEW = 20  # fewer clicks say nothing
+_FEW = 20  # with fewer clicks there is no warning
 _CLICKS, _CLICK_TIMES = CLICKED_ITEMS.name, CLICK_TIMES.name
 
 
 class Contents:
-    """The tables of a data set, by suffix, and how their ids relate.  ``inter`` is among them."""
+    """The tables of a data set by suffix, ``inter`` at least, and how their ids relate."""
 
     def __init__(self, tables: Mapping[str, Table]) -> None:
         self.tables = tables
@@ -33,20 +33,20 @@ class Contents:
 
     @cached_property
     def known_user(self) -> np.ndarray:
-        """bool ``[searches]``: whether the search's user has an interaction."""
+        """bool ``[searches]``: whether the user of each search has an interaction."""
         return np.zeros(0, bool) if self.search is None else _listed(self.search, _USER, self.inter)
 
     @cached_property
     def clicks(self) -> tuple[np.ndarray, np.ndarray, Ragged]:
-        """Clicked items, for each search the number of its list (-1: none), and the distinct lists."""
+        """The distinct clicked items, for each search the index of its list (-1: none), and the distinct lists."""
         if self.search is None or _CLICKS not in self.search.tokens:
             return np.zeros(0, object), np.full(len(self.known_user), -1), Ragged(np.zeros(0, int), np.zeros(1, int))
         return split_sequences(self.search.tokens[_CLICKS].categorical())
 
     def counts(self) -> dict[str, int]:
-        """Users, items, queries and events of files without error, as ``SERDataset.summary`` has them.
+        """The numbers of users, items, queries and events that ``SERDataset.summary`` gives for files without errors.
 
-        Nothing is filtered but the searches of users without interactions; ``X.item`` and ``X.user`` are not loaded.
+        Only the searches of users without interactions are left out, and ``X.item`` and ``X.user`` are not loaded.
         """
         inter = self.inter.tokens
         tokens, rows, lists = self.clicks
@@ -65,7 +65,7 @@ class Contents:
         }
 
     def targets(self) -> dict[str, dict[str, int]]:
-        """The targets of files without error, by protocol and split."""
+        """The numbers of targets in files without errors, by protocol and split."""
         users, times = self.inter.tokens[_USER], self.inter.numbers[_TIME]
         searches = Searches.none()
         if self.search is not None:
@@ -81,7 +81,7 @@ class Contents:
 
 
 def check_contents(contents: Contents, findings: Findings) -> None:
-    """Find what is wrong with ids, lists, events and times."""
+    """Add a finding for everything that is wrong with ids, lists, events and times."""
     for suffix, table in contents.tables.items():
         for name in (key.name for key in KEYS):
             if name in table.tokens:
@@ -145,9 +145,10 @@ def _check_click_times(contents: Contents, search: Table, findings: Findings) ->
 
 
 def _check_clicked_ahead(contents: Contents, search: Table, findings: Findings) -> None:
-    """Find clicks that look like the interactions that follow.
+    """Warn if most clicks look like interactions that come after their search.
 
-    A history that holds a search shows all its clicks, if they have no times, to targets between the two.
+    Clicks without times count as old as their search.  If a click is really the record of a later interaction, the
+    histories of all targets between the two would show it too early.
     """
     users, items = contents.inter.tokens[_USER], contents.inter.tokens[_ITEM]
     tokens, rows, lists = contents.clicks
@@ -180,13 +181,14 @@ def _check_duplicates(contents: Contents, findings: Findings) -> None:
 
 
 def _check_listed(rule: str, table: Table, name: str, other: Table, findings: Findings) -> None:
-    """Find ids that ``other`` lacks, unless that may be for lines that could not be read."""
+    """Find ids that ``other`` lacks, unless lines of it could not be read, which may have these ids."""
     if other.complete:
         table.report(rule, name, ~_listed(table, name, other), findings)
 
 
 def _listed(table: Table, name: str, other: Table) -> np.ndarray:
-    """bool ``[rows]``: whether the id is also in column ``name`` of ``other``; an empty entry is."""
+    """bool ``[rows]``: whether the id of each row is also in column ``name`` of ``other``; an empty entry counts as so.
+    """
     column = table.tokens[name]
     known = _index(other.tokens[name].texts).get_indexer(_index(column.texts)) >= 0
     return np.append(known, True)[column.codes]
@@ -197,7 +199,7 @@ def _index(texts: np.ndarray) -> pd.Index:
 
 
 def _owner(lists: Ragged) -> np.ndarray:
-    """The list of each value."""
+    """The index of the list that each value is in."""
     return np.repeat(np.arange(len(lists.starts) - 1), np.diff(lists.starts))
 
 

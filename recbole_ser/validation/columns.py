@@ -1,4 +1,4 @@
-"""What is wrong with the columns that the headers of a data set's files declare."""
+"""Checks of the columns that the headers of a data set's files declare."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_columns(columns: list[Column], file: str, schema: FileSchema, findings
 
 
 def check_shared_columns(headers: Mapping[str, list[Column]], name: str, findings: Findings) -> None:
-    """Find columns that two files of data set ``name`` declare: ``headers`` by suffix, in the order of loading."""
+    """Find columns that two files of data set ``name`` declare; ``headers`` are by suffix, in the order of loading."""
     owners: dict[str, list[str]] = {}
     for suffix, columns in headers.items():
         for column in columns:
@@ -40,7 +40,7 @@ def check_shared_columns(headers: Mapping[str, list[Column]], name: str, finding
                 both = bool(loaded) and _is_loaded(column.name, suffix)
                 rule, other = ("column-shared", loaded[0]) if both else ("column-not-loadable", foreign[0])
                 findings.add(rule, f"{name}.{suffix}", 1, column.name, f"also in {name}.{other}")
-            if not foreign or column.name not in FILES[foreign[0]].types:  # else the column is the others'
+            if not foreign or column.name not in FILES[foreign[0]].types:  # else the column belongs to the other file
                 others.append(suffix)
 
 

@@ -23,13 +23,16 @@ _SEVERITIES: tuple[Severity, Severity] = ("error", "warning")
 
 @dataclass(frozen=True)
 class Report:
-    """What `validate` found.
+    """The result of `validate`.
 
     Args:
         dataset: name of the data set.
-        number: findings that are shown of each severity.
-        counts: users, items, queries and events that a run loads, by default; ``None`` where there are errors.
-        targets: by protocol (``both_histories``, ``all_interactions``) the targets of each split; likewise.
+        findings: everything that was found.
+        number: how many findings of each severity are shown.
+        counts: numbers of users, items, queries and events that a run with default settings loads; ``None`` if there
+            are errors.
+        targets: number of targets in each split, by protocol (``both_histories``, ``all_interactions``); ``None`` if
+            there are errors.
     """
 
     dataset: str
@@ -39,14 +42,14 @@ class Report:
     targets: dict[str, dict[str, int]] | None
 
     def clean(self, strict: bool = False) -> bool:
-        """Whether there are no errors; with ``strict`` no warnings either."""
+        """Whether there are no errors and, with ``strict``, no warnings either."""
         return not self.findings.count("error") and not (strict and self.findings.count("warning"))
 
     def first(self, severity: Severity) -> list[Finding]:
         return self.findings.first(severity, self.number)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as values that JSON can hold."""
         sides = {
             f"{severity}s": {
                 "count": self.findings.count(severity),
@@ -83,11 +86,12 @@ class Report:
 def validate(folder: str | Path, number: int = 20) -> Report:
     """Find everything that is wrong with the atomic files ``X.inter``, ``X.search``, ... in the folder ``X``.
 
-    The columns are those of the README: whatever the loader refuses with the default configuration is an error, and
-    files without error are loaded with the report's ``counts``.  Files are read by blocks; ids and times are kept.
+    The columns are those of the README.  Whatever the loader refuses with the default configuration is an error, and
+    loading files without errors gives the ``counts`` of the report.  Files are read in blocks; only ids and times are
+    held in memory.
 
     Args:
-        number: findings that are kept, with file, line and value, of errors and of warnings.
+        number: how many errors, and how many warnings, are shown with file, line and value.
 
     Raises:
         UserError: a file cannot be read.
@@ -117,7 +121,7 @@ def validate(folder: str | Path, number: int = 20) -> Report:
 
 
 def _inspected(path: Path, schema: FileSchema, findings: Findings) -> Table | None:
-    """What ``path`` holds; ``None`` if its header is wrong."""
+    """The columns of ``path``, with its findings added to ``findings``; ``None`` if its header is wrong."""
     columns = [column for column in schema.columns if column != TERMS]  # words are any text
     required = {column.name for column in schema.required}
     check = partial(check_columns, file=path.name, schema=schema, findings=findings)
@@ -125,7 +129,7 @@ def _inspected(path: Path, schema: FileSchema, findings: Findings) -> Table | No
 
 
 def rules_table() -> str:
-    """All rules: name, severity, what is wrong, what to do."""
+    """A table of all rules: name, severity, what is wrong, and what to do about it."""
     wide = max(map(len, RULES)) + 2
     return "\n".join(
         f"{rule.name:<{wide}}{rule.severity:<9}{rule.problem}\n{'':<{wide + 9}}({rule.hint})" for rule in RULES.values()

@@ -1,4 +1,4 @@
-"""Times that look wrong: of another unit than the rest, or far from it."""
+"""Checks for times that look wrong: they are in another unit than the rest, or far from all others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recbole_ser.atomic.schema import TIMESTAMP
 from recbole_ser.atomic.time_unit import is_plausible, unit_of
 
 _TIME = TIMESTAMP.name
-_FAR = 10  # times the span of the middle 80 per cent
+_FAR = 10  # how many times the span of the middle 80 per cent counts as far
 
 
 def check_times(logs: list[Table], findings: Findings) -> None:

@@ -1,4 +1,4 @@
-"""From a user's history to a short text: the back-ends by name."""
+"""Summaries of users' histories as short texts: the back-ends that can write them, by name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from recbole_ser.text.user_histories import Side, UserHistory
 
 
 class Summariser(Protocol):
-    """What the codes stage asks of a back-end.
+    """What the codes stage needs from a back-end.
 
     Attributes:
-        report: what happened in ``summarise``, by side; goes into the manifest and has no part in any hash.
+        report: what happened in ``summarise``, by side; it goes into the manifest but into no hash.
     """
 
     report: dict[str, Any]
@@ -28,7 +28,7 @@ class Summariser(Protocol):
         ...
 
 
-# Name -> ``module:Class``.
+# The ``module:Class`` of each back-end, by its name.
 SUMMARISERS: dict[str, str] = {
     "template": "recbole_ser.text.summaries.template:TemplateSummariser",
     "openai": "recbole_ser.text.summaries.openai:OpenAISummariser",
@@ -37,7 +37,9 @@ SUMMARISERS: dict[str, str] = {
 
 
 def create_summariser(name: str, cache_folder: str | Path, **options: Any) -> Summariser:
-    """The back-end ``name`` with the arguments of its class; one that asks a model keeps its answers in a file.
+    """Make the back-end ``name``, with ``options`` as the arguments of its class.
+
+    A back-end that asks a model keeps the answers in a file in ``cache_folder``.
 
     Raises:
         ConfigError: there is no such back-end or option, an option is missing, or a value is wrong.

@@ -9,17 +9,17 @@ from typing import Any
 from recbole_ser.text.openai_api import Client
 from recbole_ser.text.summaries.prompted import PromptedSummariser
 
-# Published code; the sampling is what the published model (DeepSeek-R1-Distill-Qwen-7B) recommends.
+# The values in the published code; sampling is as the published model (DeepSeek-R1-Distill-Qwen-7B) recommends.
 PUBLISHED: dict[str, Any] = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 10_000, "seed": 2025}
 
 
 class OpenAISummariser(PromptedSummariser):
-    """Asks a server, several users at once.
+    """Asks a server about several users at once.
 
     Args:
         cache: file of answers, see ``text.cache``.
-        client: of the server.
-        parameters: of the generation, over ``PUBLISHED``; ``None`` leaves one out.
+        client: client of the server.
+        parameters: parameters of the generation that replace those in ``PUBLISHED``; ``None`` leaves one out.
         ask_again, on_failure: see ``PromptedSummariser``.
 
     Raises:

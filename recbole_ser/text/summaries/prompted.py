@@ -1,4 +1,4 @@
-"""What every summariser with a language model does: ask once per distinct history, check, keep, and ask again."""
+"""What all summarisers with a language model share: asking once per distinct history, checking, caching, retrying."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from recbole_ser.text.summaries.prompts import PROMPT_VERSION, parse, prompt
 from recbole_ser.text.summaries.template import TemplateSummariser
 from recbole_ser.text.user_histories import Side, UserHistory
 
-_GIVEN_UP = ""  # in the cache, where no answer of a model could be used
+_GIVEN_UP = ""  # the cached value of a history about which no answer could be used
 _log = logging.getLogger(__name__)
 
 
 class PromptedSummariser:
-    """A summariser that asks a language model.  Subclasses say how; this class sees to everything else.
+    """A summariser that asks a language model.  Subclasses say how to ask; this class does everything else.
 
-    Users with equal histories are asked about once.  Every summary goes into the cache as it arrives, under the hash
-    of the model, its parameters and the prompt.
+    The model is asked once about users with equal histories.  Every summary goes into the cache as it arrives, under
+    the hash of the model, its parameters and the prompt.
 
     Args:
         cache: file of answers, see ``text.cache``.
-        model: what identifies the model.
-        parameters: those of the generation; ``seed`` rises by one each time the same is asked again.
-        ask_again: how often, when an answer cannot be used.
-        on_failure: what to do then: ``error``, or ``template`` for the summary of ``TemplateSummariser``.
+        model: what identifies the model, in values that JSON can hold.
+        parameters: parameters of the generation; ``seed`` rises by one each time the model is asked again.
+        ask_again: how often the model is asked again when an answer cannot be used.
+        on_failure: what to do when no answer can be used: ``error``, or ``template`` to take the summary of
+            ``TemplateSummariser``.
 
     Attributes:
         report: for each side, how many histories were ``asked`` about in the last call, and how many got the text of
@@ -65,7 +66,7 @@ class PromptedSummariser:
         """A text for each history; '' where the side is empty.
 
         Raises:
-            UserError: no answer about a history could be used and ``on_failure`` is ``error``; or see the back-end.
+            UserError: no answer about a history could be used and ``on_failure`` is ``error``, or the back-end failed.
         """
         keys = [key_of(**self._source, prompt=prompt(h, side)) if h.length(side) else None for h in histories]
         first_rows = {key: row for row, key in reversed(list(enumerate(keys))) if key is not None}
@@ -116,9 +117,9 @@ class PromptedSummariser:
         return _GIVEN_UP
 
     def _answer(self, text: str, parameters: dict[str, Any]) -> str:
-        """The model's answer to ``text``.  Raises UnusableAnswer where there is none to take something from."""
+        """The model's answer to ``text``; raises UnusableAnswer if there is none that could hold a summary."""
         raise NotImplementedError
 
     def _each(self, ask: Callable[[int], str], rows: Sequence[int]) -> Iterator[tuple[int, str]]:
-        """``ask`` of every row: (place in ``rows``, result) as they arrive."""
+        """Call ``ask`` on every row, and yield (place in ``rows``, result) as the results arrive."""
         raise NotImplementedError

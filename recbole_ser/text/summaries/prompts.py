@@ -1,4 +1,4 @@
-"""What a language model is asked about a user, and what is taken from its answer (GSERec, 4.1.1)."""
+"""The prompt that asks a language model about a user, and the summary in its answer (GSERec, 4.1.1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recbole_ser.text.words import shorten
 PROMPT_VERSION = 1  # part of every result: raise it with any change of the prompts or of what is taken from an answer
 KEY = "summary"
 
-_QUERY_WORDS, _ITEM_WORDS = 32, 128  # published code, there in the tokens of the language model
+_QUERY_WORDS, _ITEM_WORDS = 32, 128  # as in the published code, which counts tokens of the language model
 
 _TASKS: dict[Side, str] = {
     "search": (
@@ -44,10 +44,10 @@ def prompt(history: UserHistory, side: Side) -> str:
 def parse(answer: str) -> str:
     """The summary in a model's answer.
 
-    Reasoning up to the last ``</think>`` is dropped; whatever stands around the JSON object is passed over.
+    Reasoning up to the last ``</think>`` is dropped, and anything around the JSON object is ignored.
 
     Raises:
-        UnusableAnswer: the reasoning does not end, or no JSON object has the key and a text.
+        UnusableAnswer: the reasoning does not end, or no JSON object has the key ``summary`` with a text.
     """
     _, _, given = answer.rpartition("</think>")
     if "<think>" in given:

@@ -1,4 +1,4 @@
-"""Summaries without a language model: what a user's records have most of, in fixed frames."""
+"""Summaries without a language model: the most frequent parts of a user's records, in a fixed form."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _TEXT_WORDS = 128  # of each text, from which terms are counted
 
 
 class TemplateSummariser:
-    """Frequent queries, recent titles, recurring titles and categories, salient terms; pure counting.
+    """Lists frequent queries, recent titles, recurring titles and categories, and salient terms, by counting alone.
 
     A part of an item's text (title, description, category) that several of a user's items share is typical of the
-    user.  A term that several of the user's texts share is the more salient the more they are and the fewer users
-    have it; one that no other user has says nothing about who is alike and is left out.  Nothing is known of any
-    language, and the text is the same in every run.
+    user.  A term that several of the user's texts share is the more salient, the more texts share it and the fewer
+    users have it; a term that no other user has does not show which users are alike and is left out.  No knowledge of
+    any language is used, and the text is the same in every run.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class TemplateSummariser:
 
 
 def _texts(history: UserHistory, side: Side) -> Iterable[str]:
-    """The texts of a side's records: of a search, the query and the clicked items."""
+    """The texts of a side's records; those of a search are the query and the clicked items."""
     if side == "rec":
         return history.items
     return [text for record in history.searches for text in (record.query, *record.items)]
@@ -66,7 +66,7 @@ def _terms(text: str) -> tuple[str, ...]:
 
 
 def _parts(text: str) -> tuple[str, ...]:
-    """Title, description and so on, each cut to the length of a title."""
+    """The parts of an item's text (title, description and so on), each cut to the length of a title."""
     return tuple(dict.fromkeys(words.shorten(part, _TITLE_WORDS) for part in text.split(". ") if part))
 
 
@@ -95,5 +95,5 @@ def _summary(history: UserHistory, side: Side, salient: Sequence[str], parts: An
 
 
 def _most_frequent(queries: Iterable[str]) -> list[str]:
-    """Of equally frequent ones the first."""
+    """The most frequent queries, of equally frequent ones the first."""
     return [words.shorten(query, _TITLE_WORDS * 2) for query, _ in Counter(queries).most_common(_QUERIES)]

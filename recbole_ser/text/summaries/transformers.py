@@ -15,7 +15,7 @@ from recbole_ser.text.cache import key_of
 from recbole_ser.text.openai_api import UnusableAnswer
 from recbole_ser.text.summaries.prompted import PromptedSummariser
 
-# Published code; the sampling is what the published model (DeepSeek-R1-Distill-Qwen-7B) recommends.
+# The values in the published code; sampling is as the published model (DeepSeek-R1-Distill-Qwen-7B) recommends.
 PUBLISHED: dict[str, Any] = {
     "do_sample": True, "temperature": 0.6, "top_p": 0.95, "max_new_tokens": 10_000, "seed": 2025
 }  # fmt: skip
@@ -25,13 +25,15 @@ class TransformersSummariser(PromptedSummariser):
     """Asks a causal language model about one user after the other.
 
     An answer depends on nothing but the prompt and the seed, so a run that was interrupted ends like one that was
-    not.  For many users serve the model with vLLM and use the back-end ``openai``, which is many times as fast.
+    not.  For many users, serve the model with vLLM and use the back-end ``openai``, which is many times as fast.
 
     Args:
         cache: file of answers, see ``text.cache``.
-        path: folder with the model (safetensors only) and its tokenizer; nothing is downloaded, none of its code run.
-        device: of PyTorch; by default a GPU where there is one.
-        parameters: of ``generate``, and the ``seed``, over ``PUBLISHED``; ``None`` leaves one out.
+        path: folder with the model (safetensors only) and its tokenizer; nothing is downloaded, and no code in the
+            folder is run.
+        device: PyTorch's name of the device; by default a GPU if there is one.
+        parameters: parameters of ``generate``, and the ``seed``, that replace those in ``PUBLISHED``; ``None`` leaves
+            one out.
         ask_again, on_failure: see ``PromptedSummariser``.
 
     Raises:

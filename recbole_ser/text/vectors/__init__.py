@@ -1,4 +1,4 @@
-"""Vectors of texts, by several back-ends that all look the same: ``TextEncoder``."""
+"""Vectors of texts, by several back-ends with the same interface, ``TextEncoder``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from recbole_ser.text.backends import create_backend
 
-# Name -> ``module:Class``; a module, and the libraries it needs, is imported only when it is asked for.
+# The ``module:Class`` of each back-end by its name; a module, and the libraries it needs, is imported only on demand.
 ENCODERS: dict[str, str] = {
     "tfidf_svd": "recbole_ser.text.vectors.tfidf_svd:TfidfSVD",
     "local": "recbole_ser.text.vectors.local:LocalEncoder",
@@ -25,15 +25,18 @@ class TextEncoder(Protocol):
         ...
 
     def encode(self, texts: Sequence[str], progress: bool = False) -> np.ndarray:
-        """float32 ``[n, d]``, rows of length 1, the same for equal texts; a row of zeros for an empty text.
+        """The vector of each text, float32 ``[n, d]``.
 
-        Vectors of two calls need not be comparable: encode together what belongs together.
+        Rows have length 1 and are the same for equal texts; the row of an empty text is zero.  Vectors of two calls
+        need not be comparable, so texts to be compared must be encoded in one call.
         """
         ...
 
 
 def create_encoder(name: str, cache_folder: str | Path, **options: Any) -> TextEncoder:
-    """The back-end ``name`` with the arguments of its class; one that asks a server keeps its answers in a file.
+    """Make the back-end ``name``, with ``options`` as the arguments of its class.
+
+    A back-end that asks a server keeps the answers in a file in ``cache_folder``.
 
     Raises:
         ConfigError: there is no such back-end or option, an option is missing, or a value is wrong.

@@ -1,4 +1,4 @@
-"""What all back-ends do to the rows of their vectors."""
+"""What all back-ends of vectors share: encoding distinct texts once, and scaling rows to length 1."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from recbole_ser.errors import UserError
 
 
 def encode_distinct(texts: Sequence[str], encode: Callable[[list[str]], np.ndarray]) -> np.ndarray:
-    """Vectors of ``texts``, made of what ``encode`` gives for those that are not blank, each distinct one once.
+    """The vectors of ``texts``, by calling ``encode`` once on all distinct texts that are not blank.
 
-    Equal texts get equal vectors even where ``encode`` depends on what else is in a batch.
+    Equal texts get equal vectors even if the result of ``encode`` depends on the other texts in a batch.
 
     Returns:
         float32 ``[n, d]``, rows of length 1; zeros for a blank text and where ``encode`` gives zeros.
@@ -32,6 +32,6 @@ def encode_distinct(texts: Sequence[str], encode: Callable[[list[str]], np.ndarr
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """``vectors [n, d]`` with rows of length 1, float32; rows of zeros stay."""
+    """``vectors [n, d]`` scaled to rows of length 1, float32; rows of zeros stay zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(lengths > 0.0, lengths, 1.0)).astype(np.float32)

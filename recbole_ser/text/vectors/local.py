@@ -1,4 +1,4 @@
-"""Vectors by a transformer in a folder on this machine."""
+"""Vectors by a transformer model in a folder on this machine."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from recbole_ser.files import sha256
 from recbole_ser.text.vectors.distinct import encode_distinct
 
 POOLINGS = ("auto", "mean", "cls")
-_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "*/config.json")  # what a model is read from
+_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "*/config.json")  # all that decides the vectors
 
 
 class LocalEncoder:
-    """A folder as ``save_pretrained`` of transformers or ``save`` of sentence-transformers writes it.
+    """Encodes texts with a model in a folder that transformers (``save_pretrained``) or sentence-transformers wrote.
 
-    Only transformers is needed.  Nothing is downloaded, and no code that is in the folder is run: weights are
-    safetensors, or PyTorch's files as far as they hold tensors only.
+    Only transformers is needed.  Nothing is downloaded, and no code in the folder is run: weights are safetensors, or
+    files of PyTorch that hold tensors only.
 
     Args:
         path: the folder.
-        pooling: ``mean`` of the last layer's states, or ``cls``, the first one; ``auto``: what a folder of
-            sentence-transformers says, else ``mean``.
-        max_length: tokens of a text that are read, where the folder does not say fewer.
-        batch_size: texts at a time.
-        device: of PyTorch; by default a GPU where there is one.
+        pooling: ``mean`` for the mean of the last layer's states, ``cls`` for the first state, ``auto`` for what a
+            folder of sentence-transformers says, or else ``mean``.
+        max_length: how many tokens of a text are read, unless the folder says fewer.
+        batch_size: number of texts that are encoded together.
+        device: PyTorch's name of the device; by default a GPU if there is one.
 
     Raises:
-        ConfigError: an unknown pooling.
-        DataError: not such a folder, or one of sentence-transformers with more than pooling and scaling.
+        ConfigError: the pooling is unknown.
+        DataError: the folder holds no such model, or a sentence-transformers model with more than pooling and scaling.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LocalEncoder:
         self.max_length = min(max_length, declared.get("max_length", max_length))
 
     def describe(self) -> dict[str, Any]:
-        """The model by its name and the hash of its files."""
+        """The name of the model, the hash of its files, and the settings."""
         model = {"model": self.path.resolve().name, "sha256": self._fingerprint}
         return {"backend": "local", **model, "pooling": self.pooling, "max_length": self.max_length}
 
@@ -108,12 +108,12 @@ class LocalEncoder:
             model = AutoModel.from_pretrained(self.path, **settings)
         except (ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError, UnpicklingError) as error:
             raise UserError(f"{self.path}: the model cannot be loaded: {error}") from error
-        tokenizer.padding_side = "right"  # the first token is a text's own
+        tokenizer.padding_side = "right"  # so that the first token belongs to the text
         return tokenizer, model.eval().to(self.device)
 
 
 def _pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """``[b, tokens, d]`` to ``[b, d]``, without padding."""
+    """Pool ``states [b, tokens, d]`` to ``[b, d]``, leaving out padding."""
     if pooling == "cls":
         return states[:, 0]
     weight = mask.unsqueeze(-1).to(states.dtype)  # [b, tokens, 1]
@@ -121,7 +121,7 @@ def _pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 
 def _sentence_transformer(folder: Path) -> dict[str, Any]:
-    """``pooling`` and ``max_length`` as far as a folder of sentence-transformers says them."""
+    """``pooling`` and ``max_length``, as far as the files of sentence-transformers in ``folder`` give them."""
     if not (folder / "modules.json").is_file():
         return {}
     declared: dict[str, Any] = {}
@@ -139,7 +139,7 @@ def _sentence_transformer(folder: Path) -> dict[str, Any]:
 
 
 def _declared_pooling(path: Path) -> str:
-    """The file has a switch for each pooling or, as recent versions write it, the name of the one."""
+    """The pooling in a file that has a switch for each pooling or, in recent versions, the name of one."""
     settings = _read_json(path)
     switched_on = [name for name, on in settings.items() if name.startswith("pooling_mode_") and on]
     declared = switched_on or [str(settings.get("pooling_mode"))]

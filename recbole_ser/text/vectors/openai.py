@@ -1,4 +1,4 @@
-"""Vectors by the embeddings of any server that speaks OpenAI's protocol."""
+"""Vectors by the embedding model of any server that speaks OpenAI's protocol."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from recbole_ser.text.vectors.distinct import encode_distinct
 
 
 class OpenAIEncoder:
-    """Every vector goes into ``cache`` as it arrives: what is there is not asked for again.
+    """Asks a server.  Every vector goes into ``cache`` as it arrives, so it is not asked for again.
 
     Args:
         cache: file of vectors, see ``text.cache``.
-        client: of the server.
-        batch_size: texts in one request.
+        client: client of the server.
+        batch_size: number of texts in one request.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -34,15 +34,15 @@ class OpenAIEncoder:
         self._client, self.model, self.cache, self.batch_size = client, client.model, Path(cache), batch_size
 
     def describe(self) -> dict[str, Any]:
-        """Where the server is does not matter, only what it runs."""
+        """The model that the server runs; the server's address does not matter."""
         return {"backend": "openai", "model": self.model}
 
     def encode(self, texts: Sequence[str], progress: bool = False) -> np.ndarray:
         """See ``TextEncoder``.
 
         Raises:
-            UserError: the server refuses, or does not answer; what has arrived is in the cache.
-            DataError: the cache is damaged, or has vectors of several models under this name.
+            UserError: the server refuses or does not answer; the vectors that have arrived are in the cache.
+            DataError: the cache is damaged, or has vectors of several models under the name of this one.
         """
         return encode_distinct(texts, lambda distinct: self._encode(distinct, progress))
 
@@ -68,7 +68,7 @@ class OpenAIEncoder:
 
 
 def _as_text(vector: Sequence[float]) -> str:
-    """Single precision in base 64 takes a quarter of the place that decimal numbers do."""
+    """The vector in single precision as base 64, which takes a quarter of the space of decimal numbers."""
     return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode("ascii")
 
 

@@ -1,4 +1,4 @@
-"""Vectors that were made elsewhere, from NumPy files."""
+"""Vectors that were made elsewhere, read from NumPy files."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from recbole_ser.text.vectors.distinct import unit_rows
 
 
 class Precomputed:
-    """One ``.npy`` file for each side, float ``[users, d]``, the same d; what the texts say is not read.
+    """Reads one ``.npy`` file for each side, float ``[users, d]`` with the same d, and ignores the texts.
 
     Row u belongs to user id u + 1: users are numbered in the order in which they first appear in ``X.inter``.
 
     Args:
-        search, rec: the files.
+        search, rec: the files of both sides.
     """
 
     def __init__(self, search: str | Path, rec: str | Path) -> None:
         self.paths = (Path(search), Path(rec))
 
     def describe(self) -> dict[str, Any]:
-        """The files' hashes; where they are does not matter."""
+        """The hashes of the files; their paths do not matter."""
         search, rec = (sha256(_existing(path)) for path in self.paths)
         return {"backend": "precomputed", "search": search, "rec": rec}
 
@@ -34,7 +34,7 @@ class Precomputed:
         """The rows of ``search``, then those of ``rec``, as ``encode_sides`` asks for them; scaled to length 1.
 
         Raises:
-            DataError: a file is missing, damaged, or not of that shape; it holds NaN or infinities.
+            DataError: a file is missing, damaged or of another shape, or holds NaN or infinities.
         """
         search, rec = (_read(path, users=len(texts) // 2) for path in self.paths)
         if search.shape[1] != rec.shape[1]:

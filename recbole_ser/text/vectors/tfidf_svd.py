@@ -1,4 +1,4 @@
-"""TF-IDF and a truncated singular value decomposition: vectors offline, of texts in any language."""
+"""Vectors by TF-IDF and a truncated singular value decomposition: offline, for texts in any language."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ ANALYSERS = ("auto", "word", "char")
 _MARKS = "".join(chr(code) for code in range(0x300, 0xFE30) if unicodedata.category(chr(code)).startswith("M"))
 _WORD = rf"[\w{_MARKS}]+"
 _NGRAMS = (2, 4)  # shortest and longest, in characters
-_WORDS = 1 << 16  # the most frequent ones
+_WORDS = 1 << 16  # how many of the most frequent words are terms
 _HASHES = 1 << 18
-_ITERATIONS = 5  # of the power method
+_ITERATIONS = 5  # iterations of the power method
 
 _UNSPACED = re.compile(f"[{UNSPACED}]")
 _LONGEST_WORD = 20  # characters; a longer text without a space is not one word
@@ -31,18 +31,19 @@ _log = logging.getLogger(__name__)
 
 
 class TfidfSVD:
-    """Fitted on the very texts it encodes, each distinct one once.
+    """An encoder that is fitted on the very texts that it encodes, each distinct one once.
 
     Texts are compared after NFKC normalisation and case folding.  The same texts and seed give the same vectors on
     the same machine.
 
     Args:
-        dimensions: d; fewer where there are fewer texts or terms.
-        analyser: terms are ``word``, Unicode words, or ``char``, 2 to 4 neighbouring characters within a word;
-            ``auto``: characters if at least half of the texts are :func:`unspaced`.
+        dimensions: d, width of a vector; it is lower if there are fewer texts or terms.
+        analyser: what the terms are: ``word`` for Unicode words, ``char`` for 2 to 4 neighbouring characters within a
+            word, or ``auto`` for characters if at least half of the texts are :func:`unspaced`, else words.
+        seed: seed of the decomposition.
 
     Raises:
-        ConfigError: no such analyser, or no dimensions.
+        ConfigError: the analyser is unknown, or ``dimensions`` is less than 1.
     """
 
     def __init__(self, dimensions: int = 128, analyser: str = "auto", seed: int = 2023) -> None:
@@ -57,7 +58,7 @@ class TfidfSVD:
         return {"backend": "tfidf_svd", **settings}
 
     def encode(self, texts: Sequence[str], progress: bool = False) -> np.ndarray:
-        """See ``TextEncoder``; a text without a single word has a row of zeros too."""
+        """See ``TextEncoder``; the row of a text without a single word is zero too."""
         return encode_distinct(texts, self._fit_transform)
 
     def _fit_transform(self, texts: list[str]) -> np.ndarray:
@@ -69,10 +70,10 @@ class TfidfSVD:
         weights = TfidfTransformer(sublinear_tf=True).fit_transform(self._counts(texts))  # [n, terms] sparse
         dimensions = min(self.dimensions, *weights.shape)
         left, scale, _ = randomized_svd(weights, dimensions, n_iter=_ITERATIONS, random_state=self.seed)
-        return left * scale  # [n, d]; what TruncatedSVD gives, which refuses a single term
+        return left * scale  # [n, d]; as TruncatedSVD, which refuses a single term
 
     def _counts(self, texts: list[str]) -> Any:
-        """How often each term occurs; groups of characters are too many to keep a list of, so they are hashed."""
+        """How often each term occurs in each text; groups of characters are too many to list, so they are hashed."""
         from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 
         if self._uses_characters(texts):
@@ -92,10 +93,10 @@ class TfidfSVD:
 
 
 def unspaced(text: str) -> bool:
-    """Whether spaces do not tell the words of ``text`` apart.
+    """Whether the words of ``text`` are not separated by spaces.
 
-    That is so if it has at least as many characters of a script without spaces as words of other scripts (the frame
-    around them may be in English), or if it has no space though it is longer than any word.
+    That is so if the text has at least as many characters of scripts without spaces as words of other scripts (the
+    labels around them may be in English), or if it has no space though it is longer than any word.
     """
     rest, characters = _UNSPACED.subn(" ", text)
     if characters:

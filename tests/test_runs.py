@@ -1,0 +1,131 @@
+"""Folders of runs: claimed by one, locked while it runs, and loaded with a class that nobody can import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import command, write_toy
+from torch import Tensor, nn
+
+import recbole_ser
+from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.model.base import SearchRecommender
+from recbole_ser.runs.claim import claim, claim_new
+from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.loading import finished_run
+from recbole_ser.runs.sweep_folder import SweepFolder
+
+ROOT = Path(__file__).parent.parent
+
+
+def values(folder: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "data_path": str(folder), "require_both_histories": False, "eval_args.mode": "full", "epochs": 1,
+        "show_progress": False, "state": "WARNING", **more,
+    }  # fmt: skip
+
+
+def local_model() -> type[SearchRecommender]:
+    class Local(SearchRecommender):
+        """A model that is no attribute of a module, as those of a notebook are in another process."""
+
+        def __init__(self, config: Any, dataset: Any) -> None:
+            super().__init__(config, dataset)
+            self.items = nn.Embedding(self.n_items, 4, padding_idx=0)
+
+        def encode(self, interaction: Any) -> Tensor:
+            return self.items(interaction["item_id_list"]).sum(1)
+
+        def score(self, state: Tensor, items: Tensor) -> Tensor:
+            return torch.einsum("bd,bcd->bc", state, self.items(items))
+
+    return Local
+
+
+@pytest.fixture
+def toy_folder(tmp_path: Path) -> Path:
+    write_toy(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def test_a_name_is_given_to_one_alone(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: claim_new(tmp_path / "saved" / "run"), range(40)))
+    assert len(set(folders)) == 40 and all(folder.is_dir() for folder in folders)
+
+    def wins(number: int) -> bool:
+        try:
+            return bool(claim(tmp_path / "saved" / "mine", "take another"))
+        except UserError:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(wins, range(40))) == 1
+
+
+@pytest.mark.slow
+def test_runs_that_are_started_at_once_all_end(toy_folder: Path, tmp_path: Path) -> None:
+    arguments = [f"--{key}={value}" for key, value in values(toy_folder).items()]
+    start = [sys.executable, ROOT / "run_recbole_ser.py", "--model=Pop", "--dataset=toy", *arguments]
+    runs = [subprocess.Popen(start, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    errors = [run.communicate()[1] for run in runs]
+    assert [run.returncode for run in runs] == [0] * 4, errors
+    assert len(list((tmp_path / "saved" / "toy").glob("Pop-*/result.json"))) == 4
+
+
+def test_a_result_knows_its_folder(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = recbole_ser.run("Pop", "toy", config_dict=values(toy_folder))
+    assert result.folder is not None and result.folder.parent == Path("saved/toy")
+    assert RunFolder.load(result.folder).result() == result
+    assert "folder" not in (result.folder / "result.json").read_text()
+    with pytest.raises(UserError, match=f"{result.folder}: this folder is there already: go on with the run in it by"):
+        recbole_ser.run("Pop", "toy", config_dict=values(toy_folder, run_dir=str(result.folder)))
+    assert RunFolder.load(result.folder).result() == result
+
+
+def test_a_run_that_is_running_is_not_resumed(toy_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    result = recbole_ser.run("Pop", "toy", config_dict=values(toy_folder, run_dir=str(path)))
+    with RunFolder.load(path).locked(), pytest.raises(UserError, match="another process is running in this folder"):
+        recbole_ser.resume(path)
+    assert recbole_ser.resume(path) == result
+
+
+def test_a_class_that_cannot_be_imported_is_given(toy_folder: Path, tmp_path: Path) -> None:
+    result = recbole_ser.run(local_model(), "toy", config_dict=values(toy_folder, run_dir=str(tmp_path / "run")))
+    assert result.folder is not None
+    for load in (recbole_ser.resume, recbole_ser.Recommender.load):
+        with pytest.raises(ConfigError, match=r"model '.*<locals>\.Local' cannot be imported"):
+            load(result.folder)
+    assert recbole_ser.resume(result.folder, model=local_model()).test == result.test
+    found = recbole_ser.Recommender.load(result.folder, model=local_model()).recommend(["a"], 2)
+    assert found["user_id"].tolist() == ["a", "a"]
+    with pytest.raises(UserError, match="this is a run of Local, not of SESRec"):
+        recbole_ser.Recommender.load(result.folder, model=type("SESRec", (local_model(),), {}))
+
+
+def test_of_a_sweep_the_chosen_trial_is_taken(
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = SweepFolder.start(tmp_path / "sweep", {})
+    with pytest.raises(UserError, match="this sweep is not finished: go on with 'recbole-ser tune --resume="):
+        finished_run(sweep.path)
+    trial = sweep.add_trial(3, {"seed": 1})
+    result = recbole_ser.run("Pop", "toy", config_dict=values(toy_folder, run_dir=str(tmp_path / "run")))
+    for file in (tmp_path / "run").iterdir():
+        if file.is_file():
+            (trial.path / file.name).write_bytes(file.read_bytes())
+    sweep.write_result(trial.read("ndcg@10"), result)
+    assert finished_run(sweep.path).path == trial.path and finished_run(tmp_path / "run").path == tmp_path / "run"
+    capsys.readouterr()
+    assert command("recommend", sweep.path, "--users", "a", "-k", 1) == 0
+    of_sweep = capsys.readouterr().out
+    assert command("recommend", tmp_path / "run", "--users", "a", "-k", 1) == 0
+    assert capsys.readouterr().out == of_sweep
