@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import write_toy
+from conftest import write_lines, write_toy
 
 from recbole_ser.cli import COMMANDS, main
 from recbole_ser.commands.convert import SOURCES
+from recbole_ser.runs.folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
 
@@ -96,6 +98,70 @@ def test_wrong_input_of_a_sweep(
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert error.startswith("error: ") and complaint in error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("describe toy --plto=x", "No such option"),
+        ("describe toy toys", "unexpected extra argument"),
+        ("validate toy -n many", "'many' is not a valid integer"),
+        ("convert table", "Missing option '--out'"),
+        ("convert tables", "No such command 'tables'"),
+        ("groups", "Missing argument 'RUN...'"),
+        ("groups a b --seed=1 --seed=2", "--seed is given twice"),
+        ("groups a b --groups=2 --edges=1", "leave one of them out"),
+        ("recommend run --users u1 --all", "give one of them"),
+        ("run -m SASRec --model=SASRec -d toy", "--model is given twice"),
+        ("run -m SASRec -d toy -x 1", "cannot read argument '-x'"),
+        ("run -m SASRec -d toy --codes.rqvae.levels", "has no value"),
+        ("run -m SASRec -d toy --eval_arg.mode=full", "did you mean 'eval_args'"),
+        ("run -m SASRec -d toy --eval_args.mod=full", "did you mean 'mode'"),
+    ],
+)
+def test_what_the_command_line_cannot_read(
+    command: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command.split()) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("error: ") and complaint in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_short_options_dots_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_toy(tmp_path)
+    write_lines(tmp_path / "one.yaml", "epochs: 3", "eval_args: {mode: uni99}", "state: WARNING")
+    write_lines(tmp_path / "two.yaml", "epochs: 1")
+    files = f"-c {tmp_path / 'one.yaml'} {tmp_path / 'two.yaml'}"
+    options = (
+        f"--data_path={tmp_path} --require_both_histories=false --eval_args.mode=full --run_dir {tmp_path / 'run'}"
+    )
+    assert main(f"run -m Pop -d toy {files} {options}".split()) == 0
+    assert "Pop on toy, full" in capsys.readouterr().out
+    config = RunFolder.load(tmp_path / "run").config()
+    assert config["epochs"] == 1 and config["eval_args"]["mode"] == {"valid": "full", "test": "full"}
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("recbole-ser va", "validate"),
+        ("recbole-ser convert t", "trivago"),
+        ("recbole-ser run --model SES", "SESRec"),
+        ("recbole-ser run --dataset ser", "ser-sample"),
+        ("recbole-ser run --model SESRec --tempe", "--temperature="),
+        ("recbole-ser run --learn", "--learning_rate="),
+        ("recbole-ser describe --spont", "--spontaneous"),
+    ],
+)
+def test_the_shell_completes(words: str, offered: str) -> None:
+    environment = {"_RECBOLE_SER_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    code = "import sys; sys.argv = ['recbole-ser']; from recbole_ser.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert offered in [line.rpartition(",")[2] for line in done.stdout.splitlines()], done.stdout + done.stderr
 
 
 def test_tune_without_arguments_teaches(capsys: pytest.CaptureFixture[str]) -> None:

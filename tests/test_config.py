@@ -45,6 +45,27 @@ def test_a_data_set_can_say_what_holds_for_one_model_only() -> None:
     assert "models" not in sasrec and sasrec["hidden_size"] == sesrec["hidden_size"] == 32
 
 
+def test_a_dot_leads_into_a_mapping_and_leaves_the_rest_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "one.yaml"
+    file.write_text("codes: {rqvae: {levels: 3, beta: 1}}\ncodes.rqvae.levels: 5\n")
+    config = SERConfig("GSERec", "toy", file, {"codes.rqvae.beta": 2, "eval_args.mode": "pop9"})
+    assert config["codes"]["rqvae"] == {"levels": 5, "beta": 2} and config["codes"]["summaries"] == "template"
+    assert config.candidate_mode("test") == ("popularity", 9)
+    assert config["train_neg_sample_args"]["distribution"] == "popularity", "negatives follow the candidates"
+    again = SERConfig(**config.arguments())
+    assert again["codes"] == config["codes"] and again["eval_args"] == config["eval_args"]
+    with pytest.raises(ConfigError, match=r"argument: GSERec has no key 'code': did you mean 'codes'"):
+        SERConfig("GSERec", "toy", None, {"code.rqvae.levels": 2})
+
+
+def test_files_are_a_path_or_several(tmp_path: Path) -> None:
+    one, two = tmp_path / "with space.yaml", tmp_path / "two.yaml"
+    one.write_text("epochs: 3\n")
+    two.write_text("epochs: 4\n")
+    for files, epochs in [(one, 3), (str(one), 3), ([one, str(two)], 4), ((two, one), 3), (None, 100), ([], 100)]:
+        assert SERConfig("SASRec", "toy", files)["epochs"] == epochs
+
+
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,6 +192,19 @@ def test_item_and_user_attributes(tmp_path: Path) -> None:
     assert dataset.id2token("age", int(dataset.user_attributes["age"][dataset.token2id("user_id", "a")])) == "young"
     item_feat = dataset.get_item_feature()
     assert torch.isfinite(item_feat["price"]).all() and float(item_feat["price"][i2]) == 3.0
+
+
+def test_attributes_are_as_long_as_they_are_unless_the_user_cuts_them(tmp_path: Path) -> None:
+    base = write_toy(tmp_path)
+    write_lines(base / "toy.item", "item_id:token\ttags:token_seq", "i1\ta b c d e", "i2\tb")
+    load = {"inter": ["user_id", "item_id", "timestamp"], "search": "*", "query": "*", "item": "*"}
+    values: dict[str, Any] = {"load_col": load, "filter_inter_by_user_or_item": False, "max_terms_per_query": 2}
+    dataset = load_dataset(tmp_path, "toy", **values)
+    i1 = dataset.token2id("item_id", "i1")
+    assert tokens(dataset, "tags", dataset.item_attributes["tags"][i1]) == ["a", "b", "c", "d", "e"]
+    assert dataset.query_terms.shape[1] == 2
+    cut = load_dataset(tmp_path, "toy", **values, seq_len={"tags": 3})
+    assert tokens(cut, "tags", cut.item_attributes["tags"][i1]) == ["a", "b", "c"]
 
 
 def test_a_data_set_without_searches_runs_where_the_protocol_allows(tmp_path: Path) -> None:

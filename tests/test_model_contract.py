@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from recbole.model.sequential_recommender import SASRec
 from torch import Tensor, nn
 
 from recbole_ser import testing
+from recbole_ser.errors import ConfigError
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.registry import MODELS
 from recbole_ser.testing import CHECKS, ModelUnderTest
@@ -118,6 +120,12 @@ class Unseeded(Mean):
         super().__init__(config, dataset)
         torch.seed()
         nn.init.normal_(self.items.weight)
+
+
+@pytest.mark.parametrize("model", ["SASRec", "Pop", SASRec])
+def test_models_without_what_is_checked_are_refused_in_one_line(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^the contract is that of SearchRecommender, and \w+ is none: .*$"):
+        ModelUnderTest(model, tmp_path)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -47,7 +47,7 @@ class Command(click.Command):
             _, _, given = self.make_parser(ctx).parse_args(args=list(args))
             for option in given:
                 if isinstance(option, click.Option) and not option.multiple and given.count(option) > 1:
-                    raise click.UsageError(f"{option.opts[0]} is given twice", ctx)
+                    raise click.UsageError(f"{max(option.opts, key=len)} is given twice", ctx)
         return super().parse_args(ctx, args)
 
     def _one_value_each(self, ctx: click.Context, args: Sequence[str]) -> list[str]:

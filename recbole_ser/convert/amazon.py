@@ -275,8 +275,7 @@ def _read_judgements(
 
 
 def _write_events(conversion: Conversion, log: Interactions, drawn: np.ndarray) -> int:
-    """Write ``X.inter`` and ``X.search``, given the query of each interaction (-1: none); return the number of searches.
-    """
+    """Write ``X.inter`` and ``X.search`` from each interaction's query (-1: none); return the number of searches."""
     everything, searches = np.arange(len(drawn)), np.flatnonzero(drawn >= 0)
     conversion.write("inter", FILES["inter"].columns, ((u, i, t) for u, i, t, _ in _events(log, drawn, everything)))
     conversion.write(

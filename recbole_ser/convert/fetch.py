@@ -127,7 +127,7 @@ class _Part:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def origin(self, url: str) -> dict[str, Any]:
-        """The ``validator`` and ``size`` of the file that the bytes belong to; empty if it is unknown or not ``url``."""
+        """The ``validator`` and ``size`` of the file that the bytes belong to; empty if unknown or not from ``url``."""
         try:
             origin = json.loads(self._origin_path.read_text(encoding="utf-8"))
         except (OSError, ValueError):

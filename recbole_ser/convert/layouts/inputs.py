@@ -1,4 +1,4 @@
-"""Raw files and options of logs with a known layout."""
+"""Finding the raw files and reading the options of logs with a known layout."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from recbole_ser.errors import ConfigError, UserError
 
 
 def take_options(name: str, options: Mapping[str, Any], known: Mapping[str, type]) -> dict[str, Any]:
-    """The options of a converter in a data set's YAML file.
+    """The options of converter ``name`` in a data set's YAML file, checked against the types in ``known``.
 
     Raises:
-        ConfigError: one is not known, or is of another type.
+        ConfigError: an option is not known or has another type.
     """
     for key, value in options.items():
         if key not in known or type(value) is not known[key]:
@@ -24,10 +24,10 @@ def take_options(name: str, options: Mapping[str, Any], known: Mapping[str, type
 
 
 def find_file(folder: Path, name: str, *, needed: bool = True) -> Path | None:
-    """The file ``name`` in ``folder``, perhaps compressed.
+    """The file ``name`` in ``folder``, which may be compressed; ``None`` if it is not there and not needed.
 
     Raises:
-        UserError: it is needed and not there, or it is there more than once.
+        UserError: the file is needed and not there, or there are several versions of it.
     """
     found = [path for suffix in ("", ".gz", ".zst") if (path := folder / f"{name}{suffix}").is_file()]
     if len(found) > 1:
@@ -38,11 +38,11 @@ def find_file(folder: Path, name: str, *, needed: bool = True) -> Path | None:
 
 
 def log_files(paths: Sequence[str | Path]) -> Files:
-    """CSV files with a header, compressed or not, or Parquet files, as their names tell.
+    """The files of a log: CSV files with a header, compressed or not, or Parquet files, according to their names.
 
     Raises:
-        UserError: a file is not there.
-        ConfigError: there are files of both kinds.
+        UserError: a file does not exist.
+        ConfigError: the files are of both kinds.
     """
     unique = tuple(sorted({Path(path) for path in paths}))
     for path in unique:

@@ -1,9 +1,9 @@
-"""KuaiSAR's recommendation and search logs (Sun et al., CIKM'23) to atomic files.
+"""Converting KuaiSAR's recommendation and search logs (Sun et al., CIKM'23) to atomic files.
 
 An interaction is a row of ``rec_inter.csv`` that was clicked; those of one user and time keep the order of the file.
-``src_inter.csv`` has a row for each shown item: the rows of a user with one session are one search, whose clicks are
-the clicked videos and image atlases in the order of the file.  What else is shown (people, live streams) is never
-recommended.  Words, categories and authors are numbers, for the logs are anonymised.
+``src_inter.csv`` has a row for each shown item: the rows of a user with the same session are one search, whose clicks
+are the clicked videos and image atlases in the order of the file.  Other results (people, live streams) are left out,
+since they are never recommended.  Words, categories and authors are numbers, because the logs are anonymised.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ def convert(
     """Convert the logs in a folder into the data set in ``out``, which is named after the folder.
 
     Args:
-        logs: folder of ``rec_inter.csv`` and ``src_inter.csv``, and of ``user_features.csv`` and
-            ``item_features.csv`` where attributes are wanted; each may be compressed (.gz, .zst).
-        first_shown: a search without click gets the first item it shows that can be recommended as its click, as the
-            logs' authors advise (results play by themselves); else it has no click.
+        logs: folder of ``rec_inter.csv`` and ``src_inter.csv`` and, if attributes are wanted, of ``user_features.csv``
+            and ``item_features.csv``; each may be compressed (.gz, .zst).
+        out: folder of the data set.
+        first_shown: whether a search without a click gets a click on the first item it shows that can be recommended,
+            as the logs' authors advise (results play by themselves); otherwise it has no click.
+        settings: how to convert; ``None``: the defaults.
 
     Returns:
         The manifest, which is also in the folder.
 
     Raises:
-        DataError: a malformed row (with ``stop``), a damaged file, or a column that is missing.
+        DataError: a row is malformed (with ``stop``), a file is damaged, or a column is missing.
         UserError: a file cannot be read, or memory or disk run out.
     """
     from recbole_ser.convert.layouts import kuaisar_sql as sql
@@ -66,7 +68,7 @@ def from_raw(files: dict[str, list[Path]], out: Path, options: dict[str, Any]) -
 
 @contextmanager
 def _extracted(archive: Path) -> Iterator[Path]:
-    """A folder with the CSV files of a zip archive, whatever folder they are in there; it is gone in the end."""
+    """A temporary folder with the CSV files of a zip archive, whatever folder of the archive they are in."""
     with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
         try:
             with zipfile.ZipFile(archive) as whole:

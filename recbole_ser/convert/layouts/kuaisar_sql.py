@@ -1,4 +1,4 @@
-"""KuaiSAR's tables as SQL; see `recbole_ser.convert.layouts.kuaisar`."""
+"""Reading KuaiSAR's tables with SQL; see `recbole_ser.convert.layouts.kuaisar`."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _CLICK = Keep("click", minimum=1)
 _SHOWN_CLICK = Keep("click_cnt", minimum=1)
 _USER_COLUMNS = ("search_active_level", "rec_active_level", "onehot_feat1", "onehot_feat2")
 _ITEM_COLUMNS = ("author_id", "item_type")
-_CATEGORY = "category_id"  # what the columns of the four levels end with
+_CATEGORY = "category_id"  # how the names of the columns of the four levels end
 
 
 def write(paths: Mapping[str, Path | None], first_shown: bool, conversion: SQLConversion) -> None:
-    """Write all atomic files; ``paths`` by the names of the tables, ``None`` for what is not there."""
+    """Write all atomic files from ``paths``, by the names of the tables; ``None`` for a table that is not there."""
     files = {name: Files((path,), "csv") for name, path in paths.items() if path is not None}
     _write_interactions(conversion, files[INTERACTIONS])
     _write_searches(conversion, files[SEARCHES], first_shown)
@@ -97,7 +97,7 @@ def _query(relation: SourceTable) -> Value:
 
 
 def _one_query(user: Value, search: Value, query: Value, source: Value) -> Check:
-    """The check that a row has query and source of the first row of its search."""
+    """The check that a row has the same query and source as the first row of its search."""
     both = f"{sequence(query.name)} || '/' || coalesce({source.name}, '')"
     first = f"first_value({both} IGNORE NULLS) OVER (PARTITION BY {user.name}, {search.name} ORDER BY {LINE})"
     return Check(f"{both} <> {first}", DIFFERENT, both, hint="does an id stand for two sessions?")

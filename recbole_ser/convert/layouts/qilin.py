@@ -1,9 +1,9 @@
-"""Qilin's Parquet tables (Chen et al., SIGIR'25) to atomic files.
+"""Converting Qilin's Parquet tables (Chen et al., SIGIR'25) to atomic files.
 
 The tables ``recommendation_train`` and ``_test`` hold requests with lists of shown notes: every note that was clicked
 is an interaction, at the request's time.  ``search_train`` and ``_test`` do the same for searches; their rows of one
 user, session, search, query and source are one search, whose clicks are the clicked notes by position.  Train and
-test go together, for the protocol splits by itself.  Notes and users give attributes.
+test tables are joined, since the protocol has its own split.  Notes and users give attributes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from recbole_ser.convert.layouts.inputs import log_files, take_options
 from recbole_ser.convert.settings import Settings
 from recbole_ser.errors import ConfigError, UserError
 
-# Role: the tables that have it.
+# The tables of each role.
 TABLES = {
     "recommendation": ("recommendation_train", "recommendation_test"),
     "search": ("search_train", "search_test"),
@@ -33,15 +33,17 @@ def convert(
     """Convert tables into the data set in ``out``, which is named after the folder.
 
     Args:
-        files: Parquet files by role: ``recommendation`` and ``search``, and ``notes`` and ``users`` where attributes
-            are wanted.
+        files: Parquet files by role: ``recommendation`` and ``search`` and, if attributes are wanted, ``notes`` and
+            ``users``.
+        out: folder of the data set.
+        settings: how to convert; ``None``: the defaults.
 
     Returns:
         The manifest, which is also in the folder.
 
     Raises:
-        ConfigError: there is another role, or one is missing.
-        DataError: a malformed row (with ``stop``), a damaged file, or a column that is missing.
+        ConfigError: there is a role besides these, or a role is missing.
+        DataError: a row is malformed (with ``stop``), a file is damaged, or a column is missing.
         UserError: a file cannot be read, or memory or disk run out.
     """
     from recbole_ser.convert.layouts import qilin_sql as sql
@@ -61,10 +63,10 @@ def from_raw(files: dict[str, list[Path]], out: Path, options: dict[str, Any]) -
 
 
 def find_tables(folder: str | Path) -> dict[str, list[Path]]:
-    """The files of each role in ``folder``: of a table T, ``T.parquet``, ``T-*.parquet`` or ``T/*.parquet``.
+    """The files of each role in ``folder``; those of a table T are ``T.parquet``, ``T-*.parquet`` or ``T/*.parquet``.
 
     Raises:
-        UserError: a table is needed and not there.
+        UserError: a table that is needed is not there.
     """
     found: dict[str, list[Path]] = {}
     for role, tables in TABLES.items():

@@ -1,4 +1,4 @@
-"""Qilin's tables as SQL; see `recbole_ser.convert.layouts.qilin`."""
+"""Reading Qilin's tables with SQL; see `recbole_ser.convert.layouts.qilin`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _USERS = {
 
 
 def write(files: Mapping[str, Files], conversion: SQLConversion) -> None:
-    """Write all atomic files; ``files`` by role."""
+    """Write all atomic files from ``files``, by role."""
     _write_interactions(conversion, files["recommendation"])
     _write_searches(conversion, files["search"])
     if "notes" in files:
@@ -92,7 +92,10 @@ def _write_searches(conversion: SQLConversion, files: Files) -> None:
 
 
 def _common(relation: SourceTable) -> tuple[Value, Value, Value, Value]:
-    """Whether a note was clicked (and before that, whether one is shown at all), user, note and position."""
+    """The values that both tables have: whether a note was clicked, the user, the note and the position.
+
+    The first check is whether the request shows a note at all.
+    """
     click = kept(relation, _CLICK, "click")
     click = replace(click, checks=(_SHOWS_NOTHING, *click.checks))
     user, item = word(relation, "user_idx", "user"), word(relation, "note_idx", "note")
@@ -102,18 +105,18 @@ def _common(relation: SourceTable) -> tuple[Value, Value, Value, Value]:
 def _attach(
     conversion: SQLConversion, name: str, files: Files, columns: list[str], shown: str, fields: tuple[str, ...]
 ) -> SourceTable:
-    """Have the shown notes of requests as a relation, by the line of the request.
+    """Make a relation with a row for each note that a request shows; its line is that of the request.
 
-    ``fields`` of the entries of the list column ``shown`` become columns; a request that shows nothing has one row
-    without them, in which the column ``shown`` is false.
+    The ``fields`` of the entries of the list column ``shown`` become columns.  A request that shows nothing has one row
+    in which these are empty and the column ``shown`` is false.
 
     Raises:
-        DataError: a damaged file, or one without such columns.
+        DataError: a file is damaged or lacks one of the columns.
     """
     listed = ", ".join(map(identifier, columns))
     taken = ", ".join(f"note.{identifier(field)} AS {identifier(field)}" for field in fields)
     selects = []
-    # One by one, for the lists of two tables need not have one type.
+    # One by one, because the lists of two tables may have different types.
     for number_of_file, path in enumerate(files.paths):
         part = attach(conversion.engine, f"{name}_{number_of_file}", Files((path,), "parquet"), [*columns, shown])
         _require_fields(part, shown, fields)

@@ -1,4 +1,4 @@
-"""What the search logs of known layouts have in common: a row for each shown item, and numbers that went astray."""
+"""What the search logs of known layouts have in common: a row for each shown item, and ids that became floats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def write_searches(conversion: SQLConversion, times: Times, query: Query, select
     """Write ``X.search`` and ``X.query``.
 
     Args:
-        query: which column of ``select`` has its text or its terms.
+        times: how the times of the log were read.
+        query: the column of ``select`` that has the text or the terms of the query.
         select: SQL that gives a row for each shown item: ``user_id``, ``search_id``, ``time`` in nanoseconds, the
             query, ``item_id`` (NULL: none), ``clicked`` (boolean), ``position`` among the clicks, and ``source``.
             Query and source are the same in all rows of one search.
@@ -31,10 +32,10 @@ def write_searches(conversion: SQLConversion, times: Times, query: Query, select
 
 
 def whole(value: Value) -> Value:
-    """Numbers that went through floats without their ``.0``."""
+    """The value without the ``.0`` of whole numbers that were once stored as floats."""
     return replace(value, sql=f"regexp_replace({value.sql}, {_WHOLE_FLOAT})")
 
 
 def whole_list(value: Value) -> Value:
-    """As `whole`, for lists."""
+    """Like `whole`, for the entries of a list."""
     return replace(value, sql=f"[regexp_replace(x, {_WHOLE_FLOAT}) for x in {value.sql}]")

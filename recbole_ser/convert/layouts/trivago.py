@@ -1,12 +1,12 @@
-"""The log of the RecSys Challenge 2019 (Knees et al., RecSys'19) to atomic files.
+"""Converting the log of the RecSys Challenge 2019 (Knees et al., RecSys'19) to atomic files.
 
 - An interaction is a row in which a user looks into an item (its image, information, rating or deals) or clicks out
-  to it.  Where a user's next interaction is with the same item, it counts once, with the first time.
-- A search is a row that searches for a destination, a point of interest or an item; its query is the row's text (of
-  an item, the id), its source is which of the three.  Its clicks are the clickouts that follow it in its session
-  before the next search, again without repeats.
+  to it.  Successive interactions of a user with the same item count as one, with the time of the first.
+- A search is a row that searches for a destination, a point of interest or an item.  Its query is the row's text (for
+  an item, the id), and its source says which of the three it searches for.  Its clicks are the clickouts that follow it
+  in its session before the next search, again without repeats.
 
-A session is in order of time, then step: a few sessions were taken up later, and their steps began anew.
+The rows of a session are ordered by time, then step: a few sessions were resumed later, with steps from 1 again.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ def convert(
 
     Args:
         log: CSV files (as published; compressed or not) or Parquet files.
-        keep_repeats: keep repeats of an item, in interactions and clicks.
+        out: folder of the data set.
+        keep_repeats: whether to keep successive repeats of an item, in interactions and clicks.
+        settings: how to convert; ``None``: the defaults.
 
     Returns:
         The manifest, which is also in the folder.
 
     Raises:
-        DataError: a malformed row (with ``stop``), a damaged file, a column that is missing, or no search.
+        DataError: a row is malformed (with ``stop``), a file is damaged, a column is missing, or there is no
+            interaction or no search.
         UserError: a file cannot be read, or memory or disk run out.
     """
     from recbole_ser.convert.layouts import trivago_sql as sql
@@ -45,7 +48,7 @@ def convert(
 
 
 def from_raw(files: dict[str, list[Path]], out: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Convert the raw files that a data set's YAML names, of the role ``log``.  It may have ``keep_repeats``."""
+    """Convert the raw files of role ``log`` that a data set's YAML names; ``options`` may have ``keep_repeats``."""
     if list(files) != ["log"]:
         raise ConfigError(f"raw.sources: trivago takes files of the role log; found {sorted(files)}")
     return convert(files["log"], out, **take_options("trivago", options, {"keep_repeats": bool}))

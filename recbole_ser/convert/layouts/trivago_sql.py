@@ -1,4 +1,4 @@
-"""The log of the RecSys Challenge 2019 as SQL; see `recbole_ser.convert.layouts.trivago`."""
+"""Reading the log of the RecSys Challenge 2019 with SQL; see `recbole_ser.convert.layouts.trivago`."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _reference(relation: SourceTable) -> Value:
     not_number = f"{of_item} AND NOT regexp_full_match({name}, '[0-9]+')"
     hint = "an item is known by its number"
     checks = (
-        Check(is_blank(name), "no reference", malformed=False),  # of the clickouts that were to be predicted
+        Check(is_blank(name), "no reference", malformed=False),  # a clickout that was to be predicted
         Check(f"{of_item} AND {name} = 'unknown'", "the item is unknown", malformed=False),
         Check(not_number, "reference is not an item", name, "reference", hint),
     )
@@ -89,7 +89,7 @@ def _reference(relation: SourceTable) -> Value:
 
 
 def _marked(which: str, partition: str, order: str) -> str:
-    """Events with the mark of those that have the item of the event before."""
+    """SQL of the events for which ``which`` is true; ``repeats`` marks those with the item of the event before."""
     before = f"lag(reference) OVER (PARTITION BY {partition} ORDER BY {order})"
     return f"SELECT *, coalesce(reference = {before}, false) AS repeats FROM events WHERE {which}"
 

@@ -1,4 +1,4 @@
-"""Any interaction and search log to atomic files: the mapping of its columns, and the conversion."""
+"""Converting any interaction and search log to atomic files, given a mapping of its columns."""
 
 from recbole_ser.convert.table.convert import convert_table
 from recbole_ser.convert.table.mapping import parse_spec, read_spec

@@ -1,4 +1,4 @@
-"""Tables of items and users: from their files to ``X.item`` and ``X.user``."""
+"""Converting the tables of items and users to ``X.item`` and ``X.user``."""
 
 from __future__ import annotations
 
@@ -30,13 +30,15 @@ _IN_SEARCHES = {
 def convert_attributes(conversion: SQLConversion, table: AttributeTable, entity: str, has_searches: bool) -> None:
     """Write ``X.item`` or ``X.user``, sorted by id: a row for each item or user that is in one of the logs.
 
-    Of several rows for one the least is taken, wherever it stands.
+    If several rows describe the same item or user, the one with the least values is taken, wherever it stands.
 
     Args:
+        table: the table and the meaning of its columns.
         entity: ``item`` or ``user``.
+        has_searches: whether there is a search log.
 
     Raises:
-        DataError: a damaged file, a malformed row (unless such are skipped), or nothing left.
+        DataError: a file is damaged, a row is malformed (unless such rows are skipped), or no row is left.
     """
     engine, name = conversion.engine, f"{entity}s"
     wanted = [table.key, *columns_of(table.keep), *(attribute.column for attribute in table.columns.values())]
@@ -61,7 +63,7 @@ def convert_attributes(conversion: SQLConversion, table: AttributeTable, entity:
 
 
 def _value(relation: SourceTable, label: str, attribute: Attribute) -> Value:
-    """An attribute as text of an atomic file, NULL where it is missing."""
+    """An attribute as text for an atomic file, NULL where it is missing."""
     name, column = value_name(f"attribute {label}"), attribute.column
     if attribute.type == "token":
         return Value(name, clean_text(plain_text(relation, column)))
@@ -73,7 +75,7 @@ def _value(relation: SourceTable, label: str, attribute: Attribute) -> Value:
         return Value(name, clean_text(plain_text(relation, column)))
     entries, checks = entry_list(relation, ListColumn(column, attribute.separator), label)
     tokens = f"[replace({clean_text('x')}, ' ', '_') for x in {entries} if {clean_text('x')} IS NOT NULL]"
-    if attribute.separator is None and kind == "JSON":  # text is as good as a list
+    if attribute.separator is None and kind == "JSON":  # a text is accepted in place of a list
         is_list = f"json_type({identifier(column)}) = 'ARRAY'"
         return Value(
             name,

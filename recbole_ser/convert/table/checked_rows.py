@@ -1,4 +1,4 @@
-"""Rows of a log with what they are read as and why they are left out, and the account of them."""
+"""The rows of a log with their values and the reason if a row is left out, and the counts of these reasons."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _HINT = "correct the file, or leave such rows out: recbole-ser convert ... --on-
 
 @dataclass(frozen=True)
 class CheckedRows:
-    """The rows of a log after every one was looked at.
+    """The rows of a log after all of them were checked.
 
     Args:
-        counts: what became of them, as far as it is known.
-        every: relation of all rows: their columns, their values, `REASON` (of the first check that keeps a row out;
-            NULL: none does) and `VALUE` (what is wrong with a malformed one).
-        kept: relation of the rows without a reason, with their columns and values.
+        counts: how many rows were kept, and how many rejected for which reason, so far.
+        every: name of a relation with all rows: their columns, their values, `REASON` (that of the first check that
+            keeps the row out; NULL if none does) and `VALUE` (what is wrong with a malformed row).
+        kept: name of a relation with the rows that no check keeps out, with their columns and values.
     """
 
     counts: RowCounts
@@ -41,10 +41,10 @@ class CheckedRows:
 def check_rows(
     conversion: SQLConversion, relation: SourceTable, values: Sequence[Value], keep: Keep | None = None
 ) -> CheckedRows:
-    """Account for all rows of ``relation``, read as ``values``.
+    """Check all rows of ``relation``, read as ``values``, and count them.
 
     Raises:
-        DataError: a malformed row, unless such are skipped, or no row to keep.
+        DataError: a row is malformed (unless such rows are skipped), or no row is left.
     """
     checks = [check for value in values for check in value.checks]
     if keep is not None:
@@ -77,7 +77,7 @@ def _every_row(conversion: SQLConversion, relation: SourceTable, rows: str, chec
 def _kept_rows(
     conversion: SQLConversion, relation: SourceTable, rows: str, checks: Sequence[Check], reasons: set[str]
 ) -> str:
-    """The rows that no check keeps out; checks that none failed, most of them as a rule, are not made again."""
+    """The rows that no check keeps out; checks that every row passed, usually most of them, are not made again."""
     failed = [check.condition for check in checks if check.reason in reasons]
     if reasons - {check.reason for check in checks}:
         failed = [f"{FAULT} IS NOT NULL", *failed]
@@ -92,13 +92,13 @@ def _kept_rows(
 def _account(
     conversion: SQLConversion, relation: SourceTable, every: str, checks: Sequence[Check]
 ) -> tuple[RowCounts, set[str]]:
-    """Count rows by reason; those without one are rows out.
+    """Count the rows by reason; rows without a reason are rows out.
 
     Returns:
-        The counts, and the reasons that there are.
+        The counts, and the reasons that occur.
 
     Raises:
-        DataError: the first malformed row, unless malformed rows are skipped.
+        DataError: a row is malformed (unless such rows are skipped); the error names the first one.
     """
     conversion.add_inputs(relation.files.paths)
     counts = conversion.count(relation.name)
@@ -124,13 +124,17 @@ def reject_malformed(
     reason: str,
     number: int,
 ) -> None:
-    """Count ``number`` malformed rows of a log, those for which ``which`` is true, with the first as examples.
+    """Count malformed rows of a log, with the first of them as examples.
 
     Args:
         every: see `CheckedRows`.
+        counts: the counts to which the rows are added.
+        which: SQL that is true for these rows.
+        reason: what is wrong with them.
+        number: how many there are.
 
     Raises:
-        DataError: the first of them, unless malformed rows are skipped.
+        DataError: malformed rows are not skipped; the error names the first one.
     """
     examples = _first(conversion, relation, every, which, _EXAMPLES)
     if conversion.on_error == "stop":
@@ -153,7 +157,7 @@ def _first_error(
 def _first(
     conversion: SQLConversion, relation: SourceTable, every: str, which: str, limit: int
 ) -> list[tuple[Path, int, str, str | None]]:
-    """The first rows that are such: (file, line, reason, what is wrong)."""
+    """(file, line, reason, what is wrong) of the first ``limit`` rows for which ``which`` is true."""
     rows = conversion.engine.ask(
         f"SELECT {FILE}, {LINE}, {REASON}, {VALUE} FROM {every} WHERE {which} ORDER BY {FILE}, {LINE} LIMIT {limit}"
     )
@@ -165,6 +169,6 @@ def columns_of(keep: Keep | None) -> list[str]:
 
 
 def move_out(counts: RowCounts, reason: str, rows: int) -> None:
-    """Reject rows that were taken to be rows out."""
+    """Reject rows that were counted as rows out before."""
     counts.rows_out -= rows
     counts.reject(reason, rows)

@@ -1,4 +1,4 @@
-"""SQL that reads one column, whatever its type, and says what can be wrong with it."""
+"""SQL expressions that read one column, whatever its type, and checks of what can be wrong with its values."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _OF_NOTHING = '"NULL"'  # DuckDB's type of the entries of lists that are all emp
 
 @dataclass(frozen=True)
 class Check:
-    """What keeps a row out.
+    """A check that can keep a row out.
 
     Args:
-        condition: SQL that is true for such a row, where no check before it was.
-        reason: rows are counted by it.
-        value: SQL text of what is wrong.
-        column: that is to blame.
+        condition: SQL that is true for a row to be kept out; a row is counted for the first check that does so.
+        reason: the reason by which such rows are counted.
+        value: SQL for the text of what is wrong.
+        column: the column that is to blame.
         hint: what to do about it.
-        malformed: the row is wrong; else it is merely not wanted.
+        malformed: whether such a row is wrong; otherwise it is merely not wanted.
     """
 
     condition: str
@@ -44,7 +44,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Value:
-    """What a column is read as, by the name that the checks and everything after them know it by."""
+    """A value read from a column: the SQL that reads it, the name that it then has, and the checks it must pass."""
 
     name: str
     sql: str
@@ -52,10 +52,10 @@ class Value:
 
 
 def plain_text(relation: SourceTable, column: str) -> str:
-    """The column's value as text, NULL where it is missing; whole numbers have no decimal point.
+    """SQL of the column's value as text, NULL where it is missing; whole numbers have no decimal point.
 
     Raises:
-        DataError: a value of its type is not one text.
+        DataError: a value of the column's type is not a single text.
     """
     name, kind = identifier(column), relation.types[column]
     if _TEXT.fullmatch(kind):
@@ -72,10 +72,10 @@ def plain_text(relation: SourceTable, column: str) -> str:
 
 
 def word(relation: SourceTable, column: str, role: str, *, required: bool = True) -> Value:
-    """The column as ids, and what can be wrong with them: missing (where they are required), or not one word.
+    """The column as ids, with checks that none is missing (if they are required) and that each is one word.
 
     Raises:
-        DataError: values of its type are no ids.
+        DataError: values of the column's type are no ids.
     """
     kind, name = relation.types[column], value_name(role)
     if re.fullmatch("BOOLEAN|DATE|TIME.*", kind):
@@ -91,18 +91,18 @@ def word(relation: SourceTable, column: str, role: str, *, required: bool = True
 
 
 def clean_text(text: str) -> str:
-    """SQL text with white space, control characters and quotes turned into single spaces; NULL where none is left."""
+    """SQL of a text with white space, control characters and quotes as single spaces; NULL where nothing is left."""
     spaced = f"regexp_replace({text}, {_SEPARATORS[:-1]}+', ' ', 'g')"
     return f"nullif(trim({spaced}), '')"
 
 
 def is_blank(text: str) -> str:
-    """SQL: whether `clean_text` leaves nothing of a text, which is quicker to say than what it leaves."""
+    """SQL that says whether `clean_text` leaves nothing of a text; it is faster than `clean_text` itself."""
     return f"NOT coalesce(regexp_matches({text}, {_OTHERS}), false)"
 
 
 def number(relation: SourceTable, column: str, role: str) -> Value:
-    """The column as doubles, NULL where it is missing, and the check that the rest are finite numbers."""
+    """The column as doubles, NULL where it is missing, with a check that all others are finite numbers."""
     text = plain_text(relation, column)
     value = f"TRY_CAST({text} AS DOUBLE)"
     wrong = f"{text} IS NOT NULL AND coalesce(isinf({value}) OR isnan({value}), true)"
@@ -110,7 +110,7 @@ def number(relation: SourceTable, column: str, role: str) -> Value:
 
 
 def kept(relation: SourceTable, keep: Keep, role: str) -> Value:
-    """Whether to keep a row, never NULL, and what can be wrong with the column that says so."""
+    """Whether to keep a row (never NULL), with a check of the column that says so."""
     text, name = plain_text(relation, keep.column), value_name(role)
     if keep.values is not None:
         values = ", ".join(map(literal, keep.values))
@@ -122,10 +122,10 @@ def kept(relation: SourceTable, keep: Keep, role: str) -> Value:
 
 
 def words(relation: SourceTable, column: ListColumn, role: str, element: str) -> Value:
-    """The column as lists of words (VARCHAR[], perhaps empty), and what can be wrong with them.
+    """The column as lists of words (VARCHAR[], perhaps empty), with checks that they are lists of single words.
 
     Raises:
-        DataError: its values are no lists, or text without a separator.
+        DataError: the column's values are no lists, or texts without a declared separator.
     """
     entries, checks = entry_list(relation, column, role)
     name = value_name(role)
@@ -136,12 +136,12 @@ def words(relation: SourceTable, column: ListColumn, role: str, element: str) ->
 
 
 def value_name(role: str) -> str:
-    """The name of the value with a role in a row, which no column of a log may have."""
+    """The name of the value with the given role in a row; no column of a log may have such a name."""
     return VALUE_PREFIX + role.replace(" ", "_")
 
 
 def entry_list(relation: SourceTable, column: ListColumn, role: str) -> tuple[str, list[Check]]:
-    """The column as lists of texts, whatever is in them; see `words`."""
+    """SQL of the column as lists of texts, whatever they contain, and checks that they are lists; see `words`."""
     name, kind, separator = identifier(column.column), relation.types[column.column], column.separator
     if kind == NO_TYPE:
         return "CAST([] AS VARCHAR[])", []
@@ -163,7 +163,7 @@ def entry_list(relation: SourceTable, column: ListColumn, role: str) -> tuple[st
 
 
 def sequence(entries: str) -> str:
-    """A list of words as an entry of a sequence column; NULL where it is empty."""
+    """SQL that turns a list of words into an entry of a sequence column, NULL where the list is empty."""
     return f"nullif(array_to_string({entries}, ' '), '')"
 
 
@@ -179,7 +179,7 @@ def _native_list(relation: SourceTable, column: ListColumn) -> tuple[str, list[C
 
 
 def _json_list(value: str, column: str, role: str) -> tuple[str, list[Check]]:
-    """The list in SQL of type JSON."""
+    """SQL of the list in ``value``, which is SQL of type JSON, and its checks."""
     is_list = f"json_type({value}) = 'ARRAY'"
     entries = f"CAST(CASE WHEN {is_list} THEN {value} END AS JSON[])"
     nested = f"len([x for x in {entries} if json_type(x) IN ('ARRAY', 'OBJECT', 'BOOLEAN')]) > 0"

@@ -1,4 +1,4 @@
-"""Interaction and search logs in CSV, TSV, JSON lines or Parquet to atomic files, as a spec says what they mean."""
+"""Converting interaction and search logs in CSV, TSV, JSON lines or Parquet to atomic files, according to a spec."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ def convert_table(
 ) -> dict[str, Any]:
     """Convert logs into the data set in ``out``, which is named after the folder.
 
-    The files depend on the rows of the logs and on ``spec``, not on the order of the rows, memory or threads.  Times
-    become seconds, with as many decimals as they need; see `recbole_ser.text.words` for what becomes of queries.
+    The files depend on the rows of the logs and on ``spec``, but not on the order of the rows, memory or threads.
+    Times become seconds, with as many decimals as they need; see `recbole_ser.text.words` for what becomes of queries.
 
     Args:
-        statements: gets the SQL that makes the files.
+        spec: the files, and the meaning of their columns.
+        out: folder of the data set.
+        settings: how to convert; ``None``: the defaults.
+        statements: a list to which the SQL that makes the files is added.
 
     Returns:
         The manifest, which is also in the folder.
 
     Raises:
-        DataError: a malformed row (with ``stop``), a damaged file, a column that is missing or of a wrong type.
+        DataError: a row is malformed (with ``stop``), a file is damaged, or a column is missing or has a wrong type.
         UserError: a file cannot be read, or memory or disk run out.
     """
     # DuckDB and Arrow take a moment to load, and --help must not wait for them.

@@ -1,4 +1,4 @@
-"""The interaction log: from its files to ``X.inter``."""
+"""Converting the interaction log to ``X.inter``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ INTERACTION_EVENTS = "interaction_events"
 
 
 def convert_interactions(conversion: SQLConversion, log: InteractionLog, deduplicate: bool) -> None:
-    """Write ``X.inter``, sorted by (user, time, position, item), and leave its events as `INTERACTION_EVENTS`.
+    """Write ``X.inter``, sorted by (user, time, position, item), and leave its events in the view `INTERACTION_EVENTS`.
 
     Raises:
-        DataError: a damaged file, a malformed row (unless such are skipped), or nothing left.
+        DataError: a file is damaged, a row is malformed (unless such rows are skipped), or no row is left.
     """
     optional = [] if log.position is None else [log.position]
     wanted = [log.user, log.item, log.time.column, *optional, *columns_of(log.keep)]
@@ -36,14 +36,15 @@ def convert_interactions(conversion: SQLConversion, log: InteractionLog, dedupli
 
 
 def write_interactions(conversion: SQLConversion, times: Times, select: str, *order: str) -> int:
-    """Write ``X.inter``, sorted by user, time, ``order`` and item, and leave its events as `INTERACTION_EVENTS`.
+    """Write ``X.inter``, sorted by user, time, ``order`` and item, and leave its events in `INTERACTION_EVENTS`.
 
     Args:
-        select: SQL that gives ``user_id``, ``item_id``, ``time`` in nanoseconds and what ``order`` names.
-        order: what puts events of one user and time in order.
+        times: how the times of the log were read.
+        select: SQL that gives ``user_id``, ``item_id``, ``time`` in nanoseconds and the columns that ``order`` names.
+        order: SQL expressions that order the events of one user at the same time.
 
     Returns:
-        How many there are.
+        The number of interactions.
     """
     engine = conversion.engine
     engine.run(f"CREATE VIEW {INTERACTION_EVENTS} AS {select}")

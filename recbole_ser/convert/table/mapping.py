@@ -1,4 +1,4 @@
-"""The mapping of ``recbole-ser convert table`` from YAML, with strict keys."""
+"""Reading the mapping of ``recbole-ser convert table`` from YAML; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _OUTPUT_NAME = re.compile(r"\w+")
 
 
 def read_spec(path: str | Path) -> TableSpec:
-    """The spec in a YAML file; the paths in it are relative to its folder.
+    """Read the spec in a YAML file; the paths in it are relative to its folder.
 
     Raises:
         ConfigError: the file is not YAML, or a key in it is unknown, missing or wrong.
-        UserError: a file that is named is not there.
+        UserError: a file that it names does not exist.
     """
     path = Path(path)
     values = read_yaml(path)
@@ -51,11 +51,11 @@ def read_spec(path: str | Path) -> TableSpec:
 
 
 def parse_spec(values: Any, folder: str | Path = ".") -> TableSpec:
-    """The spec in a mapping; relative paths start at ``folder``.
+    """Read the spec in a mapping; relative paths start at ``folder``.
 
     Raises:
         ConfigError: a key is unknown, missing or wrong.
-        UserError: a file that is named is not there.
+        UserError: a file that it names does not exist.
     """
     found = _Block(values, "the mapping")
     deduplicate = found.take("deduplicate", False)
@@ -73,7 +73,7 @@ def parse_spec(values: Any, folder: str | Path = ".") -> TableSpec:
 
 
 class _Block:
-    """A mapping whose keys are taken one by one; a key that nobody took is a mistake."""
+    """A mapping whose keys are taken one by one; a key that is left at `finish` is an error."""
 
     def __init__(self, values: Any, name: str) -> None:
         if not isinstance(values, Mapping):
@@ -209,13 +209,13 @@ def _keep(block: _Block) -> Keep | None:
 
 
 def _spellings(value: Any) -> list[str]:
-    """A value of YAML as logs have it; SQL, Python and R write truth values in three ways."""
+    """A value of YAML in the spellings that logs use; SQL, Python and R write truth values in three ways."""
     text = str(value)
     return [text.lower(), text, text.upper()] if isinstance(value, bool) else [text]
 
 
 def _files(block: _Block, folder: Path) -> Files:
-    """The block's files; it is called last, for it checks that no key is left over."""
+    """The block's files; this is called last, because it checks that no key is left over."""
     patterns = block.take("files")
     names, quote = block.take("names"), block.text("quote")
     given, delimiter = block.choice("format", get_args(Format)), block.text("delimiter")

@@ -1,4 +1,4 @@
-"""The files of a log as a relation of DuckDB whose rows know where they come from."""
+"""The files of a log as a relation of DuckDB, in which every row has its file and line."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ VALUE_PREFIX = "_the_"
 
 @dataclass(frozen=True)
 class SourceTable:
-    """Rows of files, in a relation of the engine.
+    """The rows of files, in a relation of the engine.
 
-    Beside the columns of the files it has `FILE` (place of the file in ``files.paths``, from 0), `LINE` (1-based line
-    of a text file, row of a Parquet file), `FAULT` (why the row could not be read, else NULL) and `TEXT` (the beginning
-    of such a row).
+    Besides the columns of the files, the relation has `FILE` (index of the file in ``files.paths``), `LINE` (1-based
+    line of a text file, or row of a Parquet file), `FAULT` (why the row could not be read, else NULL) and `TEXT` (the
+    beginning of a row that could not be read).
 
     Args:
-        name: of the relation.
-        files: where the rows come from.
+        name: name of the relation.
+        files: the files that the rows come from.
         types: DuckDB's type of each column that was asked for; ``JSON`` for values of JSON lines, `NO_TYPE` for Parquet
             columns that have no value in any row.
     """
@@ -42,11 +42,11 @@ class SourceTable:
 
 
 def attach(engine: Engine, name: str, files: Files, columns: Sequence[str]) -> SourceTable:
-    """Have ``columns`` of ``files`` as the relation ``name``: a view of Parquet files, a table of text files' rows.
+    """Make the relation ``name`` with ``columns`` of ``files``: a view of Parquet files, a table of text files' rows.
 
     Raises:
-        DataError: a damaged file, or one without a column that is asked for.
-        UserError: a file that cannot be read.
+        DataError: a file is damaged, or lacks one of the columns.
+        UserError: a file cannot be read.
     """
     columns = list(dict.fromkeys(columns))
     empty: list[str] = []
@@ -100,7 +100,7 @@ def _attach_text(engine: Engine, name: str, files: Files, columns: list[str]) ->
 
 
 def _select_json(number: int, columns: list[str]) -> str:
-    """Take JSON lines apart; a line that is no object has its fault, and its beginning."""
+    """SQL that reads the columns from JSON lines; a line that is no object gives its fault and its beginning."""
     values = ", ".join(f"json_extract(row, {literal(_pointer(column))})" for column in columns)
     return (
         f"SELECT {number}, {LINE}, fault, CASE WHEN fault IS NOT NULL THEN coalesce({TEXT}, left({ROW}, 80)) END,\n"
@@ -117,7 +117,7 @@ def _pointer(key: str) -> str:
 
 
 def _require(path: Path, columns: Sequence[str], present: Sequence[str]) -> None:
-    """Check that each of ``columns`` is there, once; SQL does not tell upper from lower case."""
+    """Check that each of ``columns`` is there exactly once; SQL does not distinguish upper and lower case."""
     folded = [name.casefold() for name in present]
     for column in columns:
         if column not in present:

@@ -1,4 +1,4 @@
-"""What the columns of a log mean: the mapping of ``recbole-ser convert table``."""
+"""The meaning of the columns of a log, which is the mapping of ``recbole-ser convert table``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JSON_LIST = "json"
 
 @dataclass(frozen=True)
 class Keep:
-    """Rows to keep: those whose ``column`` is one of ``values`` as text, or a number of at least ``minimum``."""
+    """Which rows to keep: those whose ``column`` is, as text, one of ``values``, or is a number >= ``minimum``."""
 
     column: str
     values: tuple[str, ...] | None = None
@@ -24,7 +24,10 @@ class Keep:
 
 @dataclass(frozen=True)
 class TimeColumn:
-    """A column of times: numbers in a unit, or ISO 8601 text (UTC where it names no zone); no unit: to be inferred."""
+    """A column of times: numbers in a unit, or ISO 8601 text (UTC if it names no zone).
+
+    Without a unit it is inferred from the values.
+    """
 
     column: str
     unit: Unit | None = None
@@ -32,7 +35,7 @@ class TimeColumn:
 
 @dataclass(frozen=True)
 class ListColumn:
-    """A column of lists: of Parquet or JSON, or text with a ``separator`` (``json``: every text is a JSON list)."""
+    """A column of lists: those of Parquet or JSON, or text with a ``separator`` (``json``: each text is a JSON list)."""
 
     column: str
     separator: str | None = None
@@ -42,13 +45,13 @@ class ListColumn:
 class ClickRows:
     """Clicked items that have a row each: the rows of a user with the same ``search`` are one search.
 
-    Its time is the earliest of them; a click is as old as its row.
+    The time of the search is the earliest of its rows, and the time of a click is that of its row.
 
     Args:
-        item: column of the item; it may be empty.
+        item: column of the item, which may be empty in a row.
         search: column of the search's id; ``None``: every row is a search.
-        keep: which rows are clicks; a search whose rows are none has no click.
-        position: column of numbers that orders the clicks of a search; then time and item do.
+        keep: which rows are clicks; a search without such rows has no click.
+        position: column of numbers that order the clicks of a search; time and item decide between equal ones.
     """
 
     item: str
@@ -59,7 +62,7 @@ class ClickRows:
 
 @dataclass(frozen=True)
 class Query:
-    """What was searched for: an id, text or a list of terms; text and terms exclude each other."""
+    """The columns of what was searched for: an id, a text or a list of terms; text and terms exclude each other."""
 
     id: str | None = None
     text: str | None = None
@@ -68,7 +71,10 @@ class Query:
 
 @dataclass(frozen=True)
 class InteractionLog:
-    """``position``: column of numbers that orders interactions of one user and time; without it their items do."""
+    """The interaction log.
+
+    ``position`` is a column of numbers that order the interactions of one user at the same time; without it, items do.
+    """
 
     files: Files
     user: str
@@ -103,7 +109,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class AttributeTable:
-    """A table of items or users; ``columns`` by their names in the atomic file."""
+    """A table of items or users; ``columns`` has the attributes by their names in the atomic file."""
 
     files: Files
     key: str
@@ -116,7 +122,10 @@ class TableSpec:
     """Everything that decides the atomic files, besides the contents of the logs.
 
     Args:
-        deduplicate: of rows that are equal in every column that is read, keep one.
+        interactions: the interaction log.
+        searches: the search log, if there is one.
+        items, users: the tables of items and users, if there are any.
+        deduplicate: whether to keep only one of the rows that are equal in every column that is read.
     """
 
     interactions: InteractionLog
@@ -126,7 +135,7 @@ class TableSpec:
     deduplicate: bool = False
 
     def mapping(self) -> dict[str, Any]:
-        """The spec for the manifest: as nested dictionaries, without what is not set and without paths."""
+        """The spec as the manifest has it: as nested dictionaries, without paths and values that are not set."""
         return cast(dict[str, Any], _without_paths(asdict(self)))
 
 

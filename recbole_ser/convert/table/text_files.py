@@ -1,7 +1,7 @@
-"""CSV, TSV and JSON lines as Arrow batches that know the line of every row.
+"""Reading CSV, TSV and JSON lines as Arrow batches with the line number of every row.
 
-Blocks of whole lines are parsed at once while they are right; a block with a row that is wrong, or that goes over
-several lines, is parsed again row by row.
+A block of whole lines is parsed at once; if one of its rows is wrong, or spans several lines, the block is parsed
+again row by row.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def csv_header(files: Files, path: Path) -> list[str]:
 def csv_batches(files: Files, path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a CSV or TSV file: `LINE`, `FAULT`, `TEXT` and ``columns``, all as text.
 
-    A row that cannot be read has its reason in `FAULT`, the beginning of its text in `TEXT`, and no values.
+    A row that cannot be read has the reason in `FAULT`, the beginning of its text in `TEXT`, and no values.
 
     Raises:
         DataError: the file is damaged.
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     header = csv_header(files, path)
     places = [header.index(name) for name in columns]
@@ -83,7 +83,7 @@ def json_batches(path: Path) -> Iterator[pa.RecordBatch]:
 
     Raises:
         DataError: the file is damaged.
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     for line, block in _blocks(path, None):
         lines = block.decode("utf-8", "surrogateescape").removesuffix("\n").split("\n")
@@ -98,7 +98,7 @@ def json_batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _parsed_at_once(block: bytes, width: int, places: Sequence[int], files: Files) -> list[pa.Array] | None:
-    """The columns at ``places`` of ``width``; ``None`` where a row is wrong or its line cannot be told."""
+    """The columns at ``places`` of ``width``; ``None`` if a row is wrong or lines and rows do not correspond."""
     names = [str(n) for n in range(width)]
     wanted = [names[place] for place in places]
     if not block:
@@ -127,7 +127,11 @@ def _parsed_at_once(block: bytes, width: int, places: Sequence[int], files: File
 
 
 def _parsed_by_row(block: bytes, width: int, places: dict[str, int], files: Files, line: int) -> pa.RecordBatch:
-    """The rows of a block, right and wrong, with the line at which each begins."""
+    """The rows of a block, right and wrong, with the line at which each begins.
+
+    A quote that is never closed would take all that follows into one row.  So a row of several lines that reaches the
+    end of the block with an odd number of quotes is wrong, and only there is the rest of the block lost.
+    """
     lines = block.decode("utf-8", "surrogateescape").split("\n")
     lines = [f"{text}\n" for text in lines[:-1]] + lines[-1:] * bool(lines[-1])
     reader = _reader(lines, files)
@@ -160,7 +164,7 @@ def _batch(
     columns: dict[str, pa.Array],
     faults: dict[int, tuple[str, str]] | None = None,
 ) -> pa.RecordBatch:
-    """A batch of rows that begin at ``lines``; ``faults`` are reasons and texts by line."""
+    """A batch of rows that begin at ``lines``; ``faults`` has the reason and the text of wrong rows by line."""
     nothing = pa.nulls(len(lines), pa.string())
     fault, text = nothing, nothing
     if faults:
@@ -179,7 +183,7 @@ def _reader(lines: Iterable[str], files: Files) -> Any:
 
 
 def _blocks(path: Path, quote: str | None) -> Iterator[tuple[int, bytes]]:
-    """Yield (number of the first line, bytes) of blocks that end with a line, and not within quotes where it can be."""
+    """Yield (number of the first line, bytes) of blocks that end with a line and, if possible, not inside quotes."""
     line, pending = 1, b""
     mark = None if quote is None else quote.encode()
     with (
@@ -203,7 +207,11 @@ def _blocks(path: Path, quote: str | None) -> Iterator[tuple[int, bytes]]:
 
 
 def _end_of_rows(pending: bytes, mark: bytes | None) -> int:
-    """Where the last row ends that is whole: behind a line end with an even number of quotes before it; 0: nowhere."""
+    """Where the last complete row ends: behind a line end with an even number of quotes before it; 0: nowhere.
+
+    From the last line end the search goes back line by line, and each line with an odd number of quotes changes
+    whether the place is inside quotes.
+    """
     end = pending.rfind(b"\n") + 1
     within = mark is not None and pending.count(mark, 0, end) % 2
     while end and within:
@@ -215,7 +223,7 @@ def _end_of_rows(pending: bytes, mark: bytes | None) -> int:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
-    """The bytes of a file, decompressed, and a function that says how many of the file's were read."""
+    """The decompressed bytes of a file, and a function that says how many bytes of the file itself were read."""
     try:
         with path.open("rb") as raw:
             start = raw.peek(4)[:4]
@@ -236,7 +244,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
 
 
 def _is_utf8(values: Iterable[str]) -> bool:
-    """Whether what was decoded with surrogates for wrong bytes has none."""
+    """Whether texts that were decoded with surrogates in place of wrong bytes have no such surrogates."""
     try:
         "".join(values).encode()
     except UnicodeEncodeError:

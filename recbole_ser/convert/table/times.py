@@ -1,6 +1,6 @@
-"""Times in any unit, as nanoseconds since 1970 in 64-bit integers, and from there as seconds in text.
+"""Reading times in any unit as nanoseconds since 1970, which are written as seconds in the end.
 
-Integers keep what doubles lose: a time of today in nanoseconds needs 61 bits.
+They are 64-bit integers, since doubles would lose digits: a time of today in nanoseconds needs 61 bits.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from recbole_ser.errors import DataError
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 SECOND = 10**9
-END = 7_258_118_400  # the year 2200 begins, in seconds
+END = 7_258_118_400  # the beginning of the year 2200, in seconds
 _TYPED = "timestamp"
-# Below this many seconds (March 1973) a number tells no unit: it may be seconds, or a counter.
+# Below this many seconds (March 1973) a number does not reveal its unit: it may be seconds, or a counter.
 _FIRST_TELLING = 10**8
 
 
@@ -28,9 +28,9 @@ class Times:
     """A column of times.
 
     Args:
-        value: BIGINT, nanoseconds since 1970; NULL where the time is missing or unreadable.
-        unit: ``s``, ``ms``, ``us``, ``ns``, ``iso``, or ``timestamp`` where the column's type says it.
-        inferred: whether the unit was told by the values.
+        value: the times as BIGINT, nanoseconds since 1970; NULL where the time is missing or unreadable.
+        unit: ``s``, ``ms``, ``us``, ``ns``, ``iso``, or ``timestamp`` if the column has a type of times.
+        inferred: whether the unit was inferred from the values.
     """
 
     value: Value
@@ -39,13 +39,13 @@ class Times:
 
 
 def read_times(engine: Engine, relation: SourceTable, column: TimeColumn) -> Times:
-    """How to read a column of times.
+    """Find out how to read a column of times.
 
-    Without a declared unit every value is looked at: the unit is the one that puts most of them between March 1973
-    and 2200.  A time before that span is then as wrong as one behind it, for it may have another unit.
+    Without a declared unit all values are looked at: the unit is the one that puts most of them between March 1973
+    and 2200.  A time before that span is then as wrong as one after it, since it may have another unit.
 
     Raises:
-        DataError: the unit cannot be told, or the column's type and the declared unit exclude each other.
+        DataError: the unit cannot be inferred, or the column's type and the declared unit exclude each other.
     """
     path, kind = relation.files.paths[0], relation.types[column.column]
     if kind.startswith(("TIMESTAMP", "DATE")):
@@ -64,7 +64,7 @@ def read_times(engine: Engine, relation: SourceTable, column: TimeColumn) -> Tim
 
 
 def describe_times(times: Times, first: int, last: int) -> dict[str, Any]:
-    """What the manifest says about a column of times; ``first`` and ``last`` in nanoseconds."""
+    """What the manifest says about a column of times, the ``first`` and ``last`` of which are in nanoseconds."""
     return {"unit": times.unit, "inferred": times.inferred, "first": _date(first), "last": _date(last)}
 
 
@@ -74,7 +74,7 @@ def _date(nanoseconds: int) -> str:
 
 
 def _times(relation: SourceTable, column: str, unit: str, inferred: bool, nanoseconds: str, first: int) -> Times:
-    """Times that lie between ``first``, in seconds, and 2200."""
+    """The times with checks that they can be read and lie between ``first``, in seconds, and 2200."""
     name, text = value_name("time"), plain_text(relation, column)
     checks = [Check(f"{text} IS NULL", "time is missing", column=column)]
     if unit == "iso":
@@ -99,9 +99,9 @@ def _typed_nanoseconds(column: str, kind: str) -> str:
 
 
 def _iso_moment(text: str) -> str:
-    """ISO 8601 text as a TIMESTAMPTZ without its fraction of a second, which may be finer than that type is.
+    """SQL of ISO 8601 text as a TIMESTAMPTZ without its fraction of a second, which may be finer than that type.
 
-    Without a zone it is UTC.  (DuckDB 2 ignores the zone where text becomes a TIMESTAMP.)
+    A text without a zone is UTC.  (DuckDB 2 ignores the zone when it converts text to a TIMESTAMP.)
     """
     return f"TRY_CAST(regexp_replace({text}, '(:[0-9]{{2}}:[0-9]{{2}})[.,][0-9]+', '\\1') AS TIMESTAMPTZ)"
 
@@ -112,12 +112,12 @@ def _iso_nanoseconds(text: str) -> str:
 
 
 def _scaled(microseconds: str, fraction: str) -> str:
-    """Microseconds as nanoseconds and some more of them; NULL where 64 bits may not hold them."""
+    """SQL of microseconds as nanoseconds, plus a fraction in nanoseconds; NULL where 64 bits may not hold them."""
     return f"CASE WHEN {microseconds} BETWEEN 0 AND {END * 10**6} THEN {microseconds} * 1000 + {fraction} END"
 
 
 def _number(relation: SourceTable, column: str, unit: str) -> str:
-    """Nanoseconds of a column of numbers, exact where a value has no more than nine decimals; NULL if far off."""
+    """SQL of a column of numbers as nanoseconds, exact if a value has at most nine decimals; NULL if it is far off."""
     name, kind, factor = identifier(column), relation.types[column], SECOND // PER_SECOND[unit]
     limit = END * PER_SECOND[unit]
     if kind.endswith(("INT", "INTEGER")):
