@@ -1,6 +1,6 @@
 """Search-enhanced recommendation on RecBole: SESRec, GSERec and the models they are compared with.
 
-What is named here is public and stays; it is imported when it is first asked for, for RecBole and PyTorch take seconds.
+The names here are public and will stay.  They are imported on first use, because RecBole and PyTorch take seconds.
 """
 
 from __future__ import annotations

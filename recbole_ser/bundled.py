@@ -1,4 +1,4 @@
-"""What comes with the package: the folders ``properties`` and ``dataset_atomic``."""
+"""The folders that come with the package: ``properties`` and ``dataset_atomic``."""
 
 from __future__ import annotations
 

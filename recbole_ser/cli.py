@@ -17,7 +17,7 @@ COMMANDS = ("run", "tune", "codes", "recommend", "groups", "validate", "describe
 
 class _Commands(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a reader of its output that went away, or Ctrl-C, ends it without a traceback."""
+        """Run the command; Ctrl-C, or a closed pipe on standard output, ends it without a traceback."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -37,7 +37,7 @@ def commands() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.  Returns 0, or 2 where the user's input is wrong, which it says on standard error."""
+    """Run one command and return its exit status: 2, with a message on standard error, if the user's input is wrong."""
     try:
         status = commands.main(
             args=None if argv is None else list(argv), prog_name="recbole-ser", standalone_mode=False

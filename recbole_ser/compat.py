@@ -1,7 +1,7 @@
-"""Every workaround that RecBole 1.2.1 needs on a current stack, one function each.
+"""Every workaround that RecBole 1.2.1 needs with current versions of its dependencies, one function each.
 
-Each says the symptom, the cause, the versions concerned and the upstream report.  Nothing else in the package works
-around RecBole, and nothing here changes RecBole's own modules for good.
+Each docstring gives the symptom, the cause, the versions concerned and the upstream report.  Nothing else in the
+package works around RecBole, and nothing here changes RecBole's own modules for good.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def visible_devices(gpu_id: object) -> object:
     """Symptom: a process that was given GPU 3 trains on GPU 0.
 
     Cause: ``Config._init_device`` overwrites ``CUDA_VISIBLE_DEVICES`` with ``gpu_id`` and then lets CUDA read it.
-    Versions: RecBole 1.2.1.  Report: RUCAIBox/RecBole#1990.  What this returns is the ``gpu_id`` that changes nothing:
-    the variable's value, where it is set.
+    Versions: RecBole 1.2.1.  Report: RUCAIBox/RecBole#1990.  This returns a ``gpu_id`` with which that changes nothing:
+    the variable's value, if it is set.
     """
     return os.environ.get("CUDA_VISIBLE_DEVICES", gpu_id)
 
@@ -88,8 +88,8 @@ def keep_anomaly_mode() -> Iterator[None]:
     """Symptom: every training step of the process takes twice as long once a sequential model was imported.
 
     Cause: ``recbole/model/sequential_recommender/sine.py`` calls ``torch.autograd.set_detect_anomaly(True)`` when it is
-    imported, which the package's ``__init__`` does.  Versions: RecBole 1.2.1.  Report: none known.  Inside this block
-    models can be imported; the mode is as it was at the end.
+    imported, which the package's ``__init__`` does.  Versions: RecBole 1.2.1.  Report: none known.  Models can be
+    imported inside this block, at the end of which the mode is what it was before.
     """
     before = torch.is_anomaly_enabled()
     try:
@@ -106,7 +106,7 @@ def recbole_properties() -> Path:
 
 
 def known_incompatibilities(versions: dict[str, str | None]) -> list[tuple[str, str]]:
-    """Pairs (problem, fix) that the installed ``versions`` have; a missing package has version ``None``."""
+    """The known problems of the installed ``versions`` as pairs (problem, fix); a missing package has ``None``."""
     found = []
     if versions.get("recbole") != "1.2.1":
         found.append(

@@ -1,4 +1,4 @@
-"""Configuration: RecBole's, with our defaults, strict keys, and nothing read from ``sys.argv`` or evaluated."""
+"""RecBole's configuration with our defaults and strict keys; nothing is read from ``sys.argv`` or evaluated."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from recbole_ser.yaml_values import Loader, read_yaml
 class SERConfig(Config):
     """RecBole's configuration for one model and one data set.
 
-    Later layers win: RecBole's defaults, ``properties/overall.yaml``, ``properties/model/<Model>.yaml``,
-    ``properties/dataset/<dataset>.yaml`` (where ``models: {<Model>: {...}}`` holds for that model only), the files of
-    ``config_files``, ``config_dict``.  Mappings (``eval_args``, ``train_neg_sample_args``, ``codes``) are merged key by
-    key; everything else is replaced.  In the user's values a dot leads into a mapping: ``codes.rqvae.levels`` changes
-    this one value and leaves the rest of ``codes`` as it is.
+    It has these layers, of which later ones win: RecBole's defaults, ``properties/overall.yaml``,
+    ``properties/model/<Model>.yaml``, ``properties/dataset/<dataset>.yaml`` (where ``models: {<Model>: {...}}`` holds
+    for that model only), the files of ``config_files``, ``config_dict``.  Mappings (``eval_args``,
+    ``train_neg_sample_args``, ``codes``) are merged key by key; everything else is replaced.  In the user's values a
+    dot leads into a mapping: ``codes.rqvae.levels`` changes this one value and leaves the rest of ``codes`` as it is.
 
-    ``data_path`` is in the end the folder of the data set, see ``dataset_folder``.  Codes of users are looked for, and
-    made, below the folder that the user gave even if the data set is the bundled one, which may not be writable.
+    The final ``data_path`` is the folder of the data set itself, see ``dataset_folder``.  User codes are looked for,
+    and made, below the folder that the user gave, even if the data set is the bundled one, which may not be writable.
 
     Args:
         model: a registered name, ``package.module:Class``, or a model class.
         dataset: name of the data set, a folder below ``data_path``.
-        config_files: the user's YAML file, or several of them, of which later ones win.
-        config_dict: typed values of the user (strings stay strings).
+        config_files: the user's YAML file, or several files, of which later ones win.
+        config_dict: values of the user with their types (strings stay strings).
 
     Attributes:
         origin: the layer that each key's value comes from.
-        model_keys: the keys of the model's own YAML file or ``default_config``.
+        model_keys: the keys in the model's own YAML file or ``default_config``.
         given: the user's own values, as they were given.
 
     Raises:
-        ConfigError: an unknown model or key (the message names the nearest known one) or a value RecBole refuses.
+        ConfigError: a model or key is unknown (the message names the most similar one), or RecBole refuses a value.
     """
 
     model_keys: set[str]
@@ -66,17 +66,17 @@ class SERConfig(Config):
             raise ConfigError(str(error)) from error
 
     def candidate_mode(self, phase: str) -> tuple[str, int]:
-        """(distribution, negatives) of the candidates of a split; ``("full", 0)`` for the whole catalogue."""
+        """Distribution and number of negatives of a split's candidates; ``("full", 0)`` for the whole catalogue."""
         mode = self["eval_args"]["mode"][phase]
         match = re.fullmatch(r"(uni|pop)(\d+)", mode)
         return ("full", 0) if match is None else ({"uni": "uniform", "pop": "popularity"}[match[1]], int(match[2]))
 
     def resolved(self) -> dict[str, Any]:
-        """Every value in force, as plain YAML types, for the run folder."""
+        """The final value of every key in plain YAML types, for the run folder."""
         return {key: _plain(value) for key, value in sorted(self.final_config_dict.items())}
 
     def arguments(self) -> dict[str, Any]:
-        """What ``SERConfig(**arguments)`` needs to arrive at this configuration again, with absolute paths."""
+        """The arguments, with absolute paths, for which ``SERConfig(**arguments)`` is this configuration again."""
         model = f"{self.model_class.__module__}:{self.model_class.__qualname__}"
         data_path = str(Path(self["data_path"]).absolute().parent)
         codes_file = {"codes_file": self["codes_file"]} if self["codes_file"] else {}
@@ -137,7 +137,7 @@ class SERConfig(Config):
                 owner = "recbole/properties" if folder == theirs else "properties"
                 values = read_yaml(folder / file)
                 self.model_keys |= set(values) if file.startswith("model/") else set()
-                values.update(values.pop("models", {}).get(model, {}))  # what a data set's file says of one model
+                values.update(values.pop("models", {}).get(model, {}))  # what a data set's file sets for one model
                 self._overlay(self.internal_config_dict, values, f"{owner}/{file}")
         defaults = getattr(model_class, "default_config", {})
         self._overlay(self.internal_config_dict, {k: v for k, v in defaults.items() if k not in self.origin}, model)
@@ -160,7 +160,7 @@ class SERConfig(Config):
             self.final_config_dict["codes_file"] = str(Path(codes_file).absolute())
 
     def _negatives(self, final: dict[str, Any]) -> dict[str, Any] | None:
-        """What training negatives are drawn; none for a foreign model that normalises over the whole catalogue."""
+        """The settings of training negatives; only the user's own for a foreign model with a softmax over all items."""
         input_type = getattr(self.model_class, "input_type", None)
         ours = input_type == InputType.LISTWISE
         wanted = self.external_config_dict.get("train_neg_sample_args")
@@ -182,7 +182,7 @@ class SERConfig(Config):
 
     def _refuse_unknown_keys(self, model: str) -> None:
         known = set(self.internal_config_dict) | {key for keys in self.parameters.values() for key in keys}
-        known |= {"encoding", "embedding_size", "hidden_size"}  # models differ in what they call their width
+        known |= {"encoding", "embedding_size", "hidden_size"}  # models use different names for their width
         for key, value in self.external_config_dict.items():
             self._refuse_unknown(key, known, f"{self._origin_of(key)}: {model} has no key '{key}'")
             if key in {"eval_args", "train_neg_sample_args", "codes"} and isinstance(value, dict):
@@ -191,7 +191,7 @@ class SERConfig(Config):
                     self._refuse_unknown(part, parts, f"{self._origin_of(key)}: {key} has no key '{part}'")
 
     def _origin_of(self, key: str) -> str:
-        """Where the user's value of ``key``, or of a part of it, comes from."""
+        """The layer that the user's value of ``key``, or of a part of it, comes from."""
         return self.origin[next(given for given in self.given if given.partition(".")[0] == key)]
 
     @staticmethod
@@ -207,7 +207,7 @@ def _merged(old: Any, new: Any) -> Any:
 
 
 def _with_given(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """``values`` with what the user gave; keys with dots come last, and change nothing but what they lead to."""
+    """``values`` with the user's values; keys with dots are applied last, and change only the value they lead to."""
     result = dict(values)
     for key in sorted(given, key=lambda key: "." in key):
         head, *path = key.split(".")

@@ -1,4 +1,4 @@
-"""What is installed here, and what it runs on."""
+"""The packages that are installed, and the devices they run on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("recbole_ser", "recbole", "torch", "numpy", "scipy", "pandas", "pyar
 
 
 def installed_versions() -> dict[str, str | None]:
-    """The version of each package that matters here, ``None`` where it is not installed."""
+    """The version of each package in ``PACKAGES``; ``None`` if it is not installed."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -36,7 +36,7 @@ def devices() -> list[str]:
 
 
 def describe_environment(device: torch.device | str) -> dict[str, Any]:
-    """What the numbers of a run may depend on besides its configuration and data."""
+    """Everything besides configuration and data that the numbers of a run may depend on."""
     import torch
 
     device = torch.device(device)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Something the user gave is wrong.  The message says what, and what to do about it."""
+    """Something that the user gave is wrong.  The message says what it is, and what to do about it."""
 
 
 class ConfigError(UserError):
@@ -19,8 +19,8 @@ class DataError(UserError):
     Args:
         path: the file.
         problem: what is wrong, with the offending value.
-        line: 1-based line number in the file, where one line is to blame.
-        column: name of the column, where one column is to blame.
+        line: 1-based line number in the file, if a single line is to blame.
+        column: name of the column, if a single column is to blame.
         hint: what to do about it.
     """
 

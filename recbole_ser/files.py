@@ -1,4 +1,4 @@
-"""Files that are either there whole or not at all, their checksums, and locks between processes."""
+"""Writing files so that they are either complete or not there at all, checksums, and locks between processes."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically.  NaN and infinities are refused: JSON has none."""
+    """Write ``value`` as indented JSON, atomically.  NaN and infinities are refused, as JSON does not have them."""
     with atomic_write(path) as handle:
         json.dump(value, handle, indent=2, ensure_ascii=False, allow_nan=False)
         handle.write("\n")
 
 
 def sha256(path: str | Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in blocks."""
+    """The SHA-256 of a file's bytes in hexadecimal digits; the file is read in blocks."""
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
         while block := handle.read(1 << 20):
@@ -63,14 +63,15 @@ def sha256(path: str | Path) -> str:
 
 @contextmanager
 def exclusive(path: str | Path, busy: str, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file ``path`` inside this block; the system lets go of it whenever this process ends.
+    """Hold the lock file ``path`` inside this block; the operating system releases it whenever this process ends.
 
     Args:
-        busy: what to say where another process holds it.
-        wait: say it, and wait until the other one is done; otherwise it is an error.
+        path: path of the lock file.
+        busy: the message if another process holds the lock.
+        wait: whether to log that message and wait until the other process is done; if not, it is an error.
 
     Raises:
-        UserError: another process holds the lock.
+        UserError: another process holds the lock, and ``wait`` is false.
     """
     lock = FileLock(path)
     try:

@@ -1,4 +1,4 @@
-"""Where messages go: the console, and the run's ``log.txt`` without colours."""
+"""Sending log messages to the console and, without colours, to the run's ``log.txt``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class _PlainFormatter(logging.Formatter):
-    """RecBole puts terminal colours into its messages; a file has no use for them."""
+    """Removes the terminal colours that RecBole puts into its messages."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _COLOUR.sub("", super().format(record))
@@ -23,7 +23,7 @@ class _PlainFormatter(logging.Formatter):
 def log_to(file: str | Path | None, level: str = "INFO") -> Iterator[None]:
     """Inside this block the root logger, which is RecBole's, writes to the console and appends to ``file``, if any.
 
-    Handlers that were there before are silent inside the block and come back after it.
+    Earlier handlers are silent inside the block and are restored after it.
     """
     logger = logging.getLogger()
     handlers, before_level = logger.handlers[:], logger.level

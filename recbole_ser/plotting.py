@@ -1,4 +1,4 @@
-"""Figures of matplotlib, which is an extra, in files that do not depend on when they were written."""
+"""Writing matplotlib figures to files whose bytes do not depend on the date; matplotlib is an optional dependency."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def figure_in(path: Path, size: tuple[float, float]) -> Iterator[Any]:
     """An empty figure that is written to ``path`` when the block ends without an error.
 
     Args:
-        path: its suffix says the format.
+        path: path of the file, whose suffix gives the format.
         size: width and height in inches.
 
     Raises:

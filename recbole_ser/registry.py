@@ -1,4 +1,4 @@
-"""Which models there are: ours, RecBole's, and those that other packages register."""
+"""The models that can be run: ours, RecBole's, and those that other packages register."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ModelSpec:
     """One model: where its class is, which histories it reads, and where it was published.
 
     Args:
-        name: what ``--model`` takes; also the name of its YAML file.
-        path: ``module:Class``; imported only when the model is asked for.
-        reads: any of ``search``, ``text`` (the words of queries) and ``codes``, besides the recommendation history, as
-            the model's default settings have it.
-        paper: authors, venue and year.
+        name: name of the model for ``--model``; also the name of its YAML file.
+        path: ``module:Class``; the module is imported only when the model is asked for.
+        reads: what the model reads with its default settings besides the recommendation history: any of ``search``,
+            ``text`` (the words of queries) and ``codes``.
+        paper: authors, venue and year of the paper.
     """
 
     name: str
@@ -36,7 +36,7 @@ class ModelSpec:
     paper: str = ""
 
     def load(self) -> type[AbstractRecommender]:
-        from recbole_ser.compat import keep_anomaly_mode  # which takes a while; the list of models must not
+        from recbole_ser.compat import keep_anomaly_mode  # slow, and not needed to list the models
 
         module, _, class_name = self.path.partition(":")
         with keep_anomaly_mode():
@@ -72,7 +72,7 @@ MODELS: dict[str, ModelSpec] = {
 
 
 def available_models() -> dict[str, ModelSpec]:
-    """Every registered model by name; one from an entry point replaces none of ours."""
+    """Every registered model by name; a model from an entry point does not replace one of ours."""
     outside = {
         point.name: ModelSpec(point.name, point.value)
         for point in entry_points(group=ENTRY_POINT_GROUP)
@@ -81,17 +81,17 @@ def available_models() -> dict[str, ModelSpec]:
 
 
 def find_model(name: str) -> type[AbstractRecommender]:
-    """The class of model ``name``, which may also be a path ``package.module:Class`` to a model of one's own.
+    """The class of model ``name``, which may also be the path ``package.module:Class`` of a model of one's own.
 
     Raises:
-        ConfigError: there is no such model; the message names the nearest.
+        ConfigError: there is no such model (the message names the most similar one), or it cannot be imported.
     """
     models = available_models()
     if name in models:
         return models[name].load()
     if ":" in name:
         if (here := str(Path.cwd())) not in sys.path:
-            sys.path.insert(0, here)  # an installed command does not look for modules where it was called
+            sys.path.insert(0, here)  # an installed command does not search the working directory
         try:
             return ModelSpec(name, name).load()
         except (ImportError, AttributeError) as error:

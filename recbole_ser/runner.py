@@ -38,19 +38,19 @@ def run(
     config_dict: dict[str, Any] | None = None,
     callback: OnEvaluation | None = None,
 ) -> RunResult:
-    """Train ``model`` on ``dataset``, choose the best epoch by validation, score the test split once.
+    """Train ``model`` on ``dataset``, choose the best epoch by validation, and score the test split once.
 
     Args:
         model: a registered name, ``package.module:Class``, or a model class.
-        dataset: name of the data set; one that is not there is fetched and converted, if it is known how.
+        dataset: name of the data set; if it is not there, it is downloaded and converted, if its YAML file says how.
         config_files, config_dict: values that differ from the defaults; see ``SERConfig``.
         callback: called with (epoch, validation metrics) after every evaluated epoch.
 
     Returns:
-        The result, as in ``result.json`` of the run's folder, which is its ``folder``.
+        The result, as in ``result.json``; its ``folder`` is the run's folder.
 
     Raises:
-        UserError: what the user gave is wrong; the message says what to do.
+        UserError: an argument, a setting or a file is wrong; the message says what to do.
     """
     config = SERConfig(model, dataset, config_files, config_dict)
     return _run(config, claim_folder(config), callback)
@@ -65,8 +65,8 @@ def resume(
     """Go on with the run in folder ``path`` from its last finished epoch; a finished run is only scored again.
 
     Args:
-        model: the class of the run's model, where it cannot be imported: it was defined in a notebook, say.
-        callback: as of ``run``.
+        model: the class of the run's model, if it cannot be imported, because it was defined in a notebook, say.
+        callback: as for ``run``.
 
     Raises:
         UserError: there is no run, it was started on other data, or another process is running it.
@@ -77,12 +77,12 @@ def resume(
 
 @dataclass(frozen=True)
 class Prepared:
-    """What all runs under one protocol share, whatever their model's settings.
+    """What all runs with the same data and protocol share, whatever their model's settings.
 
     Args:
-        dataset: the events and instances, under the configuration of one run.
-        candidates: the lists that are ranked, by split; empty where the whole catalogue is.
-        codes: the hash and origin of the users' codes, where the model reads them.
+        dataset: the events and instances, with the configuration of one run.
+        candidates: the candidates of each split; empty if the whole catalogue is ranked.
+        codes: the hash of the user codes and the back-ends that made them; ``None`` if the model reads no codes.
     """
 
     dataset: SERDataset
@@ -100,7 +100,7 @@ class Prepared:
         return TrainLoader(self.dataset.config, self.dataset)
 
     def targets(self, phase: str) -> EvalLoader:
-        """The targets of ``valid`` or ``test`` with what is ranked for each."""
+        """The targets of the split ``valid`` or ``test``, with the items that are ranked for each."""
         return EvalLoader(self.dataset.config, self.dataset, phase, self.candidates.get(phase))
 
 
@@ -108,7 +108,7 @@ def claim_folder(config: SERConfig) -> RunFolder:
     """Make the folder of a new run: ``run_dir``, by default ``saved/<dataset>/<model>-<time>-<seed>``.
 
     Raises:
-        UserError: ``run_dir`` is there already.
+        UserError: the folder ``run_dir`` exists already.
     """
     if config["run_dir"]:
         hint = f"go on with the run in it by 'recbole-ser run --resume={config['run_dir']}', or choose another run_dir"
@@ -118,7 +118,7 @@ def claim_folder(config: SERConfig) -> RunFolder:
 
 
 def enter(folder: RunFolder, config: SERConfig) -> None:
-    """Let ``folder`` be where the run of ``config`` writes, and say in it what is run."""
+    """Make ``folder`` the place that the run of ``config`` writes to, and write configuration and environment there."""
     use_threads(config)
     config["run_dir"] = config["checkpoint_dir"] = str(folder.path)
     folder.write_config(config.resolved(), config.arguments())
@@ -126,16 +126,16 @@ def enter(folder: RunFolder, config: SERConfig) -> None:
 
 
 def use_threads(config: SERConfig) -> None:
-    """Let PyTorch use as many threads of the CPU as ``num_threads`` says."""
+    """Let PyTorch use ``num_threads`` threads of the CPU, if that is set."""
     if config["num_threads"]:
         torch.set_num_threads(config["num_threads"])
 
 
 def prepare(config: SERConfig, with_codes: bool = True) -> Prepared:
-    """Have the data set, load it, draw the candidates, and have the codes, where the model reads them.
+    """Get the data set and load it, draw the candidates, and make the user codes if the model reads them.
 
     Args:
-        with_codes: false where the codes are seen to elsewhere.
+        with_codes: whether to make the codes; false if they are made elsewhere.
 
     Raises:
         UserError: see ``ensure_dataset``, ``SERDataset``, ``build_candidates`` and ``ensure_codes``.
@@ -153,10 +153,10 @@ def prepare(config: SERConfig, with_codes: bool = True) -> Prepared:
 
 
 def make_codes(config: SERConfig) -> dict[str, Any]:
-    """Make the codes of users anew, as the block ``codes`` says, in ``codes_file``.
+    """Make the user codes anew, as the block ``codes`` says, and write them to ``codes_file``.
 
     Returns:
-        The manifest.
+        The manifest of the codes.
 
     Raises:
         UserError: see ``ensure_dataset``, ``SERDataset`` and ``build_codes``.
@@ -167,7 +167,7 @@ def make_codes(config: SERConfig) -> dict[str, Any]:
 
 
 def build_trainer(config: SERConfig, folder: RunFolder, prepared: Prepared) -> SERTrainer:
-    """A trainer of a new model, which depends on the seed and the configuration alone, for a run in ``folder``."""
+    """A trainer for a run in ``folder``, with a new model that depends on the seed and the configuration alone."""
     enter(folder, config)
     hashes = {phase: table.hash for phase, table in prepared.candidates.items()}
     dataset, protocol = prepared.dataset, config["eval_args"]["mode"]["test"]

@@ -1,4 +1,4 @@
-"""The contract that every search-aware model keeps, ours and yours, as checks to run in your own tests.
+"""The contract that every search-aware model has to keep, ours and yours, as checks to run in your own tests.
 
     import pytest
     from recbole_ser.testing import CHECKS, ModelUnderTest
@@ -48,7 +48,7 @@ class ModelUnderTest:
     """A model class (or registered name), a folder for its data, and configuration values to build it with.
 
     Raises:
-        ConfigError: the model is no ``SearchRecommender``, so it has nothing of what is checked.
+        ConfigError: the model is no ``SearchRecommender``, so the contract does not apply to it.
     """
 
     model: str | type[SearchRecommender]
@@ -72,7 +72,7 @@ class ModelUnderTest:
             )
 
     def load(self, name: str, logs: SyntheticLogs) -> SERDataset:
-        """Write ``logs`` as data set ``name`` and load it as this model would."""
+        """Write ``logs`` as data set ``name`` and load it as a run of this model would."""
         write(logs, Path(self.folder) / name)
         values = {
             "data_path": str(self.folder), "MAX_ITEM_LIST_LENGTH": 8, "max_search_length": 6,
@@ -88,7 +88,7 @@ class ModelUnderTest:
         return dataset
 
     def build(self, dataset: SERDataset | None = None) -> SearchRecommender:
-        """The model with the weights of its seed, in evaluation mode."""
+        """Build the model with the initial weights of its seed, in evaluation mode."""
         dataset = dataset or self.dataset
         init_seed(dataset.config["seed"], True)
         return dataset.config.model_class(dataset.config, dataset).eval()
@@ -100,7 +100,7 @@ class ModelUnderTest:
         return next(iter(loader))
 
     def evaluation_batch(self) -> tuple[Interaction, Tensor]:
-        """All test targets and their candidates; users without searches and without any history are among them."""
+        """All test targets and their candidates; some users have no searches, and two have no history at all."""
         dataset = self.dataset
         loader = EvalLoader(dataset.config, dataset, "test")
         batch, items, _ = next(iter(loader))
@@ -113,7 +113,7 @@ class ModelUnderTest:
 
 
 def losses_and_gradients_are_finite(under_test: ModelUnderTest) -> None:
-    """Also for users with no search history or no history at all; and every parameter is trained."""
+    """Losses and gradients are finite, also without searches or without any history, and all parameters are trained."""
     model = under_test.build().train()
     lengths = under_test.training_batch()
     assert (lengths["search_length"] == 0).any() and (lengths["item_length"] == 0).any()
@@ -135,7 +135,7 @@ def losses_and_gradients_are_finite(under_test: ModelUnderTest) -> None:
 
 
 def scores_are_finite_logits(under_test: ModelUnderTest) -> None:
-    """For every user; a sigmoid on top would round confident scores to the same 1.0."""
+    """Every user's scores are finite logits; a sigmoid on top would round confident scores to the same 1.0."""
     model = under_test.build()
     scores = score(model, *under_test.evaluation_batch())
     assert torch.isfinite(scores).all(), "a score is not finite"
@@ -155,7 +155,7 @@ def scores_do_not_depend_on_padding(under_test: ModelUnderTest) -> None:
 
 
 def scores_do_not_depend_on_the_batch(under_test: ModelUnderTest) -> None:
-    """Neither on its order, nor its size, nor on which other candidates there are."""
+    """Scores depend neither on the order of a batch, nor on its size, nor on which other candidates there are."""
     model = under_test.build()
     batch, items = under_test.evaluation_batch()
     scores = score(model, batch, items)
@@ -197,7 +197,7 @@ def nothing_is_remembered_when_training_goes_on(under_test: ModelUnderTest) -> N
 
 
 def weights_carry_everything(under_test: ModelUnderTest) -> None:
-    """A model loaded from ``state_dict`` scores as the one it was taken from."""
+    """A model with the ``state_dict`` of another one gives the same scores."""
     trained, fresh = under_test.build(), under_test.build()
     train_step(trained, under_test.training_batch())
     batch, items = under_test.evaluation_batch()
@@ -207,7 +207,7 @@ def weights_carry_everything(under_test: ModelUnderTest) -> None:
 
 
 def the_same_seed_gives_the_same_weights(under_test: ModelUnderTest) -> None:
-    """Bit for bit, after three training steps."""
+    """After three training steps the weights are the same, bit for bit."""
     states = []
     for _ in range(2):
         model = under_test.build()
@@ -219,7 +219,7 @@ def the_same_seed_gives_the_same_weights(under_test: ModelUnderTest) -> None:
 
 
 def held_out_events_do_not_reach_training(under_test: ModelUnderTest) -> None:
-    """Other items at held-out targets, and other queries and clicks from there on, change no loss and no gradient."""
+    """Other items at held-out targets, and other queries and clicks from then on, change no loss and no gradient."""
     first, second = under_test.dataset, under_test.load("altered", with_other_held_out_events(under_test))
     assert torch.equal(first.split.train, second.split.train), "the altered events must not change the instances"
     for name in ("items", "queries", "clicks"):
@@ -275,14 +275,14 @@ CHECKS: tuple[Callable[[ModelUnderTest], None], ...] = (
 
 
 def score(model: SearchRecommender, batch: Interaction, items: Tensor) -> Tensor:
-    """Logits ``[B, C]`` in evaluation mode."""
+    """The model's logits ``[B, C]`` of ``items [B, C]``, in evaluation mode."""
     model.eval()
     with torch.no_grad():
         return model.score(model.encode(batch), items)
 
 
 def train_step(model: SearchRecommender, batch: Interaction, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """One step of Adam."""
+    """Train the model on ``batch`` for one step, by default with a new Adam."""
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=0.01)
     model.train()
     optimizer.zero_grad()
@@ -291,13 +291,13 @@ def train_step(model: SearchRecommender, batch: Interaction, optimizer: torch.op
 
 
 def same(first: Tensor, second: Tensor, cause: str) -> None:
-    """Equal up to rounding, relative to the larger of 1 and the values' size."""
+    """Check that both are equal up to rounding, relative to the larger of 1 and the values' size."""
     worst = (first - second).abs().max().item()
     assert worst <= TOLERANCE * max(1.0, second.abs().max().item()), f"{cause} changes the result by {worst:.2g}"
 
 
 def random_codes(users: int, levels: int = 2, size: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Codes ``[users, levels]`` of both sides; every seventh user has none on the search side."""
+    """Random codes ``[users, levels]`` of both sides; every seventh user has none on the search side."""
     search, rec = np.random.default_rng(5).integers(size, size=(2, users, levels))
     search[::7] = -1
     return search, rec
@@ -324,7 +324,7 @@ def with_other_held_out_events(under_test: ModelUnderTest) -> SyntheticLogs:
 
 
 def _altered(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """``values`` with the entry before in each of ``rows``; first occurrences stay, for ids follow their order."""
+    """``values`` with each of ``rows`` replaced by the entry before it; first occurrences stay, as ids follow them."""
     _, first = np.unique(values, return_index=True)
     rows = np.setdiff1d(rows, first)
     altered = values.copy()

@@ -1,4 +1,4 @@
-"""Values and files in YAML; nothing here needs RecBole, which takes seconds to load."""
+"""Reading values and files in YAML; this module does not need RecBole, which takes seconds to load."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ for _side in (Loader, Dumper):
 
 
 def parse_value(text: str) -> Any:
-    """The value of ``text`` as YAML: number, truth value, null (``~``), list, mapping, else the text itself."""
+    """The value of ``text`` as YAML: a number, truth value, null (``~``), list or mapping, or else the text itself."""
     try:
         return yaml.load(text, Loader=Loader)
     except yaml.YAMLError:
@@ -34,10 +34,10 @@ def parse_value(text: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Read the mapping in a YAML file; an empty file is an empty mapping.
 
     Raises:
-        ConfigError: no such file, not YAML, or not a mapping; with the line where YAML knows it.
+        ConfigError: the file cannot be read, is not YAML (with the line, if it is known), or is not a mapping.
     """
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Loader)

@@ -31,7 +31,7 @@ class ChatServer:
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
         self.most_at_once = 0
-        self._at_once = 0
+        self._at_once: set[BaseHTTPRequestHandler] = set()
         self._lock = threading.Lock()
         server = self
 
@@ -43,12 +43,17 @@ class ChatServer:
                     server.requests.append({"path": self.path, **body})
                     server.headers.append(dict(self.headers))
                     answer = server.planned.pop(0) if server.planned else server.default
-                    server._at_once += 1
-                    server.most_at_once = max(server.most_at_once, server._at_once)
+                    server._at_once.add(self)
+                    server.most_at_once = max(server.most_at_once, len(server._at_once))
                 with contextlib.suppress(OSError):
                     answer(self, body)
                 with server._lock:
-                    server._at_once -= 1
+                    server._at_once.discard(self)
+
+            def end_headers(self) -> None:
+                with server._lock:  # once the client has the answer it may ask again before this thread goes on
+                    server._at_once.discard(self)
+                super().end_headers()
 
             def log_message(self, format: str, *arguments: Any) -> None:
                 pass

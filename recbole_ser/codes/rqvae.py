@@ -91,9 +91,9 @@ def _level_report(codes: np.ndarray, size: int) -> dict[str, float]:
 
 
 class _Epoch(NamedTuple):
-    reconstruction: list[float]  # of both sides
+    reconstruction: list[float]  # the losses of both sides
     contrast: float
-    collisions: list[float]  # of both sides
+    collisions: list[float]  # the collision rates of both sides
 
 
 def _train(model: RQVAE, inputs: Sequence[Tensor], distinct: Sequence[Tensor], progress: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How the commands read their arguments: click, with what it lacks."""
+"""How the commands read their arguments: what click does not have, and options that several commands share."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are in modules that are imported when they are asked for.
+    """A group whose commands are in modules that are imported only when the command is asked for.
 
     Args:
-        modules: the module of each command, whose ``command`` it is, by its name.
+        modules: for each name of a command, the module that has it as ``command``.
     """
 
     def __init__(self, *args: Any, modules: Mapping[str, str], **kwargs: Any) -> None:
@@ -39,7 +39,7 @@ class LazyGroup(click.Group):
 
 
 class Command(click.Command):
-    """A command whose options are given once, or, where they take several values, with all of these behind them."""
+    """A command whose options may be given once only; an option with several values takes all that follow it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         args = self._one_value_each(ctx, args)
@@ -51,7 +51,7 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
     def _one_value_each(self, ctx: click.Context, args: Sequence[str]) -> list[str]:
-        """``--users a b`` as ``--users a --users b``, which is what click reads."""
+        """Turn ``--users a b`` into ``--users a --users b``, which is the form that click reads."""
         options = {name: p for p in self.get_params(ctx) if isinstance(p, click.Option) for name in p.opts}
         result: list[str] = []
         several: str | None = None
@@ -70,9 +70,10 @@ class Command(click.Command):
 
 
 class ConfiguredCommand(Command):
-    """A command that takes, beside its options, every key of the configuration as ``--key=value``.
+    """A command that takes, besides its options, every key of the configuration as ``--key=value``.
 
-    They are left in ``Context.args``, for ``parse_arguments``.  Without any argument the command prints its help.
+    These arguments are left in ``Context.args``, for ``parse_arguments``.  Without any argument the command prints its
+    help.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -86,7 +87,7 @@ class ConfiguredCommand(Command):
         return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The options, and the keys of the configuration, those of the model included once it is named."""
+        """Complete the options and the keys of the configuration, also those of the model once it is named."""
         items = super().shell_complete(ctx, incomplete)
         if incomplete.startswith("--"):
             files = ["overall.yaml", f"model/{ctx.params.get('model')}.yaml"]
@@ -97,10 +98,10 @@ class ConfiguredCommand(Command):
 
 
 def parse_arguments(arguments: Iterable[str]) -> dict[str, Any]:
-    """``--key=value`` and ``--key value`` arguments as a dictionary; values are read as YAML.
+    """Read ``--key=value`` and ``--key value`` arguments into a dictionary; values are read as YAML.
 
     Raises:
-        ConfigError: an argument that is neither, or a key given twice.
+        ConfigError: an argument has neither form, or a key is given twice.
     """
     values: dict[str, Any] = {}
     rest = list(arguments)
@@ -120,18 +121,18 @@ def parse_arguments(arguments: Iterable[str]) -> dict[str, Any]:
 
 
 def paths_in(texts: Iterable[str]) -> list[str]:
-    """The paths of ``--config_files``, which may be given several times, or several at a time with spaces between."""
+    """The paths given to ``--config_files``; one value may hold several paths with spaces between them."""
     return [path for text in texts for path in text.split()]
 
 
 def given_options(ctx: click.Context, leave_out: Iterable[str] = ()) -> list[str]:
-    """The names of the options that the user gave."""
+    """The names of the options that the user gave, except ``leave_out``."""
     given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     return [name for name in given if name not in leave_out]
 
 
 class Yaml(click.ParamType):
-    """A value of YAML."""
+    """A parameter whose value is read as YAML."""
 
     name = "value"
 
@@ -153,7 +154,7 @@ def _datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 
 def configuration_options(command: F) -> F:
-    """``--model``, ``--dataset`` and ``--config_files``, spelt as the keys of the configuration, and as RecBole's."""
+    """Give ``command`` the options ``--model``, ``--dataset`` and ``--config_files``, spelt as RecBole spells them."""
     for option in (
         click.option("-c", "--config_files", multiple=True, metavar="FILE ...", help="YAML files; later ones win"),
         click.option("-d", "--dataset", metavar="NAME", shell_complete=_datasets, help="the data set"),
@@ -164,7 +165,7 @@ def configuration_options(command: F) -> F:
 
 
 def dataset_argument(command: F) -> F:
-    """The data set as a name or a folder, and where such names are looked up."""
+    """Give ``command`` an argument for the data set, a name or a folder, and ``--data_path``, where names are found."""
     command = click.option(
         "--data_path", default="dataset_atomic", show_default=True, metavar="FOLDER", help="folder of data sets"
     )(command)
@@ -172,10 +173,10 @@ def dataset_argument(command: F) -> F:
 
 
 def required_keys(**values: str | None) -> None:
-    """Refuse a run without these keys.
+    """Check that the user gave all of these keys.
 
     Raises:
-        ConfigError: one is missing.
+        ConfigError: one of them is missing.
     """
     for key, value in values.items():
         if value is None:

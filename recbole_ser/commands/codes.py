@@ -45,7 +45,7 @@ def command(ctx: click.Context, model: str | None, dataset: str | None, config_f
     from recbole_ser.codes.tables import codes_table
     from recbole_ser.config import SERConfig
     from recbole_ser.logs import log_to
-    from recbole_ser.runner import make_codes  # which takes seconds
+    from recbole_ser.runner import make_codes  # slow to import
 
     values = parse_arguments(ctx.args)
     required_keys(dataset=dataset)

@@ -1,4 +1,4 @@
-"""What the commands that convert with DuckDB have in common."""
+"""The options that the commands that convert with DuckDB have in common."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ on_error_option = click.option(
 
 
 def conversion_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command`` the options of ``Settings``, as ``settings``, and ``--out``."""
+    """Give ``command`` the options of ``Settings``, which it gets as ``settings``, and the option ``--out``."""
 
     @out_option
     @on_error_option

@@ -85,7 +85,7 @@ def command(out: str, settings: Settings, spec: str | None, print_sql: bool, **o
 
 
 def _from_options(given: dict[str, Any]) -> dict[str, Any]:
-    """The options as the mapping that a YAML file would hold."""
+    """The options in the form of the mapping that a YAML file would hold."""
     if "interactions" not in given:
         raise ConfigError("give --spec FILE, or --interactions FILE --user COLUMN --item COLUMN --time COLUMN")
     shared = {key: given[key] for key in ("user", "time") if key in given}

@@ -63,7 +63,7 @@ def command(
     names = _lines(users_file) if users_file is not None else list(users) or None
     ranked = None if candidates is None else _lines(candidates)
 
-    from recbole_ser.inference import Recommender  # which takes seconds
+    from recbole_ser.inference import Recommender  # slow to import
     from recbole_ser.inference.tables import WRITERS, print_table
 
     recommender = Recommender.load(run)

@@ -39,7 +39,7 @@ def command(
     Every key of properties/overall.yaml, of the model's and of the data set's YAML file can be given as --key=value.
     Values are YAML: {mode: full}, [1, 5], 1e-3, ~.  A dot leads into a mapping: --eval_args.mode=full.
     """
-    from recbole_ser import runner  # which takes seconds
+    from recbole_ser import runner  # slow to import
 
     values = parse_arguments(ctx.args)
     if resume is not None:
@@ -53,7 +53,7 @@ def command(
 
 
 def model_list() -> str:
-    """All models, with their papers and what they read beside clicks."""
+    """A list of all models, with their papers and what they read besides clicks."""
     specs = sorted(available_models().values(), key=lambda spec: spec.name.lower())
     wide = [max(map(len, column)) + 2 for column in zip(*((spec.name, spec.paper) for spec in specs))]
     lines = [

@@ -70,7 +70,7 @@ def command(
     """
     from recbole_ser.tuning.resources import Resources
     from recbole_ser.tuning.sweep import resume as resume_sweep
-    from recbole_ser.tuning.sweep import tune  # which takes seconds
+    from recbole_ser.tuning.sweep import tune  # slow to import
 
     values = parse_arguments(ctx.args)
     asked = {name: options.pop(name) for name in _RESOURCES}

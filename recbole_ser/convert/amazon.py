@@ -182,6 +182,9 @@ def draw_queries(
 
     The draw is uniform among the owner's distinct queries; it depends on the seed, the owner's name and these queries.
 
+    Judgements are sorted and made distinct, so the queries of each owner stand together.  What is drawn is a place
+    among them, by a hash of the seed and the owner's name; an owner with a single query needs no draw.
+
     Args:
         owners: int64 ``[judgements]``, the owner of each judgement; there is at least one judgement.
         lines: int64 ``[judgements]``, the query of each judgement.

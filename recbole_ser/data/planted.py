@@ -338,7 +338,7 @@ def _clicks(random: _Random, spec: SyntheticSpec, query: np.ndarray, next_item: 
     search = np.repeat(np.arange(len(query)), np.diff(starts))
     topic = query % spec.topics
     rank = _popular(random, spec, topic, spec.items) // spec.topics
-    place = np.arange(len(search)) - starts[search]  # of each click in its search
+    place = np.arange(len(search)) - starts[search]  # the place of each click in its search
     click = _ranked(topic[search], rank[search] + place, spec.items, spec.topics)
     spare = _ranked(topic, rank + np.diff(starts), spec.items, spec.topics)
     return Ragged(np.where(click == next_item[search], spare[search], click), starts)

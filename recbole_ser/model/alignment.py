@@ -18,10 +18,10 @@ class QueryItemAlignment(nn.Module):
     every training step does once.
 
     Args:
-        width: d, of items and queries.
-        negatives: K, how many items, and as many queries, each pair is told from.
-        temperature: where the learnt temperature starts.
-        searches: the query of every search of the training period, at least one.
+        width: d, width of the vectors of items and queries.
+        negatives: K, number of negative items, and of negative queries, for each pair.
+        temperature: initial value of the learnt temperature.
+        searches: the query of every search of the training period; there is at least one.
     """
 
     searches: Tensor
@@ -35,17 +35,17 @@ class QueryItemAlignment(nn.Module):
         self.temperature = Temperature(temperature)
 
     def draw(self, item_count: int) -> Mentions:
-        """New negatives: items uniformly, queries by how often they were searched for in the training period."""
+        """Draw new negatives: items uniformly, queries in proportion to their searches in the training period."""
         items = torch.randint(1, item_count, (self.negatives,), device=self.weight.device)
         searches = torch.randint(len(self.searches), (self.negatives,), device=self.weight.device)
         self.drawn = Mentions(items, self.searches[searches].long())
         return self.drawn
 
     def forward(self, interaction: Any, items: FeatureEmbedding, queries: FeatureEmbedding) -> Tensor:
-        """The mean, a scalar, over all P pairs and both directions, against the negatives drawn last.
+        """The mean loss, a scalar, over all P pairs and both directions, against the negatives that were drawn last.
 
-        Many pairs share their query or their item, so sums over negatives are taken once per distinct one; likewise
-        many negatives are the same query.
+        Many pairs share their query or their item, so the sum over negatives is computed once per distinct query and
+        item.  Likewise many negative queries are the same, so each distinct one enters with its count.
         """
         negatives = self.drawn or self.draw(items.count)
         clicks = interaction["search_click_list"]  # [B, S, C]

@@ -1,4 +1,4 @@
-"""What every model of this package is: a user side encoded once per row, and scores for candidates."""
+"""The base classes of this package's models, which encode the user side once per row and then score candidates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from recbole_ser.model.embeddings import FeatureEmbedding, Mentions, PassCache
 from recbole_ser.model.losses import Temperature
 
-PAIRS_AT_ONCE = 1 << 14  # (row, item) pairs per call of ``score`` when the catalogue is scored: what fits in a cache
+PAIRS_AT_ONCE = 1 << 14  # (row, item) pairs per call of ``score`` for a whole catalogue: as many as fit in a CPU cache
 
 
 class SearchRecommender(PassCache, SequentialRecommender):
@@ -23,25 +23,25 @@ class SearchRecommender(PassCache, SequentialRecommender):
 
     A model implements ``encode`` and ``score``, and ``auxiliary_losses`` if it has any.  From these come
     RecBole's ``calculate_loss``, ``predict`` and ``full_sort_predict``.  Tables that depend on the parameters alone
-    (a propagated graph, projected items) it may keep with ``cached`` while it is evaluated.
+    (a propagated graph, projected items) can be kept with ``cached`` during evaluation.
 
-    The interaction holds, right-padded with 0 and oldest first (L: ``MAX_ITEM_LIST_LENGTH``, S:
+    The interaction holds these fields, right-padded with 0 and oldest first (L: ``MAX_ITEM_LIST_LENGTH``, S:
     ``max_search_length``, C: ``max_clicks_per_search``, N: ``train_neg_sample_args.sample_num``):
     ``user_id [B]``, ``item_id [B]``, ``item_id_list [B, L]``, ``item_length [B]``, ``search_query_list [B, S]``,
     ``search_click_list [B, S, C]``, ``search_source_list [B, S]``, ``search_length [B]``, and in training
     ``neg_item_id [B, N]``.  ``search_place_list [B, S]`` orders the two histories: it is the number of items of
     ``item_id_list`` that come before the search.  With ``session_gap`` there are ``item_session_list [B, L]`` and
-    ``search_session_list [B, S]``: how many sessions before that of the target the event was.
+    ``search_session_list [B, S]``: how many sessions before the target's session each event was.
     """
 
     n_items: int  # padding id included
     input_type = InputType.LISTWISE  # one positive beside a list of negatives
-    reads_codes = False  # whether it reads ``dataset.user_codes``, see ``data/codes.py``
+    reads_codes = False  # whether the model reads ``dataset.user_codes``, see ``data/codes.py``
     search_task = False  # whether training batches bring search instances, see JointRecommender
-    pretrain_epochs = 0  # the first epochs, in which early stopping does not count
+    pretrain_epochs = 0  # number of first epochs that early stopping does not count
 
     def encode(self, interaction: Any) -> Any:
-        """The user side, once per row of ``interaction``; what it returns goes to ``score`` as it is."""
+        """Encode the user side once per row of ``interaction``; the result is passed to ``score`` as it is."""
         raise NotImplementedError
 
     def score(self, state: Any, items: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
         """Called before each training epoch, counted from 0, also when a run is resumed."""
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that the optimiser's weight decay must leave alone: temperatures."""
+        """Names of the parameters that weight decay must not change: those of the temperatures."""
         return {f"{name}.raw" for name, module in self.named_modules() if isinstance(module, Temperature)}
 
     def losses(self, interaction: Any) -> dict[str, Tensor]:
@@ -78,20 +78,20 @@ class SearchRecommender(PassCache, SequentialRecommender):
         return torch.cat([interaction[self.POS_ITEM_ID].unsqueeze(1), interaction[self.NEG_ITEM_ID]], dim=1)
 
     def mentions(self, interaction: Any) -> Mentions:
-        """Every item and query id that a training step on ``interaction`` embeds; a model that has more adds them."""
+        """All item and query ids that a training step on ``interaction`` embeds; a model that embeds more adds them."""
         items = (self.ITEM_SEQ, "search_click_list", self.POS_ITEM_ID, self.NEG_ITEM_ID)
         queries = ("search_query_list", "query_id")
         return Mentions(_flat(interaction, items), _flat(interaction, queries))
 
     def draw_mentions(self) -> list[Mentions]:
-        """What a training step embeds besides its batch; called once per step, so negatives may be drawn here."""
+        """Ids embedded in a training step besides its batch; called once per step, so negatives may be drawn here."""
         return []
 
     @contextmanager
     def embedded_once(self, *mentioned: Mentions) -> Iterator[None]:
         """Inside this block every item and query mentioned is embedded once, and embedding it again is a lookup.
 
-        It concerns the ``FeatureEmbedding`` called ``items`` and the one called ``queries``, where a model has them.
+        This applies to the attributes ``items`` and ``queries`` of the model, where they are a ``FeatureEmbedding``.
         """
         embeddings: dict[str, Any] = {name: getattr(self, name, None) for name in ("items", "queries")}
         embeddings = {name: module for name, module in embeddings.items() if isinstance(module, FeatureEmbedding)}
@@ -116,12 +116,12 @@ class SearchRecommender(PassCache, SequentialRecommender):
 
 
 class JointRecommender(SearchRecommender):
-    """A model that learns to search beside learning to recommend, with shared representations.
+    """A model that learns search and recommendation together, with shared representations.
 
     Its training batches have an attribute ``search``: an interaction of search instances with the fields of
     ``SearchRecommender`` and ``query_id [B']``, where ``item_id`` is the clicked item, the histories are what came
-    before the search, and ``neg_item_id`` are items the user neither interacted with nor clicked.  It is ``None``
-    where the training period has no searches.  One epoch goes through all of them once.
+    before the search, and ``neg_item_id`` are items the user neither interacted with nor clicked.  It is ``None`` if
+    no search instances are left for the batch.  An epoch goes through all search instances once.
 
     The losses of the search task are multiplied by ``search_weight`` and logged as ``search``, ``search_...``.
     """
@@ -133,11 +133,11 @@ class JointRecommender(SearchRecommender):
         self.search_weight: float = config["search_weight"]
 
     def encode_search(self, interaction: Any) -> Any:
-        """The user side of search instances; by default as for recommendation."""
+        """Encode the user side of search instances; by default as for recommendation."""
         return self.encode(interaction)
 
     def score_search(self, state: Any, queries: Tensor, items: Tensor) -> Tensor:
-        """Logits ``[B, C]`` of the items ``[B, C]`` under the queries ``[B]``."""
+        """Logits ``[B, C]`` of the candidates ``items [B, C]`` under ``queries [B]``."""
         raise NotImplementedError
 
     def losses(self, interaction: Any) -> dict[str, Tensor]:
@@ -158,13 +158,13 @@ class JointRecommender(SearchRecommender):
 
 
 def positive_first_loss(logits: Tensor) -> Tensor:
-    """Mean binary cross entropy of ``logits [B, 1 + N]`` whose first column is the positives'."""
+    """Mean binary cross entropy of ``logits [B, 1 + N]``, whose first column belongs to the positives."""
     labels = torch.zeros_like(logits)
     labels[:, 0] = 1.0
     return F.binary_cross_entropy_with_logits(logits, labels)
 
 
 def _flat(interaction: Any, fields: Iterable[Any]) -> Tensor:
-    """``[any]``: all ids in those of ``fields`` that there are."""
+    """``[any]``: all ids in those of ``fields`` that ``interaction`` has."""
     ids = [interaction[field].reshape(-1) for field in fields if field in interaction]
     return torch.cat(ids) if ids else torch.zeros(0, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Vectors of items, queries and users: ids beside attributes and words, looked up once per batch.
+"""Vectors of items, queries and users from their ids, attributes and words, computed once per batch.
 
 Shapes: B rows, S searches, C clicks of a search, d width, U distinct ids.
 """
@@ -19,7 +19,7 @@ Value = TypeVar("Value")
 
 
 class PassCache(nn.Module):
-    """Keeps, for one evaluation pass, what depends on the parameters alone."""
+    """Keeps results that depend on the parameters alone during an evaluation pass."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -28,7 +28,7 @@ class PassCache(nn.Module):
     def cached(self, name: str, compute: Callable[[], Value]) -> Value:
         """``compute()``, kept until a parameter changes or ``train()`` or ``eval()`` is called.
 
-        In training, and where gradients are recorded, it is computed each time.
+        In training, and whenever gradients are recorded, it is computed each time.
         """
         if self.training or torch.is_grad_enabled():
             return compute()
@@ -43,40 +43,40 @@ class PassCache(nn.Module):
 
 
 class Mentions(NamedTuple):
-    """Ids that are about to be embedded, repeats and padding included."""
+    """Ids that are about to be embedded; they may repeat and include padding."""
 
     items: Tensor  # [any]
     queries: Tensor  # [any]
 
 
 class Attribute(NamedTuple):
-    """One attribute of every entity."""
+    """One attribute of all entities; each entity has one value or several."""
 
     values: Tensor  # [count] or [count, W], right-padded with 0
-    vocabulary: int  # number of values, the padding value 0 included
-    width: int
+    vocabulary: int  # number of different values, the padding value 0 included
+    width: int  # of the embedding of a value
 
 
 def item_embedding(config: Any, dataset: Any, activation: nn.Module | None = None) -> FeatureEmbedding:
-    """Vectors of width ``hidden_size`` from ``embedding_size`` of the id and ``item_attribute_size`` per attribute."""
+    """Item vectors of width ``hidden_size``, from id (``embedding_size``) and attributes (``item_attribute_size``)."""
     attributes = attributes_of(dataset, dataset.item_attributes, config["item_attribute_size"])
     return FeatureEmbedding(dataset.item_num, config["embedding_size"], attributes, config["hidden_size"], activation)
 
 
 def query_embedding(config: Any, dataset: Any, activation: nn.Module | None = None) -> FeatureEmbedding:
-    """Vectors of width ``hidden_size`` from ``query_embedding_size`` of the id and the mean of the words' vectors."""
+    """Query vectors of width ``hidden_size``, from the id (``query_embedding_size``) and the mean of the words."""
     terms = [Attribute(dataset.query_terms, dataset.term_num, config["term_embedding_size"])]
     return FeatureEmbedding(dataset.query_num, config["query_embedding_size"], terms, config["hidden_size"], activation)
 
 
 def user_embedding(config: Any, dataset: Any) -> FeatureEmbedding:
-    """``user_embedding_size`` of the id beside ``user_attribute_size`` per attribute, as they are."""
+    """User vectors: the id (``user_embedding_size``) and attributes (``user_attribute_size`` each), not projected."""
     attributes = attributes_of(dataset, dataset.user_attributes, config["user_attribute_size"])
     return FeatureEmbedding(dataset.user_num, config["user_embedding_size"], attributes)
 
 
 def clicked_queries(items: FeatureEmbedding, queries: FeatureEmbedding, interaction: Any) -> Tensor:
-    """``[B, S, d]`` of a search history: each query plus the mean of its clicked items; no click: a mean of zero."""
+    """``[B, S, d]``: each query of a search history plus the mean of its clicked items (zero without clicks)."""
     clicks = interaction["search_click_list"]  # [B, S, C]
     return queries(interaction["search_query_list"]) + masked_mean(items(clicks), clicks != 0)
 
@@ -87,7 +87,7 @@ def attributes_of(dataset: Any, tables: Mapping[str, Tensor], width: int) -> lis
 
 
 class AttributeEmbedding(nn.Module):
-    """The mean of the embeddings of an entity's values of one attribute; none: zeros."""
+    """The mean of the embeddings of an entity's values of one attribute; zeros for an entity without values."""
 
     values: Tensor  # [count, W]
 
@@ -104,16 +104,16 @@ class AttributeEmbedding(nn.Module):
 
 
 class FeatureEmbedding(PassCache):
-    """An entity's vector: its id's embedding beside those of its attributes, projected if ``width`` is given.
+    """An entity's vector: its id and attribute embeddings, concatenated, and projected if ``width`` is given.
 
-    Id 0 is padding: the embedding of the id is zero there.
+    Id 0 is padding, whose id embedding is zero.
 
     Args:
         count: number of ids, the padding id included.
         id_width: width of the id embedding.
-        attributes: what else is known of each entity.
-        width: width of the projection (with bias), or None for the concatenation as it is.
-        activation: what the projection goes through, if anything.
+        attributes: the attributes of the entities.
+        width: width of the projection (with bias); ``None``: the concatenation is not projected.
+        activation: activation after the projection; ``None``: there is none.
     """
 
     def __init__(
@@ -146,9 +146,9 @@ class FeatureEmbedding(PassCache):
 
     @contextmanager
     def shared(self, *ids: Tensor) -> Iterator[None]:
-        """Inside this block the distinct ones of ``ids`` are embedded once, and calls gather from the result.
+        """Inside this block each distinct id in ``ids`` is embedded once, and calls gather from the result.
 
-        One lookup means one dense gradient of the table instead of one for every call.
+        A single lookup has a single dense gradient of the table, instead of one for every call.
         """
         values, places = distinct(torch.cat([some.reshape(-1) for some in ids]), self.count)
         self._shared = self._embed(values), places
@@ -166,7 +166,7 @@ class FeatureEmbedding(PassCache):
 def lookup(table: Tensor, ids: Tensor) -> Tensor:
     """``table[ids]``: ``[..., d]`` from ``table [n, d]`` and ``ids [...]``.
 
-    On the CPU ``index_select`` has a much cheaper backward pass than ``F.embedding``; on a GPU it is not repeatable.
+    On the CPU ``index_select`` has a much cheaper backward pass than ``F.embedding``; on a GPU it is not deterministic.
     """
     if table.device.type != "cpu":
         return F.embedding(ids, table)
@@ -174,7 +174,7 @@ def lookup(table: Tensor, ids: Tensor) -> Tensor:
 
 
 def distinct(ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The distinct ones ``[U]`` of ``ids``, ascending, and for each of ``count`` ids its place among them, or -1."""
+    """The distinct values ``[U]`` of ``ids``, ascending, and for each of ``count`` ids its place among them, or -1."""
     present = torch.zeros(count, dtype=torch.bool, device=ids.device)
     present[ids] = True
     values = present.nonzero().squeeze(1)  # [U]

@@ -1,4 +1,4 @@
-"""RecBole's own models on the histories and the candidate lists of this package."""
+"""Running RecBole's own models on the histories and the candidates of this package."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from recbole_ser.model.base import SearchRecommender
 _RECBOLE = "recbole.model.sequential_recommender"
 _HISTORY = ("ITEM_SEQ", "ITEM_SEQ_LEN")
 
-# Models whose score is forward(...) . item_embedding(item), by the path of their class (importing RecBole's package of
-# models costs seconds), and the fields that their forward takes, in order.
+# Models whose score is forward(...) . item_embedding(item), with the fields that their forward takes, in order.  They
+# are named by the path of their class, since importing RecBole's package of models takes seconds.
 DOT_PRODUCT: dict[str, tuple[str, ...]] = {
     f"{_RECBOLE}.sasrec.SASRec": _HISTORY,
     f"{_RECBOLE}.gru4rec.GRU4Rec": _HISTORY,
@@ -31,7 +31,7 @@ DOT_PRODUCT: dict[str, tuple[str, ...]] = {
     f"{_RECBOLE}.hrm.HRM": ("ITEM_SEQ", "USER_ID", "ITEM_SEQ_LEN"),
 }
 
-# Models whose predict is a sigmoid, which rounds to 1 from a logit of 17 on; their forward gives the logits.
+# Models whose predict gives a sigmoid, which rounds to 1 from a logit of 17 on; their forward gives the logits.
 LOGITS: dict[str, tuple[str, ...]] = {f"{_RECBOLE}.din.DIN": ("USER_ID", *_HISTORY, "ITEM_ID")}
 
 PAIRS_AT_ONCE = 4096  # (row, item) pairs per call of ``predict``
@@ -40,10 +40,10 @@ PAIRS_AT_ONCE = 4096  # (row, item) pairs per call of ``predict``
 def candidate_scorer(model: AbstractRecommender) -> Any:
     """A scorer (``evaluation.ranking.Scorer``) for any model, which scores as the model itself does.
 
-    Models of this package are their own.  Of RecBole's, the dot products listed in ``DOT_PRODUCT`` encode a history
+    Models of this package are their own scorers.  Of RecBole's models, those listed in ``DOT_PRODUCT`` encode a history
     once and multiply; others with ``full_sort_predict`` score the catalogue once per row; the rest (DIN) score pairs.
-    Where RecBole's ``predict`` and ``full_sort_predict`` disagree (CORE normalises items in the second only) the
-    second counts.
+    If RecBole's ``predict`` and ``full_sort_predict`` disagree (CORE normalises items in the second only), the second
+    counts.
     """
     if isinstance(model, SearchRecommender):
         return model
@@ -56,7 +56,7 @@ def candidate_scorer(model: AbstractRecommender) -> Any:
 
 
 def with_history(model: AbstractRecommender, interaction: Interaction) -> Interaction:
-    """``interaction`` as ``model`` can read it, in training and evaluation.
+    """``interaction`` in a form that ``model`` can read, in training and evaluation.
 
     RecBole's sequential models gather their state at position ``item_length`` - 1, so an empty history becomes one
     padding item; our own models take it as it is.

@@ -1,6 +1,6 @@
-"""Layers the models share.
+"""Layers that the models share.
 
-All masking is exact: what a layer gives for valid positions does not depend on how much padding there is.
+All masking is exact: the output of a layer at valid positions does not depend on how much padding there is.
 Shapes: B rows, T positions, d width, C candidates of a row, V views (subsets of the positions) of a history.
 """
 
@@ -18,7 +18,7 @@ from recbole_ser.errors import ConfigError
 
 
 class _MaskedSoftmax(torch.autograd.Function):
-    """PyTorch's own softmax is several times slower on the CPU where the softmaxed dimension is short."""
+    """Softmax with a mask; PyTorch's own is several times slower on the CPU if the softmaxed dimension is short."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, mask: Tensor, dim: int) -> Tensor:
@@ -42,7 +42,7 @@ class _MaskedSoftmax(torch.autograd.Function):
 
 
 def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
-    """Softmax over the places where ``mask`` is true, exactly 0 elsewhere, and 0 everywhere where none is.
+    """Softmax over the places where ``mask`` is true, exactly 0 elsewhere, and 0 everywhere if no place is true.
 
     ``scores`` and ``mask`` are broadcast against each other; both have their full size along ``dim``.
     """
@@ -50,12 +50,12 @@ def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean ``[..., d]`` of ``values [..., T, d]`` over the places where ``mask [..., T]`` is true; none: zeros."""
+    """Mean ``[..., d]`` of ``values [..., T, d]`` over the places where ``mask [..., T]`` is true; zeros if none is."""
     return (mean_weights(mask, values.dtype).unsqueeze(-1) * values).sum(dim=-2)
 
 
 def mean_weights(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Weights ``[..., T]`` that average over the places where ``mask [..., T]`` is true; none: zeros."""
+    """Weights ``[..., T]`` that average over the places where ``mask [..., T]`` is true; zeros if none is."""
     weights = mask.to(dtype)
     return weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)
 
@@ -63,8 +63,8 @@ def mean_weights(mask: Tensor, dtype: torch.dtype) -> Tensor:
 class Dropout(nn.Module):
     """Dropout with the probability rounded to a multiple of 2**-16.
 
-    Sixteen random bits decide about each element.  PyTorch's own draws a whole random number for it, which on the CPU
-    takes several times as long.
+    Sixteen random bits decide about each element.  PyTorch's own dropout draws a whole random number for each, which
+    takes several times as long on the CPU.
     """
 
     def __init__(self, probability: float) -> None:
@@ -74,6 +74,7 @@ class Dropout(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         if not self.training or not self.cut:
             return values
+        # Each random int64 gives four int16, which are uniform from -2**15 to 2**15 - 1.
         words = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
         bits = words.view(torch.int16)[: values.numel()].view(values.shape)
         return values * (bits >= self.cut - 2**15).to(values.dtype).mul_(2**16 / (2**16 - self.cut))
@@ -98,8 +99,9 @@ class Attention(nn.Module):
     def forward(self, states: Tensor, mask: Tensor, memory: Tensor | None = None) -> Tensor:
         """``[B, T, d]`` from ``states [B, T, d]``; ``mask`` is true where there is something to attend to.
 
-        It is ``[B, M]``, or ``[B, T, M]`` where not every position may see the same.  M is the length of ``memory
-        [B, M, d]``, or T without one.  A position that may see nothing gets zeros, and so the bias of the output.
+        The mask is ``[B, M]``, or ``[B, T, M]`` if not all positions may see the same.  M is the length of ``memory
+        [B, M, d]``, or T without a memory.  A position that may see nothing attends to zeros, so its output is the bias
+        of the last linear map.
         """
         rows, length, width = states.shape
         query, key, value = self._projected(states, memory)  # [B, T, d], twice [B, M, d]
@@ -123,15 +125,18 @@ class Attention(nn.Module):
 class TransformerLayer(nn.Module):
     """Self-attention, attention to a memory (with ``cross``) and a position-wise network.
 
-    Each has a residual connection around it with dropout, and LayerNorm after it, or before it (``pre_norm``).
+    Each of these parts has a residual connection around it with dropout, and LayerNorm after it, or before it
+    (``pre_norm``).
 
     Args:
-        width, heads, dropout: d, attention heads, dropout of what each part gives.
+        width, heads: d, and the number of attention heads.
+        dropout: dropout probability of the output of each part.
         cross: whether there is a memory to attend to, as in a Transformer decoder.
         inner: width inside the position-wise network, by default d.
-        activation: of the position-wise network.
-        attention_dropout: dropout of the attention weights.
-        pre_norm: LayerNorm before each part instead of after it.
+        activation: activation of the position-wise network.
+        attention_dropout: dropout probability of the attention weights.
+        pre_norm: whether LayerNorm comes before each part instead of after it.
+        epsilon: the small constant of LayerNorm.
     """
 
     def __init__(
@@ -176,7 +181,7 @@ class TransformerLayer(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """Transformer layers, one after the other, and a last LayerNorm if they normalise first (``pre_norm``).
+    """Transformer layers, one after the other, with a LayerNorm at the end if they normalise first (``pre_norm``).
 
     The keyword arguments are those of ``TransformerLayer``.
     """
@@ -196,21 +201,23 @@ class TransformerEncoder(nn.Module):
 
 
 def causal(mask: Tensor) -> Tensor:
-    """``[B, T, T]``: each position sees the valid ones (``mask [B, T]``) up to itself."""
+    """``[B, T, T]``: each position sees the valid positions (``mask [B, T]``) up to itself."""
     length = mask.shape[1]
     return mask.unsqueeze(1) & torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
 
 
 def merged_places(search_place: Tensor, search_mask: Tensor, items: int) -> tuple[Tensor, Tensor]:
-    """The places, from 0, of both histories' events in the one order of time.
+    """The places, from 0, of the events of both histories when they are merged in order of time.
+
+    The place of an item is its own position plus the number of searches before it, and the other way round.
 
     Args:
         search_place: ``[B, S]`` how many items come before each search.
         search_mask: ``[B, S]`` true for real searches.
-        items: L, how many places there are for items.
+        items: L, length of the (padded) history of items.
 
     Returns:
-        ``[B, L]`` of the items and ``[B, S]`` of the searches.
+        The places of the items ``[B, L]`` and of the searches ``[B, S]``.
     """
     item = torch.arange(items, device=search_place.device)  # [L]
     earlier = (search_place.unsqueeze(1) <= item.unsqueeze(1)) & search_mask.unsqueeze(1)  # [B, L, S]
@@ -219,7 +226,7 @@ def merged_places(search_place: Tensor, search_mask: Tensor, items: int) -> tupl
 
 
 class AdditiveAttention(nn.Module):
-    """One vector of a set of them: weights softmax(v' tanh(U x + b)) (Bahdanau et al., ICLR 2015)."""
+    """Pools a set of vectors x to one, with the weights softmax(v' tanh(U x + b)) (Bahdanau et al., ICLR 2015)."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
@@ -227,7 +234,7 @@ class AdditiveAttention(nn.Module):
         self.vote = nn.Linear(inner, 1, bias=False)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """``[..., d]`` from ``states [..., T, d]`` that are valid where ``mask [..., T]`` is true; none: zeros."""
+        """``[..., d]`` from ``states [..., T, d]``, valid where ``mask [..., T]`` is true; zeros if none is valid."""
         weights = masked_softmax(self.vote(torch.tanh(self.inner(states))).squeeze(-1), mask)  # [..., T]
         return (weights.unsqueeze(-1) * states).sum(dim=-2)
 
@@ -241,7 +248,7 @@ class Dice(nn.Module):
         self.slope = nn.Parameter(torch.zeros(width))
 
     def forward(self, values: Tensor) -> Tensor:
-        """``[..., width]``; in training the statistics are those of all the values given, so give no padding."""
+        """``[..., width]``; in training the statistics are those of all given values, which must not be padding."""
         flat = values.reshape(-1, values.shape[-1])
         batch_statistics = self.training and len(flat) > 1  # one row has no variance
         normed = F.batch_norm(
@@ -253,7 +260,7 @@ class Dice(nn.Module):
 
 
 class ActivationUnit(nn.Module):
-    """DIN's local activation unit: the sum of a history's states, each weighted by what it has to do with a candidate.
+    """DIN's local activation unit: the sum of a history's states, each weighted by its relevance to a candidate.
 
     The weight of state h under candidate t is MLP([t, h, t - h, t * h]) with Dice, not normalised over the history
     (Zhou et al., KDD 2018, Eq. 3).
@@ -285,10 +292,10 @@ class ActivationUnit(nn.Module):
 
 
 class ExpertGates(nn.Module):
-    """Experts that all tasks share and experts of each task's own, mixed by a gate per task.
+    """Experts that all tasks share and experts of each task, mixed by one gate per task.
 
-    One level of progressive layered extraction (Tang et al., RecSys 2020).  An expert is Linear, ReLU, dropout.  It
-    sees a (row, candidate) pair: first what belongs to the pair, then what belongs to the row.
+    This is one level of progressive layered extraction (Tang et al., RecSys 2020).  An expert consists of Linear, ReLU
+    and dropout.  Its input belongs to a (row, candidate) pair: the features of the pair, then those of the row.
     """
 
     def __init__(self, tasks: int, width: int, output: int, shared: int, own: int, dropout: float) -> None:
@@ -312,7 +319,7 @@ class ExpertGates(nn.Module):
 
 
 class CoAttention(nn.Module):
-    """How much each position of one history has to do with the other history (SESRec, Eq. 9 and 10)."""
+    """How closely each position of one history is related to the other history (SESRec, Eq. 9 and 10)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -323,7 +330,7 @@ class CoAttention(nn.Module):
     def forward(self, left: Tensor, left_mask: Tensor, right: Tensor, right_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Weights ``[B, S]`` and ``[B, R]``, each summing to 1, of states ``[B, S, d]`` and ``[B, R, d]``.
 
-        Against an empty history every position weighs the same.
+        If the other history is empty, all positions have the same weight.
         """
         affinity = torch.tanh(left @ self.affinity @ right.transpose(1, 2))  # [B, S, R]
         left_votes = self.left(left) * left_mask.unsqueeze(2)  # [B, S, 1]
@@ -334,11 +341,11 @@ class CoAttention(nn.Module):
 
 
 class TargetAttention(nn.Module):
-    """What views of a history say about each candidate: bilinear attention with the candidate as the query."""
+    """Pools each view of a history for each candidate, by bilinear attention with the candidate as the query."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # The spread of a Xavier-initialised (1, d, d) tensor, which is what the published code draws.
+        # Xavier initialisation of a (1, d, d) tensor has another spread; it is what the published code draws.
         self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, width, width))[0])
 
     def forward(self, states: Tensor, views: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
@@ -354,7 +361,7 @@ class TargetAttention(nn.Module):
 
 
 def perceptron(sizes: list[int], activation: type[nn.Module], dropout: float, last: bool = False) -> nn.Sequential:
-    """Linear layers from size to size, activation and dropout after each, after the last one too only with ``last``."""
+    """Linear layers from each size to the next, activation and dropout between them (``last``: also at the end)."""
     layers: list[nn.Module] = []
     for before, after in zip(sizes, sizes[1:]):
         layers += [nn.Linear(before, after), activation(), Dropout(dropout)]
@@ -362,9 +369,9 @@ def perceptron(sizes: list[int], activation: type[nn.Module], dropout: float, la
 
 
 class PairMLP(nn.Module):
-    """A score of each (row, candidate) pair: linear layers with ReLU (or Dice) and dropout between them.
+    """Scores each (row, candidate) pair by linear layers with ReLU (or Dice) and dropout between them.
 
-    The first layer's product with what belongs to the row is computed once per row.
+    The part of the first layer that multiplies features of the row is computed once per row.
     """
 
     def __init__(self, row_width: int, pair_width: int, hidden: list[int], dropout: float, dice: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Losses the models share.  B rows, P pairs, d width."""
+"""Losses that the models share.  Shapes: B rows, P pairs, d width."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Temperature(nn.Module):
     """A learnable temperature that stays above ``minimum``: ``minimum + softplus(raw)``.
 
     The softplus is so sharp that well above the minimum the temperature moves like a plain parameter.  Weight decay
-    must leave ``raw`` alone: it would pull the temperature somewhere on its own.
+    must not be applied to ``raw``: it would pull the temperature towards a value of its own.
 
     Raises:
         ConfigError: ``initial`` is not above ``minimum``.
@@ -35,10 +35,11 @@ class Temperature(nn.Module):
 
 
 class _LogSumExpTanh(torch.autograd.Function):
-    """The factor that the backward pass needs is worked out in the forward pass, in the buffer of the scores.
+    """See ``log_sum_exp_tanh``.
 
-    With u = sigmoid(-2 x), tanh(x) = 1 - 2u and its derivative is 4 u (1 - u); on the CPU a sigmoid costs a tenth of
-    a tanh, and exp2 a quarter of an exp.
+    With u = sigmoid(-2 x), tanh(x) = 1 - 2u, and its derivative is 4 u (1 - u); on the CPU a sigmoid costs a tenth of
+    a tanh, and exp2 a quarter of an exp.  The factor that the backward pass needs is computed in the forward pass, in
+    the buffer of the scores, so that only one ``[J, K]`` matrix is kept.
     """
 
     @staticmethod
@@ -74,12 +75,12 @@ def log_sum_exp_tanh(left: Tensor, right: Tensor, temperature: Tensor, counts: T
     """``log sum_k counts_k exp(tanh(left_j . right_k) / temperature)``, in single precision at least.
 
     Args:
-        left, right: ``[J, d]`` and ``[K, d]``.
+        left, right: the vectors ``[J, d]`` and ``[K, d]``.
         temperature: scalar.
         counts: ``[K]`` how often each of ``right`` occurs, at least once; by default once.
 
     Returns:
-        ``[J]``.
+        ``[J]``, the log-sum-exp for each of ``left``.
     """
     left, right = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (left, right))
     with torch.autocast(left.device.type, enabled=False):
@@ -87,7 +88,7 @@ def log_sum_exp_tanh(left: Tensor, right: Tensor, temperature: Tensor, counts: T
 
 
 def info_nce(positives: Tensor, negatives: Tensor) -> Tensor:
-    """``[P]`` minus the log-probability of each positive among itself and its negatives.
+    """``[P]``: the negative log-probability of each positive among itself and its negatives.
 
     Args:
         positives: ``[P]`` logits of the positives.
@@ -97,9 +98,10 @@ def info_nce(positives: Tensor, negatives: Tensor) -> Tensor:
 
 
 def nt_xent(left: Tensor, right: Tensor, weight: Tensor, temperature: Tensor) -> Tensor:
-    """Contrast of two views of each row: the mean over 2B anchors, each told from the 2B - 2 vectors of other rows.
+    """Contrastive loss between two views of each row, with the 2B - 2 vectors of other rows as negatives.
 
-    The similarity is tanh(x W y') / temperature (UniSAR's published code; GSERec, Eq. 9 and 12).
+    It is the mean over all 2B vectors as anchors.  The similarity is tanh(x W y') / temperature (UniSAR's published
+    code; GSERec, Eq. 9 and 12).
 
     Args:
         left, right: ``[B, d]`` the two views.
@@ -107,7 +109,7 @@ def nt_xent(left: Tensor, right: Tensor, weight: Tensor, temperature: Tensor) ->
         temperature: scalar.
 
     Returns:
-        A scalar; 0 of fewer than two rows.
+        A scalar; 0 if there are fewer than two rows.
     """
     rows = len(left)
     if rows < 2:
@@ -120,15 +122,15 @@ def nt_xent(left: Tensor, right: Tensor, weight: Tensor, temperature: Tensor) ->
 
 
 class ViewContrast(nn.Module):
-    """InfoNCE between two views of users, in both directions, against the other view of the other users of a batch.
+    """InfoNCE between two views of users, in both directions; negatives are the other view of the batch's other users.
 
     Args:
-        width: d.
+        width: d, width of the views.
         similarity: ``bilinear``, tanh(x W y') with a learnt W, or ``cosine``.
-        temperature: where the learnt temperature starts.
+        temperature: initial value of the learnt temperature.
 
     Raises:
-        ConfigError: another similarity.
+        ConfigError: the similarity is another one.
     """
 
     def __init__(self, width: int, similarity: str, temperature: float) -> None:
@@ -140,9 +142,9 @@ class ViewContrast(nn.Module):
         self.temperature = Temperature(temperature)
 
     def forward(self, left: Tensor, right: Tensor, users: Tensor) -> Tensor:
-        """The mean, a scalar, over the rows and both directions; 0 of none.
+        """The mean loss, a scalar, over the rows and both directions; 0 if there are no rows.
 
-        ``left [B, d]`` and ``right [B, d]`` are the views, ``users [B]`` whose: rows of one user are no negatives.
+        ``left [B, d]`` and ``right [B, d]`` are the views of ``users [B]``; rows of the same user are no negatives.
         """
         if self.weight is None:
             similarity = F.normalize(left, dim=1) @ F.normalize(right, dim=1).t()  # [B, B]

@@ -12,7 +12,7 @@ Words that could be understood in several ways have these meanings:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -123,7 +123,7 @@ class Statistics:
         return asdict(self)
 
 
-def load_described(folder: Path, config_files: list[str] | None = None) -> DescribedDataset:
+def load_described(folder: Path, config_files: str | Path | Sequence[str | Path] | None = None) -> DescribedDataset:
     """Load the data set in ``folder`` as a run would, whether or not its targets have both histories.
 
     Raises:
@@ -244,7 +244,9 @@ def _repeated(keys: np.ndarray) -> np.ndarray:
 
 
 def _clicks(events: _Events) -> dict[str, float | None]:
-    searches = np.repeat(np.arange(len(events.click_numbers)), events.click_numbers)  # of each click
+    # A click is an interaction if its key (user, item) is among those of interactions.  The interaction has the time of
+    # the search if (place of that key, time of the search), as one number, is also among those of interactions.
+    searches = np.repeat(np.arange(len(events.click_numbers)), events.click_numbers)  # the search of each click
     pair = events.search_users[searches] * events.item_num + events.clicks
     place = np.minimum(np.searchsorted(events.pairs, pair), len(events.pairs) - 1)
     taken = events.pairs[place] == pair

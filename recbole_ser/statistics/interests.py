@@ -26,7 +26,7 @@ from recbole_ser.errors import ConfigError
 
 RECENT_DAYS = 7
 
-_NAME = "categor"  # in the name of a column of categories
+_NAME = "categor"  # what the name of a column of categories contains
 _EVENTS_AT_A_TIME = 1 << 20
 
 

@@ -173,10 +173,10 @@ class _Proposals(_Uncopied, Searcher):
         """Nothing to do: ``_Events`` handles it."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing of it is needed."""
+        """Nothing to save: a sweep is resumed from its own folder."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing of it is needed."""
+        """Nothing to restore: a sweep is resumed from its own folder."""
 
 
 class _Events(_Uncopied, tune.Callback):

@@ -32,7 +32,7 @@ def import_ray(loopback: bool) -> None:
     for name, value in {**_ENVIRONMENT, **(_LOOPBACK if loopback else {})}.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # from packages that Ray 2.6.3 imports
+        warnings.simplefilter("ignore")  # warnings come from packages that Ray 2.6.3 imports
         importlib.import_module("ray.tune")
 
 

@@ -155,7 +155,7 @@ def _check_clicked_ahead(contents: Contents, search: Table, findings: Findings) 
     known_users = np.append(_index(users.texts).get_indexer(_index(search.tokens[_USER].texts)), -1)
     known_items = _index(items.texts).get_indexer(_index(tokens))
     clicks = Ragged(known_items[lists.values], np.append(lists.starts, lists.starts[-1])).take(rows)
-    searches = _owner(clicks)  # of each click
+    searches = _owner(clicks)  # the search of each click
     clicker = known_users[search.tokens[_USER].codes][searches]
     known = (clicker >= 0) & (clicks.values >= 0)
     searches, clicked = searches[known], clicker[known].astype(np.int64) * len(items.texts) + clicks.values[known]
@@ -187,8 +187,7 @@ def _check_listed(rule: str, table: Table, name: str, other: Table, findings: Fi
 
 
 def _listed(table: Table, name: str, other: Table) -> np.ndarray:
-    """bool ``[rows]``: whether the id of each row is also in column ``name`` of ``other``; an empty entry counts as so.
-    """
+    """bool ``[rows]``: whether each row's id is also in column ``name`` of ``other``; true for an empty entry."""
     column = table.tokens[name]
     known = _index(other.tokens[name].texts).get_indexer(_index(column.texts)) >= 0
     return np.append(known, True)[column.codes]

@@ -35,7 +35,7 @@ class TimeColumn:
 
 @dataclass(frozen=True)
 class ListColumn:
-    """A column of lists: those of Parquet or JSON, or text with a ``separator`` (``json``: each text is a JSON list)."""
+    """A column of lists in Parquet or JSON, or of text with a ``separator`` (``json``: each text is a JSON list)."""
 
     column: str
     separator: str | None = None

@@ -129,8 +129,8 @@ def _parsed_at_once(block: bytes, width: int, places: Sequence[int], files: File
 def _parsed_by_row(block: bytes, width: int, places: dict[str, int], files: Files, line: int) -> pa.RecordBatch:
     """The rows of a block, right and wrong, with the line at which each begins.
 
-    A quote that is never closed would take all that follows into one row.  So a row of several lines that reaches the
-    end of the block with an odd number of quotes is wrong, and only there is the rest of the block lost.
+    A quote that is never closed takes all lines that follow into its row.  So a row of several lines that reaches the
+    end of the block with an odd number of quotes is wrong, and these lines are lost with it.
     """
     lines = block.decode("utf-8", "surrogateescape").split("\n")
     lines = [f"{text}\n" for text in lines[:-1]] + lines[-1:] * bool(lines[-1])

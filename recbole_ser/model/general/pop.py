@@ -1,4 +1,4 @@
-"""Popularity: the bar that every trained model has to clear."""
+"""Popularity, the baseline that every trained model has to beat."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Pop(RecBolePop):
     counts once, and nothing else.
     """
 
-    input_type = InputType.PAIRWISE  # as a pointwise model it would get its negatives among the rows
+    input_type = InputType.PAIRWISE  # a pointwise model would get its negatives among the rows
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         items = interaction[self.ITEM_ID]

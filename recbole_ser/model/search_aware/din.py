@@ -1,4 +1,4 @@
-"""DIN: a history weighted anew for every candidate, and a variant of it that reads the search history too.
+"""DIN, which weights a history anew for every candidate, and a variant of it that reads the search history too.
 
 Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018,
 https://doi.org/10.1145/3219819.3219823.
@@ -18,24 +18,24 @@ from recbole_ser.model.layers import ActivationUnit, PairMLP, initialise
 
 
 class History(NamedTuple):
-    """Events of one kind; T is how many there are room for."""
+    """The events of one kind; T is the padded length."""
 
     states: Tensor  # [B, T, d]
     mask: Tensor  # [B, T]
 
 
 class DIN(SearchRecommender):
-    """DIN, pointwise.
+    """DIN, which scores each candidate on its own.
 
-    Numbered here, with candidate t and the events h_j of a history:
+    The equations are numbered here, with candidate t and the events h_j of a history:
 
     (1) w_j = MLP_a([t, h_j, t - h_j, t * h_j]), with Dice between its layers
     (2) u = sum_j w_j h_j
     (3) y = MLP([t, u]), with Dice between its layers
 
-    ``search_pools: true`` adds to the interactions two more histories, the queries and the clicked items of the
+    ``search_pools: true`` adds two more histories to the interactions, the queries and the clicked items of the
     searches, each with weights (1) and a sum (2) of its own: (3) becomes MLP([t, u_items, u_queries, u_clicks]).
-    It is how the papers on search-aware recommendation let DIN see search data.
+    This is how the papers on search-aware recommendation let DIN see search data.
 
     Faithful to the paper: (1) is not normalised over the history, so that u grows with how much of it concerns t;
     Dice is the data-adaptive one, with batch statistics and a learnt slope; candidates are scored alone.
@@ -54,7 +54,7 @@ class DIN(SearchRecommender):
 
     Decided here: an empty history has a sum of zero.
 
-    Confidence: high without ``search_pools``; with it medium, as that variant was published as code only.
+    Confidence: high without ``search_pools``; medium with it, as that variant was published as code only.
     """
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -1,4 +1,4 @@
-"""GSERec: users poor in searches learn from users rich in them, over graphs of codes that stand for preferences.
+"""GSERec: users with few searches learn from users with many, over graphs of codes that stand for preferences.
 
 Shi et al., "Benefit from Rich: Tackling Search Interaction Sparsity in Search Enhanced Recommendation", CIKM 2025,
 https://doi.org/10.1145/3746252.3761314.
@@ -19,11 +19,11 @@ from recbole_ser.model.layers import PairMLP, TargetAttention, TransformerEncode
 from recbole_ser.model.losses import ViewContrast
 from recbole_ser.model.propagation import Propagated, UserCodeGraph
 
-LENGTH_GROUPS = 4  # of a batch's rows on the CPU, by the length of their histories: each has only the padding it needs
+LENGTH_GROUPS = 4  # on the CPU a batch is split into this many groups by the length of histories, to save padding
 
 
 class EncodedSide(NamedTuple):
-    """What is known of one side, search or recommendation; T is S or R, L codes of a user."""
+    """One encoded side, search or recommendation; T is its S searches or R interactions, L the codes of a user."""
 
     user: Tensor  # e_u of this side [B, d]
     codes: Tensor  # the user's propagated codes [B, L, d]
@@ -126,7 +126,7 @@ class GSERec(SearchRecommender):
     def side(
         self, name: str, users: Tensor, own: Tensor, history: Tensor, mask: Tensor, propagated: Propagated
     ) -> EncodedSide:
-        """One side, ``search`` or ``rec``, from its history ``[B, T, d]`` and the users' rows of the table."""
+        """Encode one side, ``search`` or ``rec``, from its history ``[B, T, d]`` and the users' rows of the table."""
         graph: UserCodeGraph = getattr(self, f"{name}_graph")
         user = graph.users(users, own, propagated)  # Eq. 8: [B, d]
         codes, codes_mask = graph.codes(users, propagated)  # Eq. 10: [B, L, d], [B, L]

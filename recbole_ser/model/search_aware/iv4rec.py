@@ -26,27 +26,27 @@ from recbole_ser.model.layers import (
 )
 
 VARIANTS = ("projection", "regression_item", "regression_user_item")
-RIDGE = 1e-5  # what keeps the projection on dependent queries defined
-TINY = 1e-12  # what keeps the direction of a zero vector defined
-ITEMS_AT_ONCE = 1 << 14  # when the whole catalogue is decomposed
+RIDGE = 1e-5  # keeps the projection defined if queries are linearly dependent
+TINY = 1e-12  # keeps the direction of a zero vector defined
+ITEMS_AT_ONCE = 1 << 14  # number of items per step when the whole catalogue is decomposed
 
 
 class Decomposed(NamedTuple):
-    """What became of treatments."""
+    """Treatments, reconstructed from their parts."""
 
-    vectors: Tensor  # [..., d] reconstructed
-    error: Tensor | None  # [...] squared error of the regression, where there is one
+    vectors: Tensor  # [..., d] the reconstructed treatments
+    error: Tensor | None  # [...] squared error of the regression, if there is one
 
 
 class UserState(NamedTuple):
     states: Tensor  # [B, L, d] the interactions
     mask: Tensor  # [B, L]
-    searches: Tensor | None  # [B, S, d] the queries among each other, for the user's regression
+    searches: Tensor | None  # [B, S, d] the queries after self-attention, for the user's regression
     search_mask: Tensor  # [B, S]
 
 
 class Pairs(NamedTuple):
-    """What the last layers see of each pair, and the squared error of the user's regression, where there is one."""
+    """The inputs of the last layers for each (row, candidate) pair, and the error of the user's regression, if any."""
 
     targets: Tensor  # [B, C, d]
     interests: Tensor  # [B, C, d]
@@ -56,8 +56,8 @@ class Pairs(NamedTuple):
 class IV4REC(SearchRecommender):
     """IV4REC over DIN (``variant: projection``) and IV4REC+ over DIN (``regression_item``, ``regression_user_item``).
 
-    Numbered here.  Z are the vectors of the queries that lead to item i, z their mean, e its vector, sg stops the
-    gradient.  The projection, for candidates and every item of the history:
+    The equations are numbered here.  Z are the vectors of the queries that lead to item i, z is their mean, e the
+    item's vector, and sg stops the gradient.  The projection, for candidates and every item of the history:
 
     (1) T = phi(e), two layers of tanh with dropout after each
     (2) T_hat = Z Z^+ T, the part of T that the queries explain
@@ -90,7 +90,7 @@ class IV4REC(SearchRecommender):
     - DIN as in this package, with Dice after every hidden layer; layers for d = 32 instead of 768.
     - The L2 terms on single networks are the optimiser's ``weight_decay``; one positive beside several negatives.
 
-    Decided here, the public description being silent:
+    Decided here, because the public description does not say:
 
     - (2): Z's columns have unit length, and a relative ridge of 1e-5 applies between them: exact for one query.
     - (3), (6): several queries enter a network as their mean.
@@ -132,7 +132,7 @@ class IV4REC(SearchRecommender):
     # --- items --------------------------------------------------------------------------------------------------------
 
     def decompose(self, ids: Tensor) -> Decomposed:
-        """The items ``ids [U]``, reconstructed."""
+        """Reconstruct the items ``ids [U]`` by (1) to (4), or by (6) and (7)."""
         numbers = self.item_queries[ids]  # [U, N]
         mask = numbers != 0
         queries = self.queries(numbers) * mask.unsqueeze(2)  # Z [U, N, d]
@@ -157,7 +157,7 @@ class IV4REC(SearchRecommender):
         return torch.cat([self.decompose(ids).vectors for ids in everything.split(ITEMS_AT_ONCE)])
 
     def decomposed_items(self, interaction: Any) -> Tensor:
-        """Every item that a training step decomposes, repeats and padding included."""
+        """The ids of all items that a training step decomposes; they may repeat and include padding."""
         targets = self.training_items(interaction).flatten()  # [B (1 + N)]
         return targets if self.searches is not None else torch.cat([targets, interaction[self.ITEM_SEQ].flatten()])
 
@@ -200,7 +200,7 @@ class IV4REC(SearchRecommender):
     # --- losses -------------------------------------------------------------------------------------------------------
 
     def rec_losses(self, interaction: Any) -> dict[str, Tensor]:
-        """(10), with every distinct item decomposed once."""
+        """The terms of (10); every distinct item is decomposed once."""
         mentioned = self.decomposed_items(interaction)
         values, places = distinct(mentioned, self.items.count)
         vectors, item_error = self.decompose(values)  # [U, d], [U]
@@ -222,7 +222,7 @@ class IV4REC(SearchRecommender):
 
 
 class Projection(nn.Module):
-    """(1) to (4)."""
+    """The decomposition by projection, (1) to (4)."""
 
     def __init__(self, width: int, gate_sizes: list[int], dropout: float) -> None:
         super().__init__()
@@ -239,7 +239,10 @@ class Projection(nn.Module):
 
 
 class Regression(nn.Module):
-    """(6) and (7), or the like in (9): a treatment, regressed on an instrument and mixed with what that gives."""
+    """The decomposition by regression, (6) and (7), and likewise in (9).
+
+    A treatment is regressed on an instrument, and the result is mixed with the treatment itself.
+    """
 
     def __init__(self, width: int, gate_sizes: list[int], dropout: float) -> None:
         super().__init__()
@@ -247,7 +250,7 @@ class Regression(nn.Module):
         self.gate = perceptron([2 * width, *gate_sizes, 1], nn.Tanh, 0.0)
 
     def forward(self, treatments: Tensor, instruments: Tensor, exists: Tensor) -> Decomposed:
-        """From ``[..., d]`` both, and whether there is an instrument ``[...]``."""
+        """From ``treatments`` and ``instruments``, ``[..., d]`` both, and whether an instrument ``exists [...]``."""
         fitted = self.regression(instruments) * exists.unsqueeze(-1)  # [..., d]
         error = (fitted - treatments.detach()).square().mean(dim=-1)  # [...]
         gate = torch.sigmoid(self.gate(torch.cat([fitted, treatments], dim=-1)))  # [..., 1]
@@ -255,7 +258,7 @@ class Regression(nn.Module):
 
 
 class SearchAttention(nn.Module):
-    """(8): queries attend to each other, then candidates attend to them."""
+    """The attention of (8): queries attend to each other, then candidates attend to them."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -274,7 +277,9 @@ class SearchAttention(nn.Module):
 def projected(vectors: Tensor, spanning: Tensor) -> Tensor:
     """``[U, d]``: the part of each of ``vectors [U, d]`` that lies in the span of its ``spanning [U, N, d]``.
 
-    Spanning vectors may be zero, alone or all of them, and may depend on each other.
+    Some or all of the spanning vectors may be zero, and they may be linearly dependent.  They are scaled to length 1,
+    and the normal equations are solved with their Gram matrix, whose off-diagonal entries the ridge makes a little
+    smaller so that it stays regular.
     """
     with torch.autocast(vectors.device.type, enabled=False):
         dtype = torch.promote_types(vectors.dtype, torch.float32)
@@ -282,18 +287,18 @@ def projected(vectors: Tensor, spanning: Tensor) -> Tensor:
         directions = spanning * (spanning.square().sum(dim=2, keepdim=True) + TINY).rsqrt()  # [U, N, d]
         gram = (1 - RIDGE) * directions @ directions.transpose(1, 2)  # [U, N, N]
         diagonal = torch.eye(gram.shape[1], dtype=torch.bool, device=gram.device)
-        gram = gram.masked_fill(diagonal, 1.0)  # also of zero vectors, whose coefficients so are 0
+        gram = gram.masked_fill(diagonal, 1.0)  # also for zero vectors, which makes their coefficients 0
         coefficients = torch.linalg.solve(gram, directions @ vectors.unsqueeze(2))  # [U, N, 1]
         return (directions.transpose(1, 2) @ coefficients).squeeze(2)
 
 
 def queries_of_items(dataset: Any, width: int) -> Tensor:
-    """``[items, N]``, N at most ``width``: the queries that led to each item most often in training, 0 behind them."""
+    """``[items, N]`` with N <= ``width``: the queries that led to each item most often in training, then zeros."""
     clicks = dataset.training_clicks
     table = Relation(clicks.items, clicks.queries, dataset.item_num).most_frequent(width)
     return table[:, : max(1, int((table != 0).sum(dim=1).max()))]
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Of no weight: 0."""
+    """The weighted mean of ``values``; 0 if all weights are 0."""
     return (values * weights).sum() / weights.sum().clamp(min=1)

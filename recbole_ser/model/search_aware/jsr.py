@@ -16,7 +16,7 @@ from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initia
 
 
 class JSR(JointRecommender):
-    """JSR as a framework around a sequential recommender.  Numbered here:
+    """JSR as a framework around a sequential recommender.  The equations are numbered here:
 
     (1) Vectors of items i and queries q: [id; attributes or words], projected.
     (2) The user: u = h_t, the last state of h = Backbone(i_1 + p_1, ..., i_t + p_t), causal self-attention.
@@ -25,7 +25,7 @@ class JSR(JointRecommender):
     (5) L = L_R + search_weight L_S, binary cross entropy of r over targets and of s over the clicks of the training
         searches, each beside the same number of negatives.
 
-    The model reads the recommendation history alone: searches reach it through (5) only, by what they teach the items.
+    The model reads the recommendation history alone: searches have an effect through (5) only, on the items' vectors.
 
     Faithful to the paper: one representation of items for both tasks, (3), (4), both trained end to end.
 
@@ -65,7 +65,7 @@ class JSR(JointRecommender):
             self.search_scorer.requires_grad_(False)
 
     def encode(self, interaction: Any) -> Tensor:
-        """(2): ``[B, d]``"""
+        """The users' vectors u of (2): ``[B, d]``."""
         items = interaction[self.ITEM_SEQ]
         mask = items != 0
         states = self.dropout(self.items(items) + self.positions.weight[: items.shape[1]])  # [B, L, d]
@@ -75,7 +75,7 @@ class JSR(JointRecommender):
         return last * (length > 0).unsqueeze(1)
 
     def encode_search(self, interaction: Any) -> None:
-        """Nothing: (4) knows the query alone."""
+        """Nothing to encode: (4) reads the query alone."""
 
     def score(self, state: Tensor, items: Tensor) -> Tensor:
         return self.rec_scorer(state.unsqueeze(1) * self.items(items)).squeeze(2)  # (3): [B, C]
@@ -84,7 +84,7 @@ class JSR(JointRecommender):
         return self.search_scorer(self.queries(queries).unsqueeze(1) * self.items(items)).squeeze(2)  # (4): [B, C]
 
     def mentions(self, interaction: Any) -> Mentions:
-        """Only what is read: no searches of the histories, and no histories of search instances."""
+        """Only the ids that are read: no searches of the histories, and no histories of search instances."""
         items = self.training_items(interaction).flatten()  # [B (1 + N)]
         if "query_id" in interaction:
             return Mentions(items, interaction["query_id"])

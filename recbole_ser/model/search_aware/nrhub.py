@@ -1,4 +1,4 @@
-"""NRHUB: a user as an attentive mixture of what was searched for, clicked there, and browsed.
+"""NRHUB, in which a user is an attentive mixture of the queries searched, the items clicked there, and those browsed.
 
 Wu et al., "Neural News Recommendation with Heterogeneous User Behavior", EMNLP-IJCNLP 2019,
 https://doi.org/10.18653/v1/D19-1493.
@@ -17,8 +17,8 @@ from recbole_ser.model.layers import AdditiveAttention, initialise
 
 
 class NRHUB(SearchRecommender):
-    """NRHUB without its text encoders.  Equations are numbered here, with A(x) = sum_t a_t x_t of a set of vectors x
-    and a = softmax_t(v' tanh(U x_t + b)), additive attention:
+    """NRHUB without its text encoders.  The equations are numbered here.  A is additive attention over a set of vectors
+    x: A(x) = sum_t a_t x_t with a = softmax_t(v' tanh(U x_t + b)).
 
     (1) the views: queries A_q(e_q), clicked items of searches A_c(e_i), browsed items A_b(e_i);
     (2) each view: h_k = tanh(W_h view_k + b_h);
@@ -60,7 +60,7 @@ class NRHUB(SearchRecommender):
         self.apply(initialise)
 
     def encode(self, interaction: Any) -> Tensor:
-        """``[B, view_size]``."""
+        """The users' vectors u of (3): ``[B, view_size]``."""
         queries, browsed = interaction["search_query_list"], interaction[self.ITEM_SEQ]
         clicks = interaction["search_click_list"].flatten(1)  # [B, S C]
         masks = queries != 0, clicks != 0, browsed != 0

@@ -1,4 +1,4 @@
-"""Query-SeqRec: queries and items as the tokens of one sequence.
+"""Query-SeqRec, which treats queries and items as the tokens of one sequence.
 
 He et al., "Query-Aware Sequential Recommendation", CIKM 2022.
 """
@@ -19,11 +19,11 @@ from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initia
 
 
 class Tokens(NamedTuple):
-    """Rows of events in time order, right-padded with 0: each token is an item or a query."""
+    """Rows of tokens in order of time, right-padded with 0; each token is an item or a query."""
 
     items: Tensor  # [B, T]; 0: not an item
     queries: Tensor  # [B, T]; 0: not a query
-    predicted: Tensor  # [B, T]: those of the items that have to be predicted; 0 elsewhere
+    predicted: Tensor  # [B, T]: the item where it has to be predicted; 0 elsewhere
 
 
 class UserState(NamedTuple):
@@ -33,7 +33,7 @@ class UserState(NamedTuple):
 
 
 class QuerySeqRec(SearchRecommender):
-    """Query-SeqRec.  Equations are numbered here:
+    """Query-SeqRec.  The equations are numbered here:
 
     (1) a token: its item's or query's vector + a vector of its place, counted from the oldest + one of its type;
     (2) the states: a causal Transformer that normalises before each part;
@@ -107,7 +107,7 @@ class QuerySeqRec(SearchRecommender):
         self.apply(initialise)
 
     def losses(self, interaction: Any) -> dict[str, Tensor]:
-        """As in the base class, on augmented tokens."""
+        """The losses of the base class, on augmented tokens."""
         tokens = self.merge(interaction)
         if self.training and self.augmentation_prob:
             tokens = self.augment(tokens)
@@ -119,14 +119,20 @@ class QuerySeqRec(SearchRecommender):
         return mentioned._replace(items=self.catalogue(mentioned.items)) if self.loss_type == "CE" else mentioned
 
     def catalogue(self, like: Tensor) -> Tensor:
-        """Every item id, padding included ``[n_items]``."""
+        """Every item id, padding included: ``[n_items]``."""
         return torch.arange(self.items.count, device=like.device)
 
     def encode(self, interaction: Any) -> UserState:
         return self.encode_tokens(self.merge(interaction))
 
     def merge(self, interaction: Any) -> Tokens:
-        """One sequence of both histories, T tokens, T the longest of the batch."""
+        """Merge both histories into one sequence of tokens; T is the length of the longest in the batch.
+
+        First, clicks are dropped that the row has among its interactions from then on, and the items to predict besides
+        the target are marked: clicks behind the last interaction, and the last interaction itself.  Then every possible
+        token gets a number that rises with time, and sorting by it puts the tokens in order, padding last.  In the
+        merged sequence, the last interaction stays marked only if a query stands directly before it.
+        """
         items, queries = interaction[self.ITEM_SEQ], interaction["search_query_list"]  # [B, L], [B, S]
         clicks, place = interaction["search_click_list"], interaction["search_place_list"]  # [B, S, C], [B, S]
         slot = torch.arange(items.shape[1], device=items.device)  # [L]
@@ -137,7 +143,7 @@ class QuerySeqRec(SearchRecommender):
         new = clicks * (place == length.unsqueeze(2))  # [B, S, C]
         latest = items * (slot == length - 1)  # [B, L]
 
-        # When each token came: the number of events before it, and its number among the tokens of its event.
+        # The time of a token: the number of events before it, then its number among the tokens of its event.
         stride = 1 + clicks.shape[2]
         item_place, search_place = merged_places(place.squeeze(2), queries != 0, items.shape[1])  # [B, L], [B, S]
         item_time, query_time = item_place * stride, search_place.unsqueeze(2) * stride  # [B, L], [B, S, 1]
@@ -184,7 +190,7 @@ class QuerySeqRec(SearchRecommender):
         return labels.scatter(1, last, interaction[self.POS_ITEM_ID].unsqueeze(1))
 
     def augment(self, tokens: Tokens) -> Tokens:
-        """(5): other items and queries in some places."""
+        """Replace some items and queries by others, as (5) says."""
         items, queries = tokens.items, tokens.queries  # [B, T]
         chance = torch.rand(2, *items.shape, device=items.device)
         replaced, by_graph = chance[0] < self.augmentation_prob, chance[1] < self.graph_prob  # [B, T]
@@ -214,7 +220,7 @@ def _next_item(items: Tensor) -> Tensor:
 
 
 def _related(relation: Relation, ids: Tensor) -> Tensor:
-    """One related id for each of ``ids [B, T]``, drawn at random; 0: none."""
+    """One related id for each of ``ids [B, T]``, drawn at random; 0 if it has none."""
     return relation.sample(ids, 1, random=True)[0].squeeze(-1)  # [B, T]
 
 

@@ -1,4 +1,4 @@
-"""SESRec: search-enhanced sequential recommendation with similar and dissimilar interests told apart.
+"""SESRec: search-enhanced sequential recommendation that separates similar and dissimilar interests.
 
 Si et al., "When Search Meets Recommendation", SIGIR 2023, https://doi.org/10.1145/3539618.3591786.
 """
@@ -106,7 +106,7 @@ class SESRec(SearchRecommender):
             self.co_attention.requires_grad_(False)
 
     def draw_mentions(self) -> list[Mentions]:
-        """The negatives of the alignment."""
+        """The negatives of the alignment, newly drawn."""
         return [self.alignment.draw(self.items.count)] if self.alpha else []
 
     def encode(self, interaction: Any) -> UserState:
@@ -134,7 +134,7 @@ class SESRec(SearchRecommender):
         )
 
     def split(self, similarity: Tensor, mask: Tensor) -> Tensor:
-        """Eq. 11-12: views ``[B, 3, T]`` of all valid, of similar (P) and of dissimilar (N) positions."""
+        """Eq. 11-12: ``[B, 3, T]``, the views of all valid, of similar (P) and of dissimilar (N) positions."""
         lengths = mask.sum(dim=1, keepdim=True)  # [B, 1]
         threshold: Tensor | float
         if isinstance(self.split_threshold, float):

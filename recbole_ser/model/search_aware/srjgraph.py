@@ -1,4 +1,4 @@
-"""SRJGraph: one graph of users and items for search and recommendation, with queries on its edges.
+"""SRJGraph, which has one graph of users and items for search and recommendation, with queries on its edges.
 
 Zhao et al., "Joint Learning of E-commerce Search and Recommendation with a Unified Graph Neural Network", WSDM 2022.
 """
@@ -28,18 +28,18 @@ from recbole_ser.model.embeddings import (
 from recbole_ser.model.layers import PairMLP, initialise, masked_softmax
 
 USER, ITEM = 0, 1  # the two kinds of nodes; a neighbour of one kind is of the other
-ITEMS_AT_ONCE = 512  # that are aggregated together for the table of an evaluation pass
+ITEMS_AT_ONCE = 512  # number of items that are aggregated together for the table of an evaluation pass
 
 
 class Walk(NamedTuple):
-    """What is drawn around n roots, hop by hop; K_h is the fan-out of hop h.  Where there are no neighbours it is 0."""
+    """The neighbours drawn around n roots, hop by hop; K_h is the fan-out of hop h, and 0 stands for no neighbour."""
 
     nodes: list[Tensor]  # [n, 1] the roots, [n, K_1], [n, K_1 K_2]: neighbours of one node stand side by side
-    queries: list[Tensor]  # [n, K_1], [n, K_1 K_2]: of the edges to them; 0 is the attribute of recommendation
+    queries: list[Tensor]  # [n, K_1], [n, K_1 K_2]: queries on the edges to them; 0 is the attribute of recommendation
 
 
 class Walked(Interaction):
-    """Training instances with what was drawn around their users and their items, and those of the search task."""
+    """Training instances with the walks around their users and around their items, and those of the search task."""
 
     def __init__(self, interaction: Interaction, walks: tuple[Walk, Walk], search: Walked | None) -> None:
         super().__init__(interaction.interaction)
@@ -47,7 +47,7 @@ class Walked(Interaction):
 
 
 class Near(NamedTuple):
-    """Nodes and their neighbours, aggregated but for the softmax over the neighbours."""
+    """Nodes and their neighbours before the last step of aggregation, the softmax over the neighbours."""
 
     own: Tensor  # S x [..., d]
     nodes: Tensor  # the neighbours [..., K]
@@ -67,17 +67,17 @@ class Aggregator(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.near = nn.Linear(width, 2 * width)  # of a neighbour: its part of (2), with b, and of (3), with c
-        self.edge = nn.Linear(width, 2 * width, bias=False)  # of an edge: likewise
-        self.own = nn.Linear(width, 2 * width, bias=False)  # of the node itself: its part of (4), S, and of (3)
-        self.context = nn.Linear(2 * width, width, bias=False)  # of intention and upstream: their part of (3)
+        self.near = nn.Linear(width, 2 * width)  # a neighbour's part of (2), with b, and of (3), with c
+        self.edge = nn.Linear(width, 2 * width, bias=False)  # an edge's part of (2) and of (3)
+        self.own = nn.Linear(width, 2 * width, bias=False)  # the node's own part of (4), S, and of (3)
+        self.context = nn.Linear(2 * width, width, bias=False)  # the part of intention and upstream in (3)
         self.vote = nn.Linear(width, 1, bias=False)  # a
 
     def look(self, own: Tensor, context: Tensor, nodes: Tensor, near: Tensor) -> Near:
-        """``own [n, T, d]`` with its neighbours ``nodes [n, T, K]``.
+        """Messages and votes of the neighbours ``nodes [n, T, K]`` of nodes with the vectors ``own [n, T, d]``.
 
-        ``context [n, 1, 2 d]`` is the intention and the upstream; ``near [n, T, K, 2 d]`` is the sum of what
-        ``self.near`` makes of the neighbours and ``self.edge`` of the edges to them.
+        ``context [n, 1, 2 d]`` is the intention and the upstream; ``near [n, T, K, 2 d]`` is the sum of ``self.near``
+        of the neighbours and ``self.edge`` of the edges to them.
         """
         messages, seen = near.chunk(2, dim=3)  # (2): [n, T, K, d] each
         own, asking = self.own(own).chunk(2, dim=2)  # [n, T, d] each
@@ -95,8 +95,8 @@ class SRJGraph(JointRecommender):
     its edges, and edges of recommendation have one special attribute; an aggregator that is aware of the intention
     and of the upstream; click-through prediction for both services, trained together.
 
-    Numbered here.  x is a node's embedding, z_q a query's and z_0 a free vector; z, the intention, is z_0 in
-    recommendation and z_q in search; node v, with neighbours w, is in a tree that was drawn from a root r:
+    The equations are numbered here.  x is a node's embedding, z_q a query's and z_0 a free vector; z, the intention, is
+    z_0 in recommendation and z_q in search; node v, with neighbours w, is in a tree that was drawn from a root r:
 
     1. ``fan_outs[0]`` neighbours of the root are drawn, and ``fan_outs[1]`` of each of these.
     2. The message of w is W [h_w ; z_vw] + b, where z_vw belongs to the query of the edge, or is z_0.
@@ -105,7 +105,7 @@ class SRJGraph(JointRecommender):
     5. The logit is MLP([z ; h_u ; h_i]).
     6. The loss is the binary cross entropy of both tasks, that of search times ``search_weight``.
 
-    Ours, where nothing is said:
+    Decided here, where nothing is said:
 
     - (2) to (5) as they stand.  The upstream of a node is the one that asked for it, and a root's is the root itself.
       W, V, a and S belong to a hop and a kind of node.
@@ -166,7 +166,7 @@ class SRJGraph(JointRecommender):
         return values, queries
 
     def walk(self, kind: int, roots: Tensor) -> Walk:
-        """(1): from ``roots [n]`` of one kind."""
+        """Draw the neighbours of (1) around ``roots [n]`` of one kind."""
         walk = Walk([roots.unsqueeze(1)], [])
         for hop, size in enumerate(self.fan_outs):
             nodes, queries = self.neighbours((kind + hop) % 2, walk.nodes[-1], size)  # [n, T, K]
@@ -181,7 +181,7 @@ class SRJGraph(JointRecommender):
         return Near(*(part.squeeze(1) for part in near))
 
     def _look(self, root_kind: int, walk: Walk, hop: int, context: Tensor) -> Near:
-        """The nodes ``[n, T]`` of one hop and their neighbours."""
+        """The nodes ``[n, T]`` of one hop and their neighbours; these are aggregated first if they have neighbours."""
         kind, other = (root_kind + hop) % 2, (root_kind + hop + 1) % 2
         aggregator, nodes = self.aggregators[hop][kind], walk.nodes[hop + 1]  # [n, T K]
         if hop + 1 < len(self.fan_outs):
@@ -201,7 +201,7 @@ class SRJGraph(JointRecommender):
         return self.users if kind == USER else self.items
 
     def edges(self, queries: Tensor) -> Tensor:
-        """z ``[..., d]`` of ``queries [...]``, where 0 stands for recommendation."""
+        """The vectors z ``[..., d]`` of ``queries [...]``, where 0 stands for recommendation."""
         return torch.where((queries == 0).unsqueeze(-1), self.no_query, self.queries(queries))
 
     # --- both sides -------------------------------------------------------------------------------------------------
@@ -234,14 +234,14 @@ class SRJGraph(JointRecommender):
         return self._logits(state, intention, items, self._items_of_rows(state, intention, items))
 
     def _logits(self, state: UserState, intention: Tensor, items: Tensor, item_vectors: Tensor) -> Tensor:
-        """(5): ``[B, C]``."""
+        """The logits of (5): ``[B, C]``."""
         nodes = state.near.nodes.unsqueeze(1)  # [B, 1, K]
         mask = (nodes != 0) & (nodes != items.unsqueeze(2)) & (nodes != state.targets[:, None, None])  # [B, C, K]
         user_vectors = mix(state.near, mask)  # [B, C, d]
         return self.mlp(intention, torch.cat([user_vectors, item_vectors], dim=2))
 
     def _items_of_rows(self, state: UserState, intention: Tensor, items: Tensor) -> Tensor:
-        """h ``[B, C, d]`` of ``items [B, C]``, looked at once for each row."""
+        """The vectors h ``[B, C, d]`` of ``items [B, C]``, aggregated for each row separately."""
         count = items.shape[1]
         hidden = state.users.unsqueeze(1).expand_as(items).unsqueeze(2)  # [B, C, 1]
         if self.training:
@@ -253,13 +253,13 @@ class SRJGraph(JointRecommender):
         return vectors.unflatten(0, items.shape)
 
     def _items_without(self, hidden: Tensor, items: Tensor, intention: Tensor, walk: Walk | None = None) -> Tensor:
-        """h ``[n, d]`` of ``items [n]`` with the users ``hidden [n, any]`` hidden from them."""
+        """The vectors h ``[n, d]`` of ``items [n]`` with the users ``hidden [n, any]`` hidden from them."""
         near = self.look(ITEM, walk or self.walk(ITEM, items), intention)
         mask = (near.nodes != 0) & (near.nodes.unsqueeze(2) != hidden.unsqueeze(1)).all(dim=2)  # [n, K]
         return mix(near, mask.unsqueeze(1)).squeeze(1)
 
     def _all_items(self) -> Tensor:
-        """h ``[n_items, d]`` for users who are no neighbours of them."""
+        """The vectors h ``[n_items, d]`` of all items, for users who are not among their neighbours."""
         items = torch.arange(self.n_items, device=self.no_query.device)
         parts = [
             self._items_without(torch.zeros_like(some).unsqueeze(1), some, self.no_query.expand(len(some), -1))
@@ -300,13 +300,13 @@ def _checked_fan_outs(fan_outs: Any) -> list[int]:
 
 
 def once(ids: Tensor, count: int, vectors: Callable[[Tensor], Tensor]) -> Tensor:
-    """``[..., w]`` for ``ids [...]`` below ``count`` from ``vectors([U]) -> [U, w]``, which sees each id once."""
+    """``vectors`` of ``ids [...]`` below ``count``, ``[..., w]``; the function ``[U] -> [U, w]`` gets each id once."""
     values, places = distinct(ids.flatten(), count)
     return lookup(vectors(values), places[ids])
 
 
 def mix(near: Near, mask: Tensor) -> Tensor:
-    """(4): ``[..., C, d]`` with the neighbours that count in each of C cases, ``mask [..., C, K]``."""
+    """h of (4), ``[..., C, d]``, in C cases: ``mask [..., C, K]`` says which neighbours count in each of them."""
     weights = masked_softmax(near.votes.unsqueeze(-2), mask)  # [..., C, K]
     # Faster on the CPU than a product of many small matrices.
     mixed = (weights.unsqueeze(-1) * near.messages.unsqueeze(-3)).sum(dim=-2)  # [..., C, d]

@@ -15,11 +15,11 @@ from recbole_ser.model.base import JointRecommender, SearchRecommender, positive
 from recbole_ser.model.embeddings import item_embedding, query_embedding, user_embedding
 from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, mean_weights
 
-SHARPNESS = 32.0  # of a window's borders: a quarter of a window's first radius takes its membership from 0.5 to 0.73
+SHARPNESS = 32.0  # slope at a window's border: a quarter of its initial radius takes membership from 0.5 to 0.73
 
 
 class RecState(NamedTuple):
-    products: Tensor  # [B, T, d]: the start, then a state per product
+    products: Tensor  # [B, T, d]: the state of the start position, then one per product
     mask: Tensor  # [B, T]
 
 
@@ -30,7 +30,7 @@ class SearchState(NamedTuple):
 
 
 class UnifiedSSR(JointRecommender):
-    """UnifiedSSR.  Numbered here, P a sequence of products and Q one of queries:
+    """UnifiedSSR.  The equations are numbered here; P is a sequence of products and Q one of queries:
 
     (1) Input: sqrt(d) (e + u) + position, with e the product's or query's vector, u the user's, sinusoidal positions.
     (2) enc(X, Y): layers of causal self-attention, causal attention to the inputs of Y, position-wise network.
@@ -69,7 +69,7 @@ class UnifiedSSR(JointRecommender):
     - Optimiser and learning rate are this package's (the original: Adam with Noam's warm-up over 4000 steps), and so
       are the initial weights (Xavier normal; the original: uniform) and LayerNorm's variance.
 
-    Ours:
+    Decided here:
 
     - (5): the window is soft.  With places running from 0 to 1, that of half k has its centre at 1/4 or 3/4 plus
       tanh(.) / 4, the radius sigmoid(.) / 4 and the membership sigmoid(32 (radius - distance)); at zero outputs of the
@@ -111,7 +111,7 @@ class UnifiedSSR(JointRecommender):
         self.pretraining = epoch < self.pretrain_epochs
 
     def losses(self, interaction: Any) -> dict[str, Tensor]:
-        """(7)"""
+        """The losses of the current phase of (7)."""
         if self.pretraining:
             return super().losses(interaction)
         return SearchRecommender.losses(self, interaction)  # without the search instances
@@ -152,7 +152,7 @@ class UnifiedSSR(JointRecommender):
         )
 
     def score_search(self, state: SearchState, queries: Tensor, items: Tensor) -> Tensor:
-        """(4); the query is part of the state."""
+        """The scores of (4); the query is part of the state."""
         weight = self.product_weight()
         of_products = self.match(state.products, state.mask, items)  # [B, C]
         return weight * of_products + (1 - weight) * self.match(state.queries, state.mask, items)
@@ -171,24 +171,24 @@ class UnifiedSSR(JointRecommender):
         return losses
 
     def product_weight(self) -> Tensor:
-        """w of (4)."""
+        """The weight w of (4), a scalar."""
         return 0.1 + 0.8 * torch.sigmoid(self.balance)
 
     # --- both -------------------------------------------------------------------------------------------------------
 
     def inputs(self, vectors: Tensor, interaction: Any) -> Tensor:
-        """(1): ``[B, T, d]`` from products or queries ``[B, T, d]``."""
+        """The inputs of (1), ``[B, T, d]``, from the vectors of products or queries ``[B, T, d]``."""
         user = self.user_projection(self.users(interaction[self.USER_ID]))  # [B, d]
         scaled = self.scale * (vectors + user.unsqueeze(1))  # [B, T, d]
         return self.input_dropout(scaled + self.positions[: vectors.shape[1]])
 
     def match(self, states: Tensor, mask: Tensor, items: Tensor) -> Tensor:
-        """(3): ``[B, C]`` from the last valid one of ``states [B, T, d]``."""
+        """The scores of (3), ``[B, C]``, from the last valid one of ``states [B, T, d]``."""
         last = (mask.sum(dim=1) - 1)[:, None, None].expand(-1, 1, states.shape[2])  # [B, 1, d]
         return self.scale * (self.items(items) @ states.gather(1, last).transpose(1, 2)).squeeze(2)
 
     def segments(self, states: Tensor, mask: Tensor) -> Tensor:
-        """(5): ``[B, 2, d]`` from ``states [B, T, d]`` that are valid where ``mask [B, T]`` is true."""
+        """The segments of (5), ``[B, 2, d]``, from ``states [B, T, d]``, valid where ``mask [B, T]`` is true."""
         assert self.window is not None
         count = mask.sum(dim=1, keepdim=True).clamp(min=1)  # [B, 1]
         place = ((torch.arange(mask.shape[1], device=mask.device) + 0.5) / count).unsqueeze(1)  # [B, 1, T]
@@ -201,12 +201,12 @@ class UnifiedSSR(JointRecommender):
 
     @staticmethod
     def likeness(segments: Tensor) -> Tensor:
-        """|cos| ``[B]`` of the two of ``segments [B, 2, d]``."""
+        """|cos| ``[B]`` of the two segments of each row of ``segments [B, 2, d]``."""
         return F.cosine_similarity(segments[:, 0], segments[:, 1], dim=1).abs()
 
 
 def mean_of_long(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean of ``values [B]`` over the rows that have two positions or more in ``mask [B, T]``; none: 0."""
+    """The mean of ``values [B]`` over the rows with two or more positions in ``mask [B, T]``; 0 if there are none."""
     return (mean_weights(mask.sum(dim=1) > 1, values.dtype) * values).sum()
 
 

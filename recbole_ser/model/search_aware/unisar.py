@@ -1,4 +1,4 @@
-"""UniSAR: transitions within and between recommendation and search, for both tasks.
+"""UniSAR, which models transitions within and between recommendation and search, for both tasks.
 
 Shi et al., "UniSAR: Modeling User Transition Behaviors between Search and Recommendation", SIGIR 2024.
 """
@@ -51,7 +51,7 @@ class UserState(NamedTuple):
 
 
 class UniSAR(JointRecommender):
-    """UniSAR with both of its tasks; candidates are ranked by the recommendation task.  Numbered here:
+    """UniSAR with both tasks; candidates are ranked by the recommendation task.  The equations are numbered here:
 
     (1) Vectors of items i, queries q and users u: tanh(W [id; attributes or words] + b).  A search record is q plus
         the mean of its clicked items.
@@ -99,7 +99,7 @@ class UniSAR(JointRecommender):
         self.users = FeatureEmbedding(dataset.user_num, config["user_embedding_size"], attributes, width, nn.Tanh())
         self.items = item_embedding(config, dataset, nn.Tanh())
         self.queries = query_embedding(config, dataset, nn.Tanh())
-        self.no_query = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, width))[0])  # for recommendation
+        self.no_query = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, width))[0])  # q in recommendation
         self.rec_positions, self.search_positions = (nn.Embedding(length, width) for length in lengths)
         self.positions = nn.Embedding(sum(lengths), width)  # of both sides in one order
 
@@ -127,7 +127,7 @@ class UniSAR(JointRecommender):
                 module.requires_grad_(False)
 
     def draw_mentions(self) -> list[Mentions]:
-        """The negatives of (3), for both tasks."""
+        """The negatives of (3), newly drawn for both tasks."""
         return [self.alignment.draw(self.items.count)] if self.alignment_weight else []
 
     def search_losses(self, interaction: Any) -> dict[str, Tensor]:
@@ -140,7 +140,7 @@ class UniSAR(JointRecommender):
         }
 
     def auxiliary_losses(self, interaction: Any, state: UserState) -> dict[str, Tensor]:
-        """(3) and (4)"""
+        """The alignments (3) and (4), weighted."""
         losses = {}
         if self.alignment_weight:
             losses["alignment"] = self.alignment_weight * self.alignment(interaction, self.items, self.queries)
@@ -178,7 +178,7 @@ class UniSAR(JointRecommender):
         return self.logits(state, self.queries(queries), items, SEARCH)
 
     def logits(self, state: UserState, query: Tensor, items: Tensor, task: int) -> Tensor:
-        """(6) and (7): ``[B, C]`` of ``items [B, C]`` with the query vectors ``[B, d]``."""
+        """The logits of (6) and (7), ``[B, C]``, of ``items [B, C]`` with the query vectors ``query [B, d]``."""
         targets = self.items(items)  # [B, C, d]
         (rec,) = self.rec_interest(state.rec.fused, state.rec.mask.unsqueeze(1), targets)  # w_r [B, C, d]
         (search,) = self.search_interest(state.search.fused, state.search.mask.unsqueeze(1), targets)  # w_s [B, C, d]
@@ -187,7 +187,7 @@ class UniSAR(JointRecommender):
 
 
 class TransitionAlignment(nn.Module):
-    """(4) for one side: what a history means to itself beside what it means after the other one."""
+    """(4) for one side: the mean of a history encoded by itself against its mean encoded from the other side."""
 
     def __init__(self, width: int, temperature: float) -> None:
         super().__init__()
@@ -195,20 +195,20 @@ class TransitionAlignment(nn.Module):
         self.temperature = Temperature(temperature)
 
     def forward(self, history: History, rows: Tensor) -> Tensor:
-        """A scalar over the users for whom ``rows [B]`` is true."""
+        """The loss, a scalar, over the users for whom ``rows [B]`` is true."""
         other, own = (masked_mean(states[rows], history.mask[rows]) for states in (history.other, history.own))
         return nt_xent(other, own, self.weight, self.temperature())  # of two [users, d]
 
 
 def other_side(rec_mask: Tensor, search_mask: Tensor) -> Tensor:
-    """``[B, L + S, L + S]``: items see valid searches and searches see valid items, and nothing else."""
+    """``[B, L + S, L + S]``: items see only valid searches, and searches see only valid items."""
     valid = torch.cat([rec_mask, search_mask], dim=1)  # [B, L + S]
     is_rec = torch.arange(valid.shape[1], device=valid.device) < rec_mask.shape[1]  # [L + S]
     return valid.unsqueeze(1) & (is_rec.unsqueeze(1) != is_rec)
 
 
 def _tower(width: int, hidden: list[int], dropout: float) -> nn.Sequential:
-    """What turns a task's mixture of experts into a logit: the tower, then the MLP."""
+    """The layers that turn a task's mixture of experts into a logit: the tower, then the MLP."""
     return nn.Sequential(
         *perceptron([width, 2 * width, width], nn.ReLU, dropout), *perceptron([width, *hidden, 1], nn.ReLU, dropout)
     )

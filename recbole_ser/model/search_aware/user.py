@@ -24,17 +24,17 @@ from recbole_ser.model.embeddings import (
 from recbole_ser.model.layers import TransformerEncoder, TransformerLayer, initialise, masked_softmax, merged_places
 from recbole_ser.model.losses import Temperature
 
-ITEM, SEARCH, INTENT = range(3)  # the types of what is in a sequence
+ITEM, SEARCH, INTENT = range(3)  # the types of the elements of a sequence
 
 
 class UserState(NamedTuple):
-    intents: Tensor  # [B, 2, d]: of the session and of the history
-    past: Tensor  # [B, T, d]: the events' states within their sessions
-    past_mask: Tensor  # [B, T]: those of past sessions
+    intents: Tensor  # [B, 2, d]: the intents of the session and of the history
+    past: Tensor  # [B, T, d]: the states of the events within their sessions
+    past_mask: Tensor  # [B, T]: true for the events of past sessions
 
 
 class USER(JointRecommender):
-    """USER on ids.  Numbered here, T = L + S events of a row, both histories merged by time:
+    """USER on ids.  The equations are numbered here; T = L + S are the events of a row, both histories merged by time:
 
     (1) A search with clicks: L = tanh(Q A D'), Q [W, d] its query's words and D [C, d] its clicked items; the words
         weighted by the softmax of L's row sums and the items by that of its column sums, beside each other, projected.
@@ -70,8 +70,8 @@ class USER(JointRecommender):
     - Loss: binary cross entropy, as for every model of this package, of both tasks jointly, the search one times
       ``search_weight``, instead of joint training followed by fine-tuning for either task.
 
-    Ours: positions count events back from the intent and are added, like the type of each event, to the inputs of (2)
-    (the public code makes both and adds neither).
+    Decided here: positions count events back from the intent and are added, like the type of each event, to the inputs
+    of (2) (the public code makes both and adds neither).
 
     Confidence: high in (1)-(5) as the original's structure, low to medium in what others who compare with USER on ids
     did, which is not public.
@@ -104,7 +104,7 @@ class USER(JointRecommender):
         return self.intents(interaction, self.queries(interaction["query_id"]))
 
     def intents(self, interaction: Any, intent: Tensor) -> UserState:
-        """(2)-(3), from the intent ``[B, d]`` of the task."""
+        """The state after (2) and (3), from the intent ``[B, d]`` of the task."""
         events, mask, sessions = self.behaviours(interaction)
         intent = intent + self.ages.weight[0] + self.types.weight[INTENT]
         tokens = torch.cat([events, intent.unsqueeze(1)], dim=1)  # [B, T + 1, d]
@@ -117,9 +117,10 @@ class USER(JointRecommender):
         return UserState(torch.cat([of_session, of_history], dim=1), past, past_mask)
 
     def behaviours(self, interaction: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors ``[B, T, d]`` of the events, items before searches, which are valid ``[B, T]``, their sessions.
+        """The vectors ``[B, T, d]`` of the events, a mask of valid ones ``[B, T]``, and their sessions ``[B, T]``.
 
-        The Transformers know the order of the events from their ages alone: 1 is the last event before the target.
+        Items come before searches.  The Transformers know the order of the events from their ages alone: 1 is the age
+        of the last event before the target.
         """
         items, queries = interaction[self.ITEM_SEQ], interaction["search_query_list"]
         place = interaction["search_place_list"]  # [B, S] how many items come before
@@ -134,7 +135,7 @@ class USER(JointRecommender):
         return events + lookup(self.ages.weight, age) + kind, mask, sessions
 
     def search_records(self, interaction: Any) -> Tensor:
-        """(1): ``[B, S, d]``."""
+        """The search records of (1): ``[B, S, d]``."""
         queries, clicks = interaction["search_query_list"], interaction["search_click_list"]
         records = self.queries(queries)  # [B, S, d]
         clicked = (clicks != 0).any(dim=2)  # [B, S], true P times
@@ -148,7 +149,7 @@ class USER(JointRecommender):
         return records.index_put(clicked.nonzero(as_tuple=True), both.to(records.dtype))
 
     def words_of(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """The words ``[P, W, d]`` of ``queries [P]``, valid where ``[P, W]`` is true; never none."""
+        """The words ``[P, W, d]`` of ``queries [P]``, and a mask ``[P, W]`` in which every query has a valid word."""
         terms = cast(AttributeEmbedding, self.queries.attributes[0])
         values, places = distinct(queries, self.queries.count)  # each query's words are projected once
         ids = terms.values[values].long()  # [U, W - 1]
@@ -168,12 +169,12 @@ class USER(JointRecommender):
         return self.mlp(cosines / self.temperature()).squeeze(2)  # (5): [B, C]
 
     def score_search(self, state: UserState, queries: Tensor, items: Tensor) -> Tensor:
-        """As for recommendation: the query is the intent that the state was encoded with."""
+        """The same as for recommendation: the query is the intent that the state was encoded with."""
         return self.score(state, items)
 
 
 def appended(layer: TransformerLayer, tokens: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-    """What ``layer`` gives at each of ``tokens [B, C, d]`` if it is appended, alone, to ``memory [B, T, d]``.
+    """The output of ``layer`` at each of ``tokens [B, C, d]`` when it alone is appended to ``memory [B, T, d]``.
 
     A token sees the memory where ``mask [B, T]`` is true, and itself.
     """

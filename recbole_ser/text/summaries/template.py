@@ -18,7 +18,7 @@ TEMPLATE_VERSION = 1  # part of every result: raise it with any change of the te
 
 _QUERIES, _RECENT, _TYPICAL, _TERMS = 5, 5, 5, 12  # how many of each a summary names
 _TITLE_WORDS = 16
-_TEXT_WORDS = 128  # of each text, from which terms are counted
+_TEXT_WORDS = 128  # how many words of each text are searched for terms
 
 
 class TemplateSummariser:
