@@ -67,8 +67,8 @@ class ModelUnderTest:
         model = find_model(self.model) if isinstance(self.model, str) else self.model
         if not issubclass(model, SearchRecommender):
             raise ConfigError(
-                f"the contract is that of SearchRecommender, and {model.__name__} is none: RecBole's own models have no "
-                "encode and score to be checked, and a class of yours must derive from it"
+                f"the contract is that of SearchRecommender, and {model.__name__} is none: RecBole's own models have "
+                "no encode and score to be checked, and a class of yours must derive from it"
             )
 
     def load(self, name: str, logs: SyntheticLogs) -> SERDataset:

@@ -156,9 +156,17 @@ def _datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 def configuration_options(command: F) -> F:
     """Give ``command`` the options ``--model``, ``--dataset`` and ``--config_files``, spelt as RecBole spells them."""
     for option in (
-        click.option("-c", "--config_files", multiple=True, metavar="FILE ...", help="YAML files; later ones win"),
-        click.option("-d", "--dataset", metavar="NAME", shell_complete=_datasets, help="the data set"),
-        click.option("-m", "--model", metavar="NAME", shell_complete=_models, help="the model, or module:Class"),
+        click.option(
+            "-c", "--config_files", multiple=True, metavar="FILE ...", help="YAML files with settings; later ones win"
+        ),
+        click.option("-d", "--dataset", metavar="NAME", shell_complete=_datasets, help="name of the data set"),
+        click.option(
+            "-m",
+            "--model",
+            metavar="NAME",
+            shell_complete=_models,
+            help="name of the model, or module:Class for one of your own",
+        ),
     ):
         command = option(command)
     return command

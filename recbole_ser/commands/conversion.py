@@ -11,9 +11,14 @@ import click
 from recbole_ser.convert.conversion import OnError
 from recbole_ser.convert.settings import DEFAULT_MEMORY, Settings
 
-out_option = click.option("--out", required=True, metavar="FOLDER", help="of the data set, which is named after it")
+out_option = click.option(
+    "--out", required=True, metavar="FOLDER", help="folder of the new data set, which is named after it"
+)
 on_error_option = click.option(
-    "--on-error", type=click.Choice(get_args(OnError)), default="stop", help="what a malformed row does (default: stop)"
+    "--on-error",
+    type=click.Choice(get_args(OnError)),
+    default="stop",
+    help="stop at a malformed row, or skip and count it (default: stop)",
 )
 
 
@@ -26,9 +31,9 @@ def conversion_settings(command: Callable[..., None]) -> Callable[..., None]:
         "--memory",
         metavar="SIZE",
         default=DEFAULT_MEMORY,
-        help=f"that DuckDB may hold (default: {DEFAULT_MEMORY}); more goes into the folder of --out",
+        help=f"memory that DuckDB may use (default: {DEFAULT_MEMORY}); it puts the rest into --out",
     )
-    @click.option("--threads", type=int, metavar="N", help="of DuckDB (default: one for each core)")
+    @click.option("--threads", type=int, metavar="N", help="threads of DuckDB (default: one per core)")
     @functools.wraps(command)
     def with_settings(on_error: OnError, memory: str, threads: int | None, **options: Any) -> None:
         command(settings=Settings(on_error, memory, threads), **options)

@@ -12,11 +12,15 @@ from recbole_ser.convert.conversion import OnError, format_manifest
 
 @click.command(cls=Command, short_help="Amazon's reviews and product-search queries")
 @click.option("--reviews", required=True, metavar="FILE", help="review file: JSON lines, gzip or not")
-@click.option("--queries", required=True, metavar="FOLDER", help="of query_text.txt, train.qrels and test.qrels")
+@click.option("--queries", required=True, metavar="FOLDER", help="folder of query_text.txt, train.qrels and test.qrels")
 @click.option("--metadata", metavar="FILE", help="metadata file, for the items' texts and categories")
 @click.option("--recipe", required=True, type=click.Choice(RECIPES), help="one query per item, or per user and item")
 @click.option(
-    "--seed", type=int, default=DEFAULT_SEED, metavar="N", help=f"of the draws of queries (default: {DEFAULT_SEED})"
+    "--seed",
+    type=int,
+    default=DEFAULT_SEED,
+    metavar="N",
+    help=f"seed of the draws of queries (default: {DEFAULT_SEED})",
 )
 @out_option
 @on_error_option

@@ -13,7 +13,9 @@ from recbole_ser.convert.settings import Settings, report
 
 @click.command(cls=Command, short_help="KuaiSAR's logs")
 @click.option("--logs", required=True, metavar="FOLDER", help=f"folder of {', '.join(NAMES)}")
-@click.option("--first-shown", is_flag=True, help="a search without click gets the first item it shows as one")
+@click.option(
+    "--first-shown", is_flag=True, help="count the first item that a search shows as its click, where it has none"
+)
 @conversion_settings
 def command(out: str, settings: Settings, logs: str, first_shown: bool) -> None:
     """Convert KuaiSAR's recommendation and search logs."""

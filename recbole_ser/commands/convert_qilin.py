@@ -13,7 +13,9 @@ _NAMES = ", ".join(table for tables in TABLES.values() for table in tables)
 
 
 @click.command(cls=Command, short_help="Qilin's tables")
-@click.option("--tables", required=True, metavar="FOLDER", help=f"of {_NAMES}, each a Parquet file or a folder of some")
+@click.option(
+    "--tables", required=True, metavar="FOLDER", help=f"folder of {_NAMES}, each a Parquet file or a folder of them"
+)
 @conversion_settings
 def command(out: str, settings: Settings, tables: str) -> None:
     """Convert Qilin's tables."""

@@ -18,7 +18,7 @@ the mapping, with every key there is (all but interactions, and of that files, u
     files: logs/clicks-*.parquet        # or a list; .gz and .zst are fine; relative to this file
     user: uid
     item: vid
-    time: {column: ts, unit: ms}        # s, ms, us, ns or iso; just 'ts': told from the values, and said
+    time: {column: ts, unit: ms}        # s, ms, us, ns or iso; just 'ts': inferred from the values, and printed
     keep: {column: rating, minimum: 4}  # or values: [click, like]
     position: row                       # numbers that order interactions of one user and time; else items do
   searches:
@@ -28,7 +28,7 @@ the mapping, with every key there is (all but interactions, and of that files, u
     user: uid
     time: searched_at
     query: {id: qid, text: keyword}     # or one of them; or terms: {column: words, separator: ' '}
-    clicks: {column: clicked, separator: ','}    # of lists just the column; separator: json for text like [1, 2]
+    clicks: {column: clicked, separator: ','}    # of real lists just the name; json: text like [1, 2]
     # or a row per shown item:  clicks: {item: vid, search: session, keep: {...}, position: rank}
     source: entry
     keep: {column: action, values: [search]}
@@ -49,17 +49,25 @@ class _Table(Command):
 @click.option("--spec", metavar="FILE", help="YAML file with the mapping (below); or give the options:")
 @click.option("--interactions", multiple=True, metavar="FILE ...", help="files or globs of the interaction log")
 @click.option("--searches", multiple=True, metavar="FILE ...", help="files or globs of the search log")
-@click.option("--user", metavar="COLUMN", help="of users, in both logs, as the columns below")
-@click.option("--item", metavar="COLUMN", help="of items; with --search-id also of the clicked item in the search log")
-@click.option("--time", metavar="COLUMN", help="of times")
-@click.option("--query", metavar="COLUMN", help="of the text of queries")
-@click.option("--query-id", metavar="COLUMN", help="of the ids of queries")
-@click.option("--clicks", metavar="COLUMN", help="of lists of clicked items")
-@click.option("--search-id", metavar="COLUMN", help="of searches, where every click has a row")
-@click.option("--source", metavar="COLUMN", help="of where the search was made")
-@click.option("--unit", help="of the times: s, ms, us, ns or iso (default: told from the values)")
-@click.option("--separator", help="between clicked items in text; json: text like [1, 2]")
-@click.option("--keep", metavar="COLUMN=V,V or COLUMN>=N", help="interactions to keep")
+@click.option(
+    "--user",
+    metavar="COLUMN",
+    help="column of user ids; this and the following columns have the same names in both logs",
+)
+@click.option(
+    "--item",
+    metavar="COLUMN",
+    help="column of item ids; with --search-id also that of the clicked item in the search log",
+)
+@click.option("--time", metavar="COLUMN", help="column of times")
+@click.option("--query", metavar="COLUMN", help="column of the text of queries")
+@click.option("--query-id", metavar="COLUMN", help="column of query ids")
+@click.option("--clicks", metavar="COLUMN", help="column of lists of clicked items")
+@click.option("--search-id", metavar="COLUMN", help="column of search ids, where every click has a row of its own")
+@click.option("--source", metavar="COLUMN", help="column that says where a search was made")
+@click.option("--unit", help="unit of times: s, ms, us, ns or iso (default: inferred from the values)")
+@click.option("--separator", help="separator of clicked items in text; json: the text is like [1, 2]")
+@click.option("--keep", metavar="COLUMN=V,V or COLUMN>=N", help="keep only the interactions with these values")
 @click.option("--print-sql", is_flag=True, help="print the SQL of the conversion as well")
 @conversion_settings
 def command(out: str, settings: Settings, spec: str | None, print_sql: bool, **options: Any) -> None:

@@ -15,14 +15,16 @@ _FILE = click.Path(path_type=Path)
 
 @click.command(cls=Command, short_help="print the statistics of a data set")
 @dataset_argument
+@click.option("-c", "--config_files", multiple=True, metavar="FILE ...", help="YAML files with settings, as for a run")
 @click.option(
-    "-c", "--config_files", multiple=True, metavar="FILE ...", help="as of a run: what is loaded and filtered"
+    "--category", metavar="COLUMN", help="column of X.item with categories (default: the first whose name says so)"
 )
-@click.option("--category", metavar="COLUMN", help="of X.item (default: the first whose name says so)")
-@click.option("--spontaneous", default="", metavar="S,S,...", help="sources of searches typed unprompted")
-@click.option("--unit", type=click.Choice(list(UNITS)), help="of the times (default: guessed from their size)")
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="write all numbers there")
-@click.option("--plot", type=_FILE, metavar="FILE", help="draw a page of plots there: .png, .pdf or .svg")
+@click.option(
+    "--spontaneous", default="", metavar="S,S,...", help="sources of searches that users typed of their own accord"
+)
+@click.option("--unit", type=click.Choice(list(UNITS)), help="unit of times (default: inferred from their size)")
+@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="file to write all numbers to")
+@click.option("--plot", type=_FILE, metavar="FILE", help="file to draw a page of plots to: .png, .pdf or .svg")
 def command(
     dataset: str | None,
     data_path: str,

@@ -14,11 +14,11 @@ from recbole_ser.errors import ConfigError
 
 @click.command(cls=Command, short_help="compare runs by how much their users searched")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--groups", type=int, default=4, metavar="N", help="this many of about the same size (default: 4)")
+@click.option("--groups", type=int, default=4, metavar="N", help="number of groups of about the same size (default: 4)")
 @click.option("--edges", metavar="N,N,...", help="a group begins at each: 1,5,10 makes 0, 1-4, 5-9 and 10+")
 @click.option("--metric", default="NDCG@10", show_default=True, metavar="M,M,...", help="Hit@k, NDCG@k, MRR@k, MRR")
-@click.option("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="write tables and plots there")
+@click.option("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="folder to write tables and plots to")
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -23,8 +23,10 @@ _SUFFIXES = (".csv", ".parquet", ".jsonl")
 @click.option("--users-file", type=_FILE, metavar="FILE", help="raw ids, one per line")
 @click.option("--all", "everybody", is_flag=True, help="all users of the data")
 @click.option("-k", type=int, default=10, metavar="N", help="items for each user (default: 10)")
-@click.option("--events", type=_FILE, metavar="FILE", help="histories, .csv or .jsonl, in place of what the data know")
-@click.option("--extend", is_flag=True, help="put --events between what the data know of the user")
+@click.option(
+    "--events", type=_FILE, metavar="FILE", help="histories in a .csv or .jsonl file, instead of those in the data"
+)
+@click.option("--extend", is_flag=True, help="add --events to the user's history in the data, in order of time")
 @click.option("--exclude-seen", is_flag=True, help="leave out items of the user's history")
 @click.option("--candidates", type=_FILE, metavar="FILE", help="rank these items only: raw ids, one per line")
 @click.option("--out", type=_FILE, metavar="FILE", help="write a .csv, .parquet or .jsonl file")

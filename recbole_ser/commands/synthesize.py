@@ -16,10 +16,20 @@ from recbole_ser.errors import ConfigError
 @click.command(cls=Command, short_help="write a generated data set of any size")
 @click.option("--preset", required=True, type=click.Choice(list(PRESETS)), help="which kind of logs")
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="where to; names the data set too"
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="folder of the new data set, which is named after it",
 )
-@click.option("--seed", type=int, metavar="N", help="another draw of the same kind")
-@click.option("--scale", type=float, default=1.0, metavar="F", help="times as many of everything (default: 1)")
+@click.option("--seed", type=int, metavar="N", help="seed, for other logs of the same kind")
+@click.option(
+    "--scale",
+    type=float,
+    default=1.0,
+    metavar="F",
+    help="multiply all numbers of users, items and events by this (default: 1)",
+)
 def command(preset: str, out: Path, seed: int | None, scale: float) -> None:
     """Write a generated data set of any size.
 

@@ -30,15 +30,21 @@ _RESOURCES = ("address", "concurrent", "cpus_per_trial", "gpus_per_trial")
     "{key: {integer: [low, high]}}",
 )
 @click.option("--search", metavar="KIND", help="grid, random, or tpe (learns from the trials so far; needs Optuna)")
-@click.option("--trials", type=int, help="how many configurations, but for a grid, which has as many as it has")
+@click.option("--trials", type=int, help="number of configurations; a grid sets its own")
 @click.option("--scheduler", metavar="KIND", help="asha gives up trials that are behind others; none does not")
 @click.option("--grace_period", type=int, help="epochs before a trial may be given up")
 @click.option("--reduction_factor", type=int, help="N: one trial in N goes on to N times as many epochs")
-@click.option("--concurrent", type=int, help="most trials at the same time (default: as many as CPUs, or GPUs)")
-@click.option("--cpus_per_trial", type=float, help="(default: 1)")
-@click.option("--gpus_per_trial", type=float, help="fractions share a GPU (default: 1 where there are any)")
 @click.option(
-    "--address", help="of a Ray cluster, or the variable RAY_ADDRESS; without it this machine, on loopback only"
+    "--concurrent", type=int, help="largest number of trials at the same time (default: one per CPU, or per GPU)"
+)
+@click.option("--cpus_per_trial", type=float, help="CPUs of each trial (default: 1)")
+@click.option(
+    "--gpus_per_trial",
+    type=float,
+    help="GPUs of each trial; with a fraction, trials share one (default: 1 where there is any)",
+)
+@click.option(
+    "--address", help="address of a Ray cluster (or set RAY_ADDRESS); without one, trials run on this machine"
 )
 @click.option("--storage", metavar="FOLDER", help="the sweep's folder; on a cluster all machines must see it")
 @click.option("--resume", metavar="FOLDER", help="go on with the sweep in this folder")

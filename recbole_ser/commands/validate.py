@@ -12,14 +12,17 @@ from recbole_ser.errors import ConfigError
 
 @click.command(cls=Command, short_help="name everything that is wrong with a data set")
 @dataset_argument
-@click.option("-n", "number", type=int, default=20, metavar="N", help="findings shown (default: 20)")
-@click.option("--strict", is_flag=True, help="warnings fail too")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="write what was found there")
+@click.option("-n", "number", type=int, default=20, metavar="N", help="number of findings to show (default: 20)")
+@click.option("--strict", is_flag=True, help="fail on warnings too")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="file to write all findings to"
+)
 @click.option("--rules", is_flag=True, help="print all rules and exit")
 def command(dataset: str | None, data_path: str, number: int, strict: bool, json_file: Path | None, rules: bool) -> int:
     """Name everything that is wrong with a data set's files, by file and line.
 
-    DATASET is the name of a data set, or its folder.  The exit status is 0 for a data set without errors, else 2.
+    DATASET is the name of a data set, or its folder.  The exit status is 2 if there are
+    errors (with --strict: errors or warnings), else 0.
     """
     from recbole_ser.atomic.location import find_dataset
     from recbole_ser.files import write_json
