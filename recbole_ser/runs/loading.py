@@ -10,7 +10,8 @@ from torch import nn
 
 from recbole_ser.config import SERConfig
 from recbole_ser.data.dataset import SERDataset
-from recbole_ser.errors import UserError
+from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.registry import find_model
 from recbole_ser.runs.checkpoint import load_checkpoint
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.sweep_folder import SweepFolder
@@ -27,8 +28,7 @@ def run_config(folder: RunFolder, model: type[AbstractRecommender] | None = None
         model: the class of the run's model, if it cannot be imported.
 
     Raises:
-        UserError: ``model`` has another name than the run's model.
-        ConfigError: the model cannot be imported.
+        UserError: ``model`` has another name than the run's model, or that cannot be imported.
     """
     arguments = folder.arguments()
     if model is not None:
@@ -36,6 +36,12 @@ def run_config(folder: RunFolder, model: type[AbstractRecommender] | None = None
         if model.__name__ != name:
             raise UserError(f"{folder.path}: this is a run of {name}, not of {model.__name__}")
         arguments["model"] = model
+    else:
+        try:
+            find_model(arguments["model"])
+        except ConfigError as error:
+            hint = "a class that was defined in a notebook or a function must be given as model=..."
+            raise UserError(f"{folder.path}: {error}; {hint}") from error
     return SERConfig(**arguments)
 
 
