@@ -62,6 +62,20 @@ def test_wrong_input_is_one_line_and_exit_status_2(
         ("convert kuaisar --logs nowhere --out X", "nowhere holds no rec_inter.csv"),
         ("convert qilin --tables nowhere --out X", "nowhere holds neither recommendation_train.parquet"),
         ("convert trivago --log none.csv --out X", "none.csv: there is no such file"),
+        ("describe toy --plto=x", "No such option"),
+        ("describe toy toys", "unexpected extra argument"),
+        ("validate toy -n many", "'many' is not a valid integer"),
+        ("convert table", "Missing option '--out'"),
+        ("convert tables", "No such command 'tables'"),
+        ("groups", "Missing argument 'RUN...'"),
+        ("groups a b --seed=1 --seed=2", "--seed is given twice"),
+        ("groups a b --groups=2 --edges=1", "leave one of them out"),
+        ("recommend run --users u1 --all", "give one of them"),
+        ("run -m SASRec --model=SASRec -d toy", "--model is given twice"),
+        ("run -m SASRec -d toy -x 1", "cannot read argument '-x'"),
+        ("run -m SASRec -d toy --codes.rqvae.levels", "has no value"),
+        ("run -m SASRec -d toy --eval_arg.mode=full", "did you mean 'eval_args'"),
+        ("run -m SASRec -d toy --eval_args.mod=full", "did you mean 'mode'"),
     ],
 )
 def test_wrong_input_of_other_commands(
@@ -95,35 +109,6 @@ def test_wrong_input_of_a_sweep(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["tune", *arguments.split()]) == 2
-    (error,) = capsys.readouterr().err.strip().splitlines()
-    assert error.startswith("error: ") and complaint in error
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("command", "complaint"),
-    [
-        ("describe toy --plto=x", "No such option"),
-        ("describe toy toys", "unexpected extra argument"),
-        ("validate toy -n many", "'many' is not a valid integer"),
-        ("convert table", "Missing option '--out'"),
-        ("convert tables", "No such command 'tables'"),
-        ("groups", "Missing argument 'RUN...'"),
-        ("groups a b --seed=1 --seed=2", "--seed is given twice"),
-        ("groups a b --groups=2 --edges=1", "leave one of them out"),
-        ("recommend run --users u1 --all", "give one of them"),
-        ("run -m SASRec --model=SASRec -d toy", "--model is given twice"),
-        ("run -m SASRec -d toy -x 1", "cannot read argument '-x'"),
-        ("run -m SASRec -d toy --codes.rqvae.levels", "has no value"),
-        ("run -m SASRec -d toy --eval_arg.mode=full", "did you mean 'eval_args'"),
-        ("run -m SASRec -d toy --eval_args.mod=full", "did you mean 'mode'"),
-    ],
-)
-def test_what_the_command_line_cannot_read(
-    command: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(command.split()) == 2
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert error.startswith("error: ") and complaint in error
     assert not list(tmp_path.iterdir())

@@ -102,9 +102,7 @@ def test_a_class_that_cannot_be_imported_is_given(toy_folder: Path, tmp_path: Pa
     result = recbole_ser.run(local_model(), "toy", config_dict=values(toy_folder, run_dir=str(tmp_path / "run")))
     assert result.folder is not None
     for load in (recbole_ser.resume, recbole_ser.Recommender.load):
-        with pytest.raises(
-            UserError, match=r"<locals>\.Local' cannot be imported: .* must be given as model="
-        ):
+        with pytest.raises(UserError, match=r"<locals>\.Local' cannot be imported: .* must be given as model="):
             load(result.folder)
     assert recbole_ser.resume(result.folder, model=local_model()).test == result.test
     found = recbole_ser.Recommender.load(result.folder, model=local_model()).recommend(["a"], 2)
