@@ -152,11 +152,11 @@ class SERConfig(Config):
         return final
 
     def _set_default_parameters(self) -> None:
-        data_path = Path(self.final_config_dict["data_path"])
         super()._set_default_parameters()
-        self.final_config_dict["data_path"] = str(dataset_folder(self.dataset, data_path))
+        folder = Path(self.final_config_dict["data_path"])  # data_path/<dataset>, but RecBole's own for its example
+        self.final_config_dict["data_path"] = str(dataset_folder(folder.name, folder.parent))
         if getattr(self.model_class, "reads_codes", False):
-            codes_file = self.final_config_dict["codes_file"] or data_path / self.dataset / f"{self.dataset}.codes"
+            codes_file = self.final_config_dict["codes_file"] or folder / f"{self.dataset}.codes"
             self.final_config_dict["codes_file"] = str(Path(codes_file).absolute())
 
     def _negatives(self, final: dict[str, Any]) -> dict[str, Any] | None:

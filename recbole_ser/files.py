@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -16,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from recbole_ser.errors import UserError
 
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 _log = logging.getLogger(__name__)
 
 
@@ -82,7 +84,9 @@ def exclusive(path: str | Path, busy: str, wait: bool = False) -> Iterator[None]
                 raise UserError(busy) from None
             _log.warning(busy)
             lock.acquire()
-    except NotImplementedError as error:  # file systems without locks
+    except (NotImplementedError, OSError) as error:  # file systems without locks
+        if getattr(error, "errno", errno.ENOSYS) not in _NO_LOCKS:
+            raise
         _log.warning("%s cannot be locked (%s): do not do this in two processes at once", path, error)
     try:
         yield

@@ -58,6 +58,13 @@ def test_a_dot_leads_into_a_mapping_and_leaves_the_rest_of_it(tmp_path: Path) ->
         SERConfig("GSERec", "toy", None, {"code.rqvae.levels": 2})
 
 
+def test_recboles_own_example_is_found() -> None:
+    config = SERConfig("SASRec", "ml-100k", None, {"require_both_histories": False})
+    assert (Path(config["data_path"]) / "ml-100k.inter").is_file()
+    again = SERConfig(**config.arguments())
+    assert Path(again["data_path"]).samefile(config["data_path"])
+
+
 def test_files_are_a_path_or_several(tmp_path: Path) -> None:
     one, two = tmp_path / "with space.yaml", tmp_path / "two.yaml"
     one.write_text("epochs: 3\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 from conftest import command, write_toy
+from filelock import FileLock
 from torch import Tensor, nn
 
 import recbole_ser
 from recbole_ser.errors import UserError
+from recbole_ser.files import exclusive
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.runs.claim import claim, claim_new
 from recbole_ser.runs.folder import RunFolder
@@ -67,6 +70,21 @@ def test_a_name_is_given_to_one_alone(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(wins, range(40))) == 1
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("no flock"), OSError(errno.ENOLCK, "no locks available")])
+def test_where_files_cannot_be_locked_it_is_said(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(FileLock, "acquire", fail)
+    with exclusive(tmp_path / ".lock", "busy"):
+        assert "cannot be locked" in caplog.text
+    error = PermissionError(errno.EACCES, "denied")
+    with pytest.raises(PermissionError), exclusive(tmp_path / ".lock", "busy"):
+        pass
 
 
 @pytest.mark.slow

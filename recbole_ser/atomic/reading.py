@@ -39,7 +39,7 @@ def read_header(path: str | Path, separator: str = SEPARATOR) -> list[Column]:
 def read_atomic(
     path: str | Path,
     columns: Iterable[Column],
-    separator: str = "\t",
+    separator: str = SEPARATOR,
     *,
     seq_separator: str = " ",
     required: Iterable[str] = (),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.atomic.reading import read_atomic, read_header
-from recbole_ser.atomic.schema import CODES, USER_ID
+from recbole_ser.atomic.schema import CODES, SEPARATOR, USER_ID
 from recbole_ser.atomic.vocabulary import token_column
 from recbole_ser.errors import DataError
 from recbole_ser.files import atomic_write, sha256, write_json
@@ -82,9 +82,9 @@ def write_codes(
     """
     tokens = dataset.id2token(dataset.uid_field, np.arange(1, dataset.user_num))
     with atomic_write(path) as handle:
-        handle.write("\t".join(column.label for column in COLUMNS) + "\n")
+        handle.write(SEPARATOR.join(column.label for column in COLUMNS) + "\n")
         for token, *sides in zip(tokens, search.tolist(), rec.tolist()):
-            handle.write("\t".join([token, *map(_code_tokens, sides)]) + "\n")
+            handle.write(SEPARATOR.join([token, *map(_code_tokens, sides)]) + "\n")
     manifest = {**origin, "training_hash": training_hash(dataset), "codes_hash": sha256(path)}
     write_json(manifest_path(path), manifest)
     return manifest
