@@ -1,8 +1,7 @@
-"""RecBole's configuration with our defaults and strict keys; nothing is read from ``sys.argv`` or evaluated."""
+"""RecBole's configuration with our defaults and typed settings; nothing is read from ``sys.argv`` or evaluated."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from enum import Enum
@@ -19,17 +18,30 @@ from recbole_ser.atomic.location import dataset_folder
 from recbole_ser.bundled import package_folder
 from recbole_ser.errors import ConfigError
 from recbole_ser.registry import find_model
+from recbole_ser.settings.checking import check, nearest
+from recbole_ser.settings.declaration import plain
+from recbole_ser.settings.model import ModelSettings
+from recbole_ser.settings.of_class import declared_defaults, settings_of, yaml_files
+from recbole_ser.settings.run import FIXED, AllSettings, TrainingSettings, without_fixed
+from recbole_ser.settings.wording import shown
 from recbole_ser.yaml_values import Loader, read_yaml
+
+_WIDTHS = frozenset(["embedding_size", "hidden_size"])  # a data set's file has both, and a model one of them or both
+_OF_DATASETS = "raw"  # the key of a data set's file that says where its raw files are
 
 
 class SERConfig(Config):
     """RecBole's configuration for one model and one data set.
 
-    It has these layers, of which later ones win: RecBole's defaults, ``properties/overall.yaml``,
-    ``properties/model/<Model>.yaml``, ``properties/dataset/<dataset>.yaml`` (where ``models: {<Model>: {...}}`` holds
-    for that model only), the files of ``config_files``, ``config_dict``.  Mappings (``eval_args``,
-    ``train_neg_sample_args``, ``codes``) are merged key by key; everything else is replaced.  In the user's values a
-    dot leads into a mapping: ``codes.rqvae.levels`` changes this one value and leaves the rest of ``codes`` as it is.
+    It has these layers, of which later ones win, for all models alike: the defaults of every run (RecBole's, then
+    ``properties/overall.yaml``), the model's own (what its ``Settings`` declare, then ``properties/model/<Model>.yaml``
+    or RecBole's file), the data set's (``properties/dataset/<dataset>.yaml``, where ``models: {<Model>: {...}}`` holds
+    for that model only and wins over the rest of the file), the user's (``config_files``, then ``config_dict``).
+    Mappings (``eval_args``, ``train_neg_sample_args``, ``codes``) are merged key by key; everything else is replaced.
+    In the user's values a dot leads into a mapping: ``codes.rqvae.levels`` changes this one value and leaves the rest
+    of ``codes`` as it is.
+
+    Every value is checked against its declaration, see ``recbole_ser.settings``.
 
     The final ``data_path`` is the folder of the data set itself, see ``dataset_folder``.  User codes are looked for,
     and made, below the folder that the user gave, even if the data set is the bundled one, which may not be writable.
@@ -42,14 +54,15 @@ class SERConfig(Config):
 
     Attributes:
         origin: the layer that each key's value comes from.
-        model_keys: the keys in the model's own YAML file or ``default_config``.
+        model_settings: the declaration of the model's own settings.
+        changed: the settings of the model and of training that the data set's file changes, with the values before.
         given: the user's own values, as they were given.
 
     Raises:
-        ConfigError: a model or key is unknown (the message names the most similar one), or RecBole refuses a value.
+        ConfigError: a model or key is unknown (the message names the most similar one), or a value is not allowed.
     """
 
-    model_keys: set[str]
+    model_settings: type[ModelSettings]
 
     def __init__(
         self,
@@ -59,6 +72,7 @@ class SERConfig(Config):
         config_dict: dict[str, Any] | None = None,
     ) -> None:
         self.origin: dict[str, str] = {}
+        self.changed: dict[str, Any] = {}
         files = [config_files] if isinstance(config_files, (str, Path)) else list(config_files or ())
         try:
             super().__init__(model, dataset, files, config_dict)
@@ -70,6 +84,16 @@ class SERConfig(Config):
         mode = self["eval_args"]["mode"][phase]
         match = re.fullmatch(r"(uni|pop)(\d+)", mode)
         return ("full", 0) if match is None else ({"uni": "uniform", "pop": "popularity"}[match[1]], int(match[2]))
+
+    @property
+    def model_keys(self) -> set[str]:
+        """The keys of the model's own settings."""
+        return set(self.model_settings.model_fields)
+
+    def notes(self) -> list[str]:
+        """Lines for the log: what the data set's file changes in the settings of the model and of training."""
+        changes = [f"{key} {shown(self[key])} (before: {shown(value)})" for key, value in sorted(self.changed.items())]
+        return [f"properties/dataset/{self.dataset}.yaml sets {', '.join(changes)}"] if changes else []
 
     def resolved(self) -> dict[str, Any]:
         """The final value of every key in plain YAML types, for the run folder."""
@@ -122,34 +146,52 @@ class SERConfig(Config):
     def _load_internal_config_dict(self, model: str, model_class: type[AbstractRecommender], dataset: str) -> None:
         theirs, ours = compat.recbole_properties(), package_folder("properties")
         by_the_user, self.origin = self.origin, {}
-        self.model_keys = set(getattr(model_class, "default_config", {}))
-        self.internal_config_dict: dict[str, Any] = {"MODEL_TYPE": model_class.type}
-        is_theirs = any(base.__name__ == model and base.__module__.startswith("recbole.") for base in model_class.mro())
-        for folder, file in [
-            (theirs, "overall.yaml"),
-            *([(theirs, f"model/{model}.yaml")] if is_theirs else []),
-            (theirs, "dataset/sample.yaml"),
-            (ours, "overall.yaml"),
-            (ours, f"model/{model}.yaml"),
-            (ours, f"dataset/{dataset}.yaml"),
-        ]:
-            if (folder / file).is_file():
-                owner = "recbole/properties" if folder == theirs else "properties"
-                values = read_yaml(folder / file)
-                self.model_keys |= set(values) if file.startswith("model/") else set()
-                values.update(values.pop("models", {}).get(model, {}))  # what a data set's file sets for one model
-                self._overlay(self.internal_config_dict, values, f"{owner}/{file}")
-        defaults = getattr(model_class, "default_config", {})
-        self._overlay(self.internal_config_dict, {k: v for k, v in defaults.items() if k not in self.origin}, model)
+        self.model_settings = settings_of(model_class)
+        values: dict[str, Any] = {"MODEL_TYPE": model_class.type}
+        for path in (theirs / "overall.yaml", theirs / "dataset/sample.yaml", ours / "overall.yaml"):
+            self._overlay(values, read_yaml(path), _named(path))
+        self._overlay(values, declared_defaults(self.model_settings), f"{model}.Settings")
+        for path in yaml_files(model_class):
+            self._overlay(values, read_yaml(path), _named(path))
+        self._overlay_dataset(values, ours / f"dataset/{dataset}.yaml", model)
+        self.internal_config_dict = values
         self.origin.update(by_the_user)
-        self._refuse_unknown_keys(model)
+        for key in self.external_config_dict:
+            self._refuse_unknown(key, model)
+
+    def _overlay_dataset(self, values: dict[str, Any], path: Path, model: str) -> None:
+        if not path.is_file():
+            return
+        new = read_yaml(path)
+        new.update(new.pop("models", {}).get(model, {}))  # what the file sets for one model
+        new = {key: value for key, value in new.items() if key not in _WIDTHS - self.model_keys}
+        before = {key: values.get(key) for key in new if key in self.model_keys | set(TrainingSettings.model_fields)}
+        self._overlay(values, new, _named(path))
+        self.changed = {key: value for key, value in before.items() if value != values[key]}
+        for key in new.keys() - {_OF_DATASETS}:
+            self._refuse_unknown(key, model)
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final = _with_given(self.internal_config_dict, self.given)
+        self.changed = {key: value for key, value in self.changed.items() if key not in self.external_config_dict}
+        self._check(final)
         if self.model_class.type == ModelType.TRADITIONAL:
             final["epochs"] = 1
         final["train_neg_sample_args"] = self._negatives(final)
         return final
+
+    def _check(self, final: dict[str, Any]) -> None:
+        """Check all values against their declarations."""
+        for path, (only, reason) in FIXED.items():
+            key, _, part = path.partition(".")
+            value = final.get(key)
+            if part:
+                value = value.get(part, only) if isinstance(value, dict) else only
+            if value != only or isinstance(value, bool) != isinstance(only, bool):
+                raise ConfigError(f"{self._where(path)}: {path} is {shown(value)}: only {shown(only)} works: {reason}")
+        general = {key: without_fixed(key, final[key]) for key in final if key in AllSettings.model_fields}
+        check(AllSettings, general, self._where)
+        check(self.model_settings, {key: final[key] for key in self.model_keys if key in final}, self._where)
 
     def _set_default_parameters(self) -> None:
         super()._set_default_parameters()
@@ -166,40 +208,43 @@ class SERConfig(Config):
         wanted = self.external_config_dict.get("train_neg_sample_args")
         if input_type is None and final.get("loss_type") == "CE":
             return wanted
-        negatives = dict(final["train_neg_sample_args"] or {})
+        if final["train_neg_sample_args"] is None:
+            raise ConfigError(
+                f"{self._where('train_neg_sample_args')}: train_neg_sample_args is ~: {self.model} learns from sampled "
+                "negatives: give their distribution and sample_num"
+            )
+        negatives = dict(final["train_neg_sample_args"])
         if not ours and not (wanted or {}).get("sample_num"):
             negatives["sample_num"] = 1
         if negatives.get("distribution") == "candidates":
             mode = final["eval_args"]["mode"]
-            mode = mode if isinstance(mode, str) else mode.get("test", "full")
+            mode = mode if isinstance(mode, str) else mode.get("test") or mode["valid"]
             negatives["distribution"] = "popularity" if mode.startswith("pop") else "uniform"
         return negatives
 
     def _overlay(self, values: dict[str, Any], new: dict[str, Any], origin: str) -> None:
-        for key, value in new.items():
+        for key, value in plain(new).items():
             values[key] = _merged(values.get(key), value)
             self.origin[key] = origin
 
-    def _refuse_unknown_keys(self, model: str) -> None:
-        known = set(self.internal_config_dict) | {key for keys in self.parameters.values() for key in keys}
-        known |= {"encoding", "embedding_size", "hidden_size"}  # models use different names for their width
-        for key, value in self.external_config_dict.items():
-            self._refuse_unknown(key, known, f"{self._origin_of(key)}: {model} has no key '{key}'")
-            if key in {"eval_args", "train_neg_sample_args", "codes"} and isinstance(value, dict):
-                parts = {*self.internal_config_dict[key], "alpha", "dynamic", "candidate_num"}
-                for part in value:
-                    self._refuse_unknown(part, parts, f"{self._origin_of(key)}: {key} has no key '{part}'")
+    def _where(self, path: str) -> str:
+        """The layer that the value at ``path`` comes from; a user's value may be given for a part of it or a whole."""
+        parts = [key for key in self.given if f"{path}.".startswith(f"{key}.") or f"{key}.".startswith(f"{path}.")]
+        return self.origin.get(parts[-1] if parts else path.partition(".")[0]) or str(self.model)
 
-    def _origin_of(self, key: str) -> str:
-        """The layer that the user's value of ``key``, or of a part of it, comes from."""
-        return self.origin[next(given for given in self.given if given.partition(".")[0] == key)]
-
-    @staticmethod
-    def _refuse_unknown(key: str, known: set[str], complaint: str) -> None:
+    def _refuse_unknown(self, key: str, model: str) -> None:
+        known = self.model_keys | set(AllSettings.model_fields) | {path for path in FIXED if "." not in path}
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-            hint = f"did you mean '{near[0]}'?" if near else "see properties/overall.yaml and the model's YAML file"
-            raise ConfigError(f"{complaint}: {hint}")
+            hint = nearest(key, known) or f"see 'recbole-ser run --model={model} --help'"
+            raise ConfigError(f"{self._where(key)}: {model} has no key '{key}': {hint}")
+
+
+def _named(path: Path) -> str:
+    """The name of a file of defaults in messages: ``properties/...``, or ``recbole/properties/...``."""
+    theirs = compat.recbole_properties()
+    if path.is_relative_to(theirs):
+        return f"recbole/properties/{path.relative_to(theirs).as_posix()}"
+    return f"properties/{path.relative_to(package_folder('properties')).as_posix()}"
 
 
 def _merged(old: Any, new: Any) -> Any:

@@ -124,10 +124,10 @@ def test_the_command_makes_them_anew_and_says_how_they_are_used(
         ({"summarys": "template"}, "did you mean 'summaries'"),
         ({"summaries": "gpt"}, "there is no summariser 'gpt'"),
         ({"summaries": {"model": "x"}}, "name the backend"),
-        ({"missing_side": "drop"}, "missing_side must be copy or empty, not drop"),
-        ({"max_records": 0}, "max_records must be a whole number above 0, not 0"),
+        ({"missing_side": "drop"}, "missing_side is 'drop': it must be copy or empty"),
+        ({"max_records": 0}, "max_records is 0: it must be a whole number from 1"),
         ({"rqvae": {"level": 3}}, "rqvae has no key 'level'"),
-        ({"rqvae": {"levels": 0}}, "levels must be at least 1"),
+        ({"rqvae": {"levels": 0}}, "rqvae.levels is 0: it must be a whole number from 1"),
     ],
 )
 def test_wrong_settings_are_one_line_and_exit_status_2(

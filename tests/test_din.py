@@ -127,7 +127,7 @@ def test_the_dropout_is_that_of_the_mlp() -> None:
 
 
 def test_search_pools_is_a_truth_value() -> None:
-    with pytest.raises(ConfigError, match="search_pools must be true or false, not queries"):
+    with pytest.raises(ConfigError, match="search_pools is 'queries': it must be true or false"):
         DIN({**CONFIG, "search_pools": "queries"}, fake_dataset())
 
 

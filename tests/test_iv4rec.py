@@ -18,7 +18,7 @@ from torch import Tensor
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.relations import TrainingClicks
 from recbole_ser.errors import ConfigError
-from recbole_ser.model.search_aware.iv4rec import IV4REC, VARIANTS, projected, queries_of_items
+from recbole_ser.model.search_aware.iv4rec import IV4REC, projected, queries_of_items
 from recbole_ser.testing import CHECKS, ModelUnderTest, score, with_other_held_out_events
 
 CONFIG: dict[str, Any] = {
@@ -32,6 +32,7 @@ QUERIES = {
     3: [1], 4: [2, 1, 3], 5: [5], 6: [4, 6], 7: [8, 9, 10], 9: [1], 10: [11], 12: [2, 7], 13: [3], 19: [1, 2, 4],
     2: [6], 11: [5, 3], 16: [1], 23: [4], 26: [10, 2], 8: [9],
 }  # fmt: skip
+VARIANTS = ("projection", "regression_item", "regression_user_item")
 EACH_VARIANT = pytest.mark.parametrize("variant", VARIANTS)
 
 

@@ -24,8 +24,9 @@ from recbole_ser.errors import UserError
 from recbole_ser.evaluation import ranking
 from recbole_ser.inference import Recommender, recommend, scores
 from recbole_ser.inference.new_queries import with_queries
-from recbole_ser.registry import MODELS
+from recbole_ser.registry import MODELS, find_model
 from recbole_ser.runner import run
+from recbole_ser.settings.of_class import settings_of
 from recbole_ser.testing import SMALL
 
 NONE = pd.DataFrame(columns=["user_id", "event", "item_id", "timestamp"])
@@ -46,11 +47,11 @@ class Runs:
                 "data_path": str(self.folder / "data"), "run_dir": str(path), "epochs": 1, "show_progress": False,
                 "state": "WARNING", "MAX_ITEM_LIST_LENGTH": 8, "max_search_length": 6, "max_clicks_per_search": 2,
                 "max_terms_per_query": 4, "require_both_histories": False, "eval_args": {"mode": "uni19"},
-                "embedding_size": 8, "session_gap": None, "learning_rate": 0.01,
+                "session_gap": None, "learning_rate": 0.01,
                 "load_col": {"inter": "*", "search": "*", "query": "*", "item": "*", "user": "*"},
             }  # fmt: skip
-            if model not in ("BPR", "Pop", "STAMP"):
-                values["hidden_size"] = 8
+            declared = settings_of(find_model(model)).model_fields
+            values |= {key: 8 for key in ("embedding_size", "hidden_size") if key in declared}
             if model == "GSERec":
                 values["codes"] = {"rqvae": {"epochs": 1}}
             run(model, "small", config_dict=values)

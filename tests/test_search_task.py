@@ -21,6 +21,7 @@ from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.instances import MINIMUM_TARGETS
 from recbole_ser.data.loader import JointBatch, TrainLoader
 from recbole_ser.model.base import JointRecommender, SearchRecommender
+from recbole_ser.settings import Weight, setting
 from recbole_ser.testing import ModelUnderTest
 
 ITEMS, SEARCHES, CLICKS = 4, 3, 2  # the lengths of conftest.SIZES
@@ -29,7 +30,8 @@ ITEMS, SEARCHES, CLICKS = 4, 3, 2  # the lengths of conftest.SIZES
 class Joint(JointRecommender):
     """The smallest joint model: a vector per user, query and item."""
 
-    default_config = {"search_weight": 0.5}
+    class Settings(JointRecommender.Settings):
+        search_weight: Weight = setting("of the search task", default=0.5)
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

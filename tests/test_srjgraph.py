@@ -376,5 +376,5 @@ def test_a_data_set_without_clicks_trains(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fan_outs", [[], [3, 2, 2], [0], [2, -1], [2.5], "3", 3, [True]])
 def test_impossible_fan_outs_are_refused(fan_outs: Any) -> None:
-    with pytest.raises(ConfigError, match="fan_outs must be a list of one or two positive numbers"):
+    with pytest.raises(ConfigError, match=r"fan_outs is .*: it must be a list of 1 to 2, each a whole number"):
         SRJGraph({**CONFIG, "fan_outs": fan_outs}, fake_dataset())

@@ -197,12 +197,6 @@ def test_a_rate_that_the_scheduler_no_longer_lowers_is_the_lowest(rate: float, l
     assert (optimizer.param_groups[0]["lr"] < rate) == falls
 
 
-@pytest.mark.parametrize("plateau", [{"factor": 0.1}, {**PLATEAU, "mode": "max"}, {**PLATEAU, "factor": 1.0}, "yes"])
-def test_a_wrong_plateau_is_a_config_error(tmp_path: Path, plateau: Any) -> None:
-    with pytest.raises(ConfigError, match="lr_plateau"):
-        toy_trainer(tmp_path, lr_plateau=plateau)
-
-
 class Diverging(Toy):
     """Its second loss is not a number in the third batch of every epoch but the first."""
 
@@ -305,9 +299,6 @@ def test_evaluation_every_second_epoch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"learner": "adma"}, "learner: 'adma'"),
-        ({"eval_step": 0}, "eval_step"),
-        ({"epochs": 0}, "epochs"),
         ({"valid_metric": "NDCG@7"}, "valid_metric"),
         ({"metrics": ["AUC"]}, "'AUC'"),
     ],

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_ser.model.base import SearchRecommender
+from recbole_ser.settings import Width, setting
 
 
 class Fated(SearchRecommender):
@@ -23,7 +24,12 @@ class Fated(SearchRecommender):
     epoch; ``notes`` is a folder where each trial says where it is, and waits until ``together`` have said so.
     """
 
-    default_config = {"embedding_size": 16, "fate": "fine", "seconds": 0.0, "notes": None, "together": 0}
+    class Settings(SearchRecommender.Settings):
+        embedding_size: Width = setting("width", default=16)
+        fate: str = setting("what becomes of a trial", default="fine")
+        seconds: float = setting("slept in an epoch", default=0.0)
+        notes: str | None = setting("folder of notes", default=None)
+        together: int = setting("trials that wait for each other", default=0)
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

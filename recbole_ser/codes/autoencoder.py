@@ -15,80 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_ser.codes.quantiser import SMALLEST_EPSILON, ResidualQuantiser, collision_rate, repair_collisions
-from recbole_ser.errors import ConfigError
+from recbole_ser.codes.quantiser import ResidualQuantiser, collision_rate, repair_collisions
 from recbole_ser.model.losses import Temperature
+from recbole_ser.settings.codes import RQVAESpec
 
 _ROWS = 16384  # how many rows are encoded at once
-
-
-@dataclass(frozen=True)
-class RQVAESpec:
-    """How codes are made; the defaults are the published values, except for ``max_steps`` and ``tolerance``.
-
-    Attributes:
-        levels, codebook_size, width: L, K and w.
-        users_per_code: the least number of distinct vectors of a side for each code of a level; with fewer vectors, K
-            is lowered on this side, since a code that hardly anyone shares relates its users to nobody.  Published data
-            sets have 48 to 750.
-        hidden: widths of the hidden layers of the encoders; the decoders have them in reverse.  Layers more than twice
-            as wide as a side's vectors are left out; if all are, the last one is kept.
-        lambda_rq, lambda_rq_cl: weights of Eq. 6; 0 for the latter leaves Eq. 1 out.
-        commitment: weight of the second term of Eq. 5.
-        temperature: initial value of tau_1 of Eq. 1.
-        learning_rate, weight_decay, batch_size: settings of AdamW.
-        gradient_norm: the norm that gradients are clipped to.
-        epochs, max_steps: the budget, as many whole epochs as reach either.  Over its first tenth the learning rate
-            rises, then it falls to 0, both in a straight line.
-        tolerance: training ends before its budget once, over a fifth of the budget and at least three epochs, neither
-            the reconstruction loss nor the collision rate has become better by this share of the best before.
-        sinkhorn_epsilon, sinkhorn_iterations: arguments of ``sinkhorn``, which assigns the last level's codes in
-            training.
-        seed: seed of all random draws.
-    """
-
-    levels: int = 4
-    codebook_size: int = 256
-    users_per_code: int = 48
-    width: int = 32
-    hidden: tuple[int, ...] = (512, 256, 128, 64)
-    lambda_rq: float = 1.0
-    lambda_rq_cl: float = 1e-4
-    commitment: float = 0.25
-    temperature: float = 0.1
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-7
-    gradient_norm: float = 1.0
-    batch_size: int = 1024
-    epochs: int = 500
-    max_steps: int = 4000
-    tolerance: float = 0.01
-    sinkhorn_epsilon: float = 0.003
-    sinkhorn_iterations: int = 50
-    seed: int = 2024
-
-    def __post_init__(self) -> None:
-        for name in (
-            "levels",
-            "codebook_size",
-            "users_per_code",
-            "width",
-            "batch_size",
-            "epochs",
-            "max_steps",
-            "sinkhorn_iterations",
-        ):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("lambda_rq", "lambda_rq_cl", "commitment", "weight_decay", "tolerance", "seed"):
-            self._require(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("learning_rate", "gradient_norm"):
-            self._require(name, getattr(self, name) > 0, "above 0")
-        self._require("hidden", all(width >= 1 for width in self.hidden), "widths of at least 1")
-        self._require("sinkhorn_epsilon", self.sinkhorn_epsilon >= SMALLEST_EPSILON, f"at least {SMALLEST_EPSILON}")
-
-    def _require(self, name: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise ConfigError(f"RQ-VAE: {name} must be {wanted}, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALLEST_EPSILON = 0.003  # exp(-2 / epsilon), the smallest share that Sinkhorn starts from, must be a normal double
 _KMEANS_ITERATIONS = 100  # published code
 _ROWS = 16384  # rows whose distances to all codes are held at once
 
@@ -126,7 +125,8 @@ def sinkhorn(distances: Tensor, epsilon: float, iterations: int) -> Tensor:
 
     Args:
         distances: ``[B, K]``; they are scaled to differences of at most 2.
-        epsilon: entropy weight, at least ``SMALLEST_EPSILON``; the smaller it is, the nearer are a row's codes.
+        epsilon: entropy weight, at least ``settings.codes.SMALLEST_EPSILON``; a row is the nearer to its code, the
+            smaller it is.
         iterations: how often the rows, and then the columns, are scaled to equal sums.
 
     Returns:

@@ -17,9 +17,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from recbole_ser.codes.autoencoder import RQVAE, RQVAESpec
+from recbole_ser.codes.autoencoder import RQVAE
 from recbole_ser.codes.quantiser import collision_rate, distinct_rows
 from recbole_ser.errors import UserError
+from recbole_ser.settings.codes import RQVAESpec
 from recbole_ser.train.optimization import build_adam
 
 _SIDES = ("search", "rec")

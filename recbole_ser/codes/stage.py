@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,19 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from recbole_ser.codes.autoencoder import RQVAESpec
 from recbole_ser.codes.rqvae import fit_codes
 from recbole_ser.config import SERConfig
 from recbole_ser.data.codes import UserCodes, read_manifest, write_codes
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import ConfigError
+from recbole_ser.settings.checking import check
+from recbole_ser.settings.codes import CodesSettings
 from recbole_ser.text.summaries import create_summariser
 from recbole_ser.text.user_histories import training_histories
 from recbole_ser.text.vectors import create_encoder, encode_sides
 
 CACHE_FOLDER = "codes_cache"  # folder beside the codes, for the answers of models
-
-_SETTINGS = ("summaries", "vectors", "max_records", "max_clicks", "missing_side", "rqvae")
 
 _log = logging.getLogger(__name__)
 
@@ -63,8 +61,7 @@ def build_codes(
     The answers of models are kept in a folder beside the file, so a second call is cheap.
 
     Args:
-        settings: the block ``codes`` of the configuration: ``summaries`` and ``vectors`` (``backend`` and its options),
-            ``max_records``, ``max_clicks``, ``missing_side`` and ``rqvae`` (fields of ``RQVAESpec``).
+        settings: the block ``codes`` of the configuration, see ``CodesSettings``.
         progress: whether to show progress bars.
 
     Returns:
@@ -74,39 +71,27 @@ def build_codes(
         ConfigError: a setting is unknown or wrong.
         UserError: a back-end failed.
     """
-    _check(settings)
+    wanted = check(CodesSettings, settings, lambda key: "codes")
     cache = Path(path).parent / CACHE_FOLDER
-    spec = _spec(settings["rqvae"])
-    summariser = create_summariser(cache_folder=cache, **_backend(settings["summaries"]))
-    encoder = create_encoder(cache_folder=cache, **_backend(settings["vectors"]))
-    histories = training_histories(dataset, settings["max_records"], settings["max_clicks"])
+    summariser = create_summariser(cache_folder=cache, **_backend(wanted.summaries))
+    encoder = create_encoder(cache_folder=cache, **_backend(wanted.vectors))
+    histories = training_histories(dataset, wanted.max_records, wanted.max_clicks)
     _log.info(f"codes of {len(histories):,} users: summaries")
     search, rec = (summariser.summarise(histories, side, progress) for side in ("search", "rec"))
-    if settings["missing_side"] == "copy":  # published code
+    if wanted.missing_side == "copy":  # published code
         search, rec = _copied(search, rec), _copied(rec, search)
     _log.info("codes: vectors")
     vectors = encode_sides(encoder, search, rec, progress)
     _log.info("codes: RQ-VAE")
-    codes = fit_codes(*vectors, spec, progress)
+    codes = fit_codes(*vectors, wanted.rqvae, progress)
     origin = {
         "settings": dict(settings),
         "summaries": summariser.describe(),
         "vectors": encoder.describe(),
-        "rqvae": dataclasses.asdict(spec),
+        "rqvae": wanted.rqvae.model_dump(),
         "report": {"summaries": summariser.report, "rqvae": codes.report},
     }
     return write_codes(path, dataset, _where(search, codes.search), _where(rec, codes.rec), origin)
-
-
-def _check(settings: Mapping[str, Any]) -> None:
-    for key in settings:
-        if key not in _SETTINGS:
-            raise ConfigError(f"codes has no key '{key}': known are {', '.join(_SETTINGS)}")
-    for key in ("max_records", "max_clicks"):
-        if not isinstance(settings[key], int) or settings[key] < 1:
-            raise ConfigError(f"codes: {key} must be a whole number above 0, not {settings[key]}")
-    if settings["missing_side"] not in ("copy", "empty"):
-        raise ConfigError(f"codes: missing_side must be copy or empty, not {settings['missing_side']}")
 
 
 def _refuse_other_settings(path: Path, wanted: Mapping[str, Any]) -> None:
@@ -126,15 +111,6 @@ def _backend(options: Any) -> dict[str, Any]:
     if "backend" not in options:
         raise ConfigError("codes: name the backend of summaries and vectors, as in {backend: openai, model: ...}")
     return {"name": options.pop("backend"), **options}
-
-
-def _spec(values: Mapping[str, Any]) -> RQVAESpec:
-    known = {field.name for field in dataclasses.fields(RQVAESpec)}
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"codes: rqvae has no key '{key}': known are {', '.join(sorted(known))}")
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return RQVAESpec(**fields)
 
 
 def _copied(texts: Sequence[str], other: Sequence[str]) -> list[str]:

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from recbole_ser.model.embeddings import FeatureEmbedding, Mentions, PassCache
 from recbole_ser.model.losses import Temperature
+from recbole_ser.settings.declaration import setting
+from recbole_ser.settings.model import ModelSettings
+from recbole_ser.settings.types import Weight
 
 PAIRS_AT_ONCE = 1 << 14  # (row, item) pairs per call of ``score`` for a whole catalogue: as many as fit in a CPU cache
 
@@ -33,6 +36,9 @@ class SearchRecommender(PassCache, SequentialRecommender):
     ``item_id_list`` that come before the search.  With ``session_gap`` there are ``item_session_list [B, L]`` and
     ``search_session_list [B, S]``: how many sessions before the target's session each event was.
     """
+
+    class Settings(ModelSettings):
+        """The model's own settings; a model with settings derives its ``Settings`` from this class."""
 
     n_items: int  # padding id included
     input_type = InputType.LISTWISE  # one positive beside a list of negatives
@@ -125,6 +131,9 @@ class JointRecommender(SearchRecommender):
 
     The losses of the search task are multiplied by ``search_weight`` and logged as ``search``, ``search_...``.
     """
+
+    class Settings(SearchRecommender.Settings):
+        search_weight: Weight = setting("weight of the search task's losses; 0: recommendation alone")
 
     search_task = True
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ser.model.layers import masked_mean
+from recbole_ser.settings.model import ItemWidths, QueryWidths, UserWidths
 
 Value = TypeVar("Value")
 
@@ -57,22 +58,22 @@ class Attribute(NamedTuple):
     width: int  # of the embedding of a value
 
 
-def item_embedding(config: Any, dataset: Any, activation: nn.Module | None = None) -> FeatureEmbedding:
+def item_embedding(settings: ItemWidths, dataset: Any, activation: nn.Module | None = None) -> FeatureEmbedding:
     """Item vectors of width ``hidden_size``, from id (``embedding_size``) and attributes (``item_attribute_size``)."""
-    attributes = attributes_of(dataset, dataset.item_attributes, config["item_attribute_size"])
-    return FeatureEmbedding(dataset.item_num, config["embedding_size"], attributes, config["hidden_size"], activation)
+    attributes = attributes_of(dataset, dataset.item_attributes, settings.item_attribute_size)
+    return FeatureEmbedding(dataset.item_num, settings.embedding_size, attributes, settings.hidden_size, activation)
 
 
-def query_embedding(config: Any, dataset: Any, activation: nn.Module | None = None) -> FeatureEmbedding:
+def query_embedding(settings: QueryWidths, dataset: Any, activation: nn.Module | None = None) -> FeatureEmbedding:
     """Query vectors of width ``hidden_size``, from the id (``query_embedding_size``) and the mean of the words."""
-    terms = [Attribute(dataset.query_terms, dataset.term_num, config["term_embedding_size"])]
-    return FeatureEmbedding(dataset.query_num, config["query_embedding_size"], terms, config["hidden_size"], activation)
+    terms = [Attribute(dataset.query_terms, dataset.term_num, settings.term_embedding_size)]
+    return FeatureEmbedding(dataset.query_num, settings.query_embedding_size, terms, settings.hidden_size, activation)
 
 
-def user_embedding(config: Any, dataset: Any) -> FeatureEmbedding:
+def user_embedding(settings: UserWidths, dataset: Any) -> FeatureEmbedding:
     """User vectors: the id (``user_embedding_size``) and attributes (``user_attribute_size`` each), not projected."""
-    attributes = attributes_of(dataset, dataset.user_attributes, config["user_attribute_size"])
-    return FeatureEmbedding(dataset.user_num, config["user_embedding_size"], attributes)
+    attributes = attributes_of(dataset, dataset.user_attributes, settings.user_attribute_size)
+    return FeatureEmbedding(dataset.user_num, settings.user_embedding_size, attributes)
 
 
 def clicked_queries(items: FeatureEmbedding, queries: FeatureEmbedding, interaction: Any) -> Tensor:

@@ -129,8 +129,10 @@ def load_described(folder: Path, config_files: str | Path | Sequence[str | Path]
     Raises:
         DataError, ConfigError: a run could not load the data set either.
     """
-    values = {"data_path": str(folder.parent), "require_both_histories": False, "max_clicks_per_search": _ALL}
-    return DescribedDataset(SERConfig("Pop", folder.name, config_files, values))
+    values = {"data_path": str(folder.parent), "require_both_histories": False}
+    config = SERConfig("Pop", folder.name, config_files, values)
+    config["max_clicks_per_search"] = _ALL  # far more than a run may keep
+    return DescribedDataset(config)
 
 
 def describe(

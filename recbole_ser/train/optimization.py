@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn, optim
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from recbole_ser.errors import ConfigError
-
 FUSED = {"adam": optim.Adam, "adamw": optim.AdamW}
-LEARNERS = (*FUSED, "sgd", "adagrad", "rmsprop", "sparse_adam")
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -43,15 +41,9 @@ class Plateau(ReduceLROnPlateau):
         settings: ``lr_plateau`` of the configuration: ``{factor, patience, min_lr}``.
         bigger: whether a bigger score is a better one.
 
-    Raises:
-        ConfigError: the settings have other keys than these, or the factor does not lower the rate.
     """
 
-    def __init__(self, optimizer: optim.Optimizer, settings: Any, bigger: bool) -> None:
-        if not isinstance(settings, dict) or set(settings) != {"factor", "patience", "min_lr"}:
-            raise ConfigError(f"lr_plateau: write {{factor: 0.1, patience: 5, min_lr: 0.00001}}, not {settings}")
-        if not 0 < settings["factor"] < 1:
-            raise ConfigError(f"lr_plateau: factor must be between 0 and 1, not {settings['factor']}")
+    def __init__(self, optimizer: optim.Optimizer, settings: Mapping[str, Any], bigger: bool) -> None:
         super().__init__(optimizer, "max" if bigger else "min", **settings)
 
     @property

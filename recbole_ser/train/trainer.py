@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
 from recbole_ser.compat import tensorboard_in
-from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.errors import UserError
 from recbole_ser.evaluation.evaluator import RankEvaluator
 from recbole_ser.evaluation.ranking import rank_targets
 from recbole_ser.model.base import SearchRecommender
@@ -27,7 +27,7 @@ from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.result import RunResult, epoch_line
 from recbole_ser.train.costs import Stopwatch, peak_memory_mib
 from recbole_ser.train.loss_means import LossMeans
-from recbole_ser.train.optimization import FUSED, LEARNERS, Plateau, build_adam, parameter_groups
+from recbole_ser.train.optimization import FUSED, Plateau, build_adam, parameter_groups
 
 # Attributes of the trainer that last.pt holds, besides weights, optimiser, scaler and scheduler.
 _PROGRESS = ("cur_step", "stopping_step", "best_epoch", "best_valid_score", "best_valid_result")
@@ -69,8 +69,6 @@ class SERTrainer(Trainer):
         self.device = torch.device(self.device)
         if model.type == ModelType.TRADITIONAL:
             self.epochs = self.eval_step = 1
-        if self.eval_step < 1:
-            raise ConfigError("epochs and eval_step must be at least 1: validation chooses the checkpoint")
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.enable_amp and self.device.type == "cuda")
         self.scheduler = None
         if config["lr_plateau"]:
@@ -172,8 +170,6 @@ class SERTrainer(Trainer):
         Adam's weight decay is coupled, as in the published models: an L2 term of the gradient.
         """
         learner = self.learner.lower()
-        if learner not in LEARNERS:
-            raise ConfigError(f"learner: '{self.learner}' is not known: use any of {', '.join(LEARNERS)}")
         if learner in FUSED:
             return build_adam(self.model, learner, self.learning_rate, self.weight_decay)
         return super()._build_optimizer(params=parameter_groups(self.model), **kwargs)

@@ -1,8 +1,7 @@
-"""The space of values that a sweep tries, checked against the keys that a model has and their types."""
+"""The space of values that a sweep tries, checked against the declared settings of the model and of training."""
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Mapping
@@ -13,13 +12,14 @@ import numpy as np
 
 from recbole_ser.config import SERConfig
 from recbole_ser.errors import ConfigError
+from recbole_ser.settings.checking import check_key, nearest
+from recbole_ser.settings.run import AllSettings, without_fixed
 
 # The keys that may be swept beside the model's own.  Keys that decide the data, the instances or the candidates may
 # not: results for different ones cannot be compared.
 TRAINING_KEYS = frozenset(
     ["learning_rate", "weight_decay", "train_batch_size", "learner", "clip_grad_norm", "train_neg_sample_args"]
-    + ["lr_plateau", "enable_amp", "embedding_size", "hidden_size", "loss_type", "seed"]
-    + ["MAX_ITEM_LIST_LENGTH", "max_search_length"]
+    + ["lr_plateau", "enable_amp", "shuffle", "seed", "MAX_ITEM_LIST_LENGTH", "max_search_length"]
 )
 CODES = "codes"  # the keys below it change the user codes, which are made once per value
 
@@ -92,11 +92,11 @@ def _dimension(key: str, value: Any, where: str) -> Dimension:
 
 
 def check_space(space: tuple[Dimension, ...], config: SERConfig, where: str) -> None:
-    """Check that every dimension is a key that may be swept for the model of ``config``, with values of its type.
+    """Check that every dimension is a key that may be swept for the model of ``config``, with values that it may have.
 
     Raises:
         ConfigError: the model has no such key (the message names the most similar one), the key must be the same for
-            all trials, or a value has another type.
+            all trials, or a value is not allowed.
     """
     reads_codes = getattr(config.model_class, "reads_codes", False)
     allowed = {key for key in config.model_keys | TRAINING_KEYS | ({CODES} if reads_codes else set()) if key in config}
@@ -109,7 +109,8 @@ def check_space(space: tuple[Dimension, ...], config: SERConfig, where: str) -> 
                 f"{where}: {dimension.key}: codes are made once for each value of a part of this mapping, so name "
                 "the part and list its values: codes.rqvae.lambda_rq_cl: {choice: [...]}"
             )
-        _check_type(dimension, _default(dimension, config, where), where)
+        _refuse_parts_of_no_mapping(dimension, config, where)
+        _check_values(dimension, config, where)
     paths = [dimension.key for dimension in space]
     for path in paths:
         for other in paths:
@@ -117,15 +118,13 @@ def check_space(space: tuple[Dimension, ...], config: SERConfig, where: str) -> 
                 raise ConfigError(f"{where}: {path} and {other}, a part of it, are both swept: leave one of them out")
 
 
-def _default(dimension: Dimension, config: SERConfig, where: str) -> Any:
-    """The value that ``config`` has for the swept key; ``None`` for a part of a mapping that is not there yet."""
+def _refuse_parts_of_no_mapping(dimension: Dimension, config: SERConfig, where: str) -> None:
     key, *inside = dimension.key.split(".")
     value, path = config[key], key
     for part in inside:
         if not isinstance(value, Mapping) or not part:
             raise ConfigError(f"{where}: {dimension.key}: {path} is no mapping ({value}): sweep it as a whole")
         value, path = value.get(part), f"{path}.{part}"
-    return value
 
 
 def _refuse(path: str, key: str, allowed: set[str], config: SERConfig, where: str) -> None:
@@ -135,27 +134,17 @@ def _refuse(path: str, key: str, allowed: set[str], config: SERConfig, where: st
             f"{where}: {path} cannot be swept: it is no setting of {model} or of training, and trials "
             "must have the same data and candidates"
         )
-    near = difflib.get_close_matches(key, allowed, n=1, cutoff=0.6)
-    hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(sorted(config.model_keys)) or 'none'}"
+    hint = nearest(key, allowed) or f"it has {', '.join(sorted(config.model_keys)) or 'none'}"
     raise ConfigError(f"{where}: {model} has no key '{path}' to sweep: {hint}")
 
 
-def _check_type(dimension: Dimension, default: Any, where: str) -> None:
-    key, listed = dimension.key, dimension.kind == "choice"
-    if isinstance(default, bool):
-        if not listed or not all(isinstance(value, bool) for value in dimension.values):
-            raise ConfigError(f"{where}: {key} is true or false: list them: choice")
-    elif isinstance(default, (int, float)):
-        # Some keys accept words as well as numbers (split_threshold: mean), but none whose default is a number does.
-        whole = isinstance(default, int) and default != 0  # 0 may be a number of any kind
-        wrong = [v for v in dimension.values if not _is_number(v) or (whole and not isinstance(v, int))]
-        kind = "whole number" if whole else "number"
-        if wrong:
-            raise ConfigError(f"{where}: {key} is a {kind} ({default}), and {wrong[0]!r} is none")
-        if whole and dimension.kind not in ("choice", "integer"):
-            raise ConfigError(f"{where}: {key} is a whole number ({default}): use integer or choice")
-    elif default is not None and not listed:
-        raise ConfigError(f"{where}: {key} is no number ({default}): list its values: choice")
+def _check_values(dimension: Dimension, config: SERConfig, where: str) -> None:
+    """Check the listed values, or both ends of the range, against the declaration of the key."""
+    key = dimension.key.partition(".")[0]
+    real = dimension.kind in ("uniform", "loguniform")
+    for value in dimension.values:
+        made = _merged(config[key], settings({dimension.key: float(value) if real else value}, config)[key])
+        check_key((config.model_settings, AllSettings), key, without_fixed(key, made), lambda path: where)
 
 
 def _is_number(value: Any) -> bool:
@@ -201,6 +190,10 @@ def settings(values: Mapping[str, Any], config: SERConfig) -> dict[str, Any]:
             target = target.setdefault(part, {})
         target[inside[-1]] = value
     return made
+
+
+def _merged(old: Any, new: Any) -> Any:
+    return {**old, **new} if isinstance(old, Mapping) and isinstance(new, Mapping) else new
 
 
 def _copy(value: Any) -> Any:

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_ser.errors import ConfigError
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.embeddings import item_embedding, query_embedding
 from recbole_ser.model.layers import ActivationUnit, PairMLP, initialise
+from recbole_ser.settings.declaration import setting
+from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths
+from recbole_ser.settings.types import Probability, Widths
 
 
 class History(NamedTuple):
@@ -57,16 +59,20 @@ class DIN(SearchRecommender):
     Confidence: high without ``search_pools``; medium with it, as that variant was published as code only.
     """
 
+    class Settings(SearchRecommender.Settings, ItemWidths, QueryWidths, MLPSizes):
+        search_pools: bool = setting("whether the queries and the clicks of the search history are pooled too")
+        attention_hidden_size: Widths = setting("widths of the hidden layers of the activation units")
+        dropout_prob: Probability = setting("probability of dropout between the layers of the MLP")
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        if not isinstance(config["search_pools"], bool):
-            raise ConfigError(f"search_pools must be true or false, not {config['search_pools']}")
-        width, sizes = config["hidden_size"], config["attention_hidden_size"]
-        self.items = item_embedding(config, dataset)
-        self.queries = query_embedding(config, dataset) if config["search_pools"] else None
-        pools = 3 if config["search_pools"] else 1
+        settings = self.Settings.of(config)
+        width, sizes = settings.hidden_size, settings.attention_hidden_size
+        self.items = item_embedding(settings, dataset)
+        self.queries = query_embedding(settings, dataset) if settings.search_pools else None
+        pools = 3 if settings.search_pools else 1
         self.units = nn.ModuleList(ActivationUnit(width, sizes) for _ in range(pools))
-        self.mlp = PairMLP(0, (1 + pools) * width, config["mlp_hidden_size"], config["dropout_prob"], dice=True)
+        self.mlp = PairMLP(0, (1 + pools) * width, settings.mlp_hidden_size, settings.dropout_prob, dice=True)
         self.apply(initialise)
 
     def encode(self, interaction: Any) -> list[History]:

@@ -6,18 +6,21 @@ https://doi.org/10.1145/3746252.3761314.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from recbole_ser.errors import ConfigError
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.embeddings import clicked_queries, item_embedding, lookup, query_embedding
 from recbole_ser.model.layers import PairMLP, TargetAttention, TransformerEncoder, initialise, masked_mean
 from recbole_ser.model.losses import ViewContrast
 from recbole_ser.model.propagation import Propagated, UserCodeGraph
+from recbole_ser.settings.declaration import setting
+from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, TransformerSizes
+from recbole_ser.settings.types import Positive, Weight
 
 LENGTH_GROUPS = 4  # on the CPU a batch is split into this many groups by the length of histories, to save padding
 
@@ -70,38 +73,46 @@ class GSERec(SearchRecommender):
 
     reads_codes = True
 
+    class Settings(SearchRecommender.Settings, ItemWidths, QueryWidths, TransformerSizes, MLPSizes):
+        graph_layers: Annotated[int, Field(ge=0, le=64)] = setting("K, layers of propagation; 0: no message passing")
+        user_contrast_weight: Weight = setting("lambda_U-CL, weight of the contrast of users; 0: none")
+        history_contrast_weight: Weight = setting("lambda_His-CL, weight of the contrast of histories; 0: none")
+        cross_attention: bool = setting("whether codes enrich the histories (MCA)")
+        contrast_similarity: Literal["bilinear", "cosine"] = setting("bilinear: tanh of a learnt form")
+        user_temperature: Positive = setting("tau_2, where it starts")
+        history_temperature: Positive = setting("tau_3, where it starts")
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        width, heads, dropout = config["hidden_size"], config["n_heads"], config["dropout_prob"]
-        self.user_contrast_weight = config["user_contrast_weight"]
-        self.history_contrast_weight = config["history_contrast_weight"]
-        self.items = item_embedding(config, dataset)
-        self.queries = query_embedding(config, dataset)
+        settings = self.Settings.of(config)
+        width, heads, dropout = settings.hidden_size, settings.n_heads, settings.dropout_prob
+        self.user_contrast_weight = settings.user_contrast_weight
+        self.history_contrast_weight = settings.history_contrast_weight
+        self.items = item_embedding(settings, dataset)
+        self.queries = query_embedding(settings, dataset)
         self.users = nn.Embedding(dataset.user_num, width, padding_idx=0)
         self.rec_positions = nn.Embedding(config["MAX_ITEM_LIST_LENGTH"], width)
         self.search_positions = nn.Embedding(config["max_search_length"], width)
 
-        codes, layers = dataset.user_codes, config["graph_layers"]
-        if layers < 0:
-            raise ConfigError(f"graph_layers must be at least 0, not {layers}")
+        codes, layers = dataset.user_codes, settings.graph_layers
         self.search_graph = UserCodeGraph(codes.search, codes.search_num, width, layers)
         self.rec_graph = UserCodeGraph(codes.rec, codes.rec_num, width, layers)
         options = {"activation": nn.ReLU, "attention_dropout": dropout, "epsilon": 1e-5}
         self.search_encoder, self.rec_encoder = (
-            TransformerEncoder(width, config["n_layers"], heads, dropout, **options) for _ in range(2)
+            TransformerEncoder(width, settings.n_layers, heads, dropout, **options) for _ in range(2)
         )
-        cross = config["cross_attention"]
+        cross = settings.cross_attention
         self.search_fusion, self.rec_fusion = (
             TransformerEncoder(width, 1, heads, dropout, cross=cross, **options) for _ in range(2)
         )
         self.search_interest, self.rec_interest = TargetAttention(width), TargetAttention(width)
-        self.mlp = PairMLP(2 * width, 3 * width, config["mlp_hidden_size"], dropout)
-        contrast = width, config["contrast_similarity"]
+        self.mlp = PairMLP(2 * width, 3 * width, settings.mlp_hidden_size, dropout)
+        contrast = width, settings.contrast_similarity
         if self.user_contrast_weight:
-            self.user_contrast = ViewContrast(*contrast, config["user_temperature"])
+            self.user_contrast = ViewContrast(*contrast, settings.user_temperature)
         if self.history_contrast_weight:
             self.search_contrast, self.rec_contrast = (
-                ViewContrast(*contrast, config["history_temperature"]) for _ in range(2)
+                ViewContrast(*contrast, settings.history_temperature) for _ in range(2)
             )
         self.apply(initialise)
 

@@ -6,13 +6,13 @@ Si et al., "Enhancing Recommendation with Search Data in a Causal Learning Manne
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from recbole_ser.data.relations import Relation
-from recbole_ser.errors import ConfigError
 from recbole_ser.model.base import SearchRecommender, positive_first_loss
 from recbole_ser.model.embeddings import Mentions, distinct, item_embedding, lookup, query_embedding
 from recbole_ser.model.layers import (
@@ -24,8 +24,10 @@ from recbole_ser.model.layers import (
     masked_softmax,
     perceptron,
 )
+from recbole_ser.settings.declaration import setting
+from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths
+from recbole_ser.settings.types import Layers, Probability, Weight, Widths
 
-VARIANTS = ("projection", "regression_item", "regression_user_item")
 RIDGE = 1e-5  # keeps the projection defined if queries are linearly dependent
 TINY = 1e-12  # keeps the direction of a zero vector defined
 ITEMS_AT_ONCE = 1 << 14  # number of items per step when the whole catalogue is decomposed
@@ -104,30 +106,38 @@ class IV4REC(SearchRecommender):
 
     item_queries: Tensor  # [items, N], 0 behind an item's last query
 
+    class Settings(SearchRecommender.Settings, ItemWidths, QueryWidths, MLPSizes):
+        variant: Literal["projection", "regression_item", "regression_user_item"] = setting(
+            "IV4REC, or IV4REC+ with a regression of items, or of users and items"
+        )
+        queries_per_item: Annotated[int, Field(ge=1, le=1_000)] = setting("the most frequent ones that led to an item")
+        gate_hidden_size: Widths = setting("widths of the hidden layers of the gates")
+        dropout_prob: Probability = setting("probability of dropout in phi and in the regressions")
+        attention_hidden_size: Widths = setting("widths of the hidden layers of DIN's activation unit")
+        n_heads: Layers = setting(
+            "heads of the self-attention over a user's queries (IV4REC+); they divide hidden_size"
+        )
+        lambda_i: Weight = setting("weight of the regression of items (IV4REC+)")
+        lambda_u: Weight = setting("weight of the regression of users (IV4REC+)")
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self._check(config)
-        width, dropout, gates = config["hidden_size"], config["dropout_prob"], config["gate_hidden_size"]
-        self.items = item_embedding(config, dataset)
-        self.queries = query_embedding(config, dataset)
-        self.register_buffer("item_queries", queries_of_items(dataset, config["queries_per_item"]), persistent=False)
+        settings = self.Settings.of(config)
+        width, dropout, gates = settings.hidden_size, settings.dropout_prob, settings.gate_hidden_size
+        self.items = item_embedding(settings, dataset)
+        self.queries = query_embedding(settings, dataset)
+        self.register_buffer("item_queries", queries_of_items(dataset, settings.queries_per_item), persistent=False)
         self._batch: tuple[Tensor, Tensor] | None = None  # the items decomposed for a training step, their places
 
-        variant = config["variant"]
+        variant = settings.variant
         self.projection = Projection(width, gates, dropout) if variant == "projection" else None
         self.item_regression = Regression(width, gates, dropout) if variant != "projection" else None
         self.user_regression = Regression(width, gates, dropout) if variant == "regression_user_item" else None
-        self.searches = SearchAttention(width, config["n_heads"]) if variant == "regression_user_item" else None
-        self.lambda_i, self.lambda_u = config["lambda_i"], config["lambda_u"]
-        self.unit = ActivationUnit(width, config["attention_hidden_size"])
-        self.mlp = PairMLP(0, 2 * width, config["mlp_hidden_size"], dropout=0.0, dice=True)
+        self.searches = SearchAttention(width, settings.n_heads) if variant == "regression_user_item" else None
+        self.lambda_i, self.lambda_u = settings.lambda_i, settings.lambda_u
+        self.unit = ActivationUnit(width, settings.attention_hidden_size)
+        self.mlp = PairMLP(0, 2 * width, settings.mlp_hidden_size, dropout=0.0, dice=True)
         self.apply(initialise)
-
-    def _check(self, config: Any) -> None:
-        if config["variant"] not in VARIANTS:
-            raise ConfigError(f"variant must be one of {', '.join(VARIANTS)}, not {config['variant']}")
-        if config["queries_per_item"] < 1:
-            raise ConfigError(f"queries_per_item must be at least 1, not {config['queries_per_item']}")
 
     # --- items --------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from recbole_ser.model.base import JointRecommender
 from recbole_ser.model.embeddings import Mentions, item_embedding, query_embedding
 from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, perceptron
+from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, TransformerSizes
 
 
 class JSR(JointRecommender):
@@ -46,18 +47,22 @@ class JSR(JointRecommender):
     Confidence: medium for (3) to (5), low for the backbone: how others adapted JSR is not public.
     """
 
+    class Settings(JointRecommender.Settings, ItemWidths, QueryWidths, TransformerSizes, MLPSizes):
+        pass
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        width, dropout = config["hidden_size"], config["dropout_prob"]
-        self.items = item_embedding(config, dataset)
-        self.queries = query_embedding(config, dataset)
+        settings = self.Settings.of(config)
+        width, dropout = settings.hidden_size, settings.dropout_prob
+        self.items = item_embedding(settings, dataset)
+        self.queries = query_embedding(settings, dataset)
         self.positions = nn.Embedding(config["MAX_ITEM_LIST_LENGTH"], width)
         self.dropout = Dropout(dropout)
         self.backbone = TransformerEncoder(
-            width, config["n_layers"], config["n_heads"], dropout,
+            width, settings.n_layers, settings.n_heads, dropout,
             activation=nn.ReLU, attention_dropout=dropout, pre_norm=True,
         )  # fmt: skip
-        sizes = [width, *config["mlp_hidden_size"], 1]
+        sizes = [width, *settings.mlp_hidden_size, 1]
         self.rec_scorer, self.search_scorer = (perceptron(sizes, nn.ReLU, dropout) for _ in range(2))
         self.apply(initialise)
         if not self.search_weight:

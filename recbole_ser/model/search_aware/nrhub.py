@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.embeddings import item_embedding, query_embedding
 from recbole_ser.model.layers import AdditiveAttention, initialise
+from recbole_ser.settings.declaration import setting
+from recbole_ser.settings.model import ItemWidths, QueryWidths
+from recbole_ser.settings.types import Width
 
 
 class NRHUB(SearchRecommender):
@@ -48,14 +51,20 @@ class NRHUB(SearchRecommender):
     matter much for news, cannot be compared.
     """
 
+    class Settings(SearchRecommender.Settings, ItemWidths, QueryWidths):
+        attention_size: Width = setting("inner width of the attention within each view")
+        view_size: Width = setting("width of the views, the user and the item")
+        view_attention_size: Width = setting("inner width of the attention over the views")
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.items = item_embedding(config, dataset)
-        self.queries = query_embedding(config, dataset)
-        width, inner, view = config["hidden_size"], config["attention_size"], config["view_size"]
+        settings = self.Settings.of(config)
+        self.items = item_embedding(settings, dataset)
+        self.queries = query_embedding(settings, dataset)
+        width, inner, view = settings.hidden_size, settings.attention_size, settings.view_size
         self.searched, self.clicked, self.browsed = (AdditiveAttention(width, inner) for _ in range(3))
         self.view = nn.Linear(width, view)
-        self.mixture = AdditiveAttention(view, config["view_attention_size"])
+        self.mixture = AdditiveAttention(view, settings.view_attention_size)
         self.target = nn.Linear(width, view)
         self.apply(initialise)
 

@@ -5,17 +5,19 @@ He et al., "Query-Aware Sequential Recommendation", CIKM 2022.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ser.data.relations import Relation
-from recbole_ser.errors import ConfigError
 from recbole_ser.model.base import SearchRecommender, positive_first_loss
 from recbole_ser.model.embeddings import Mentions, item_embedding, lookup, query_embedding
 from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, merged_places
+from recbole_ser.settings.declaration import setting
+from recbole_ser.settings.model import ItemWidths, QueryWidths, TransformerSizes
+from recbole_ser.settings.types import Share
 
 
 class Tokens(NamedTuple):
@@ -79,23 +81,27 @@ class QuerySeqRec(SearchRecommender):
 
     searched: Tensor  # [distinct queries of the training period]
 
+    class Settings(SearchRecommender.Settings, ItemWidths, QueryWidths, TransformerSizes):
+        loss_type: Literal["CE", "BCE"] = setting("CE: softmax over all items; BCE: against the row's negatives")
+        augmentation_prob: Share = setting("probability of replacing a token in training; 0: none")
+        graph_prob: Share = setting("probability that a replacement is a related token")
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.loss_type = config["loss_type"]
-        if self.loss_type not in ("CE", "BCE"):
-            raise ConfigError(f"loss_type must be CE or BCE, not {self.loss_type}")
-        self.augmentation_prob = _probability(config, "augmentation_prob")
-        self.graph_prob = _probability(config, "graph_prob")
-        width, dropout = config["hidden_size"], config["dropout_prob"]
+        settings = self.Settings.of(config)
+        self.loss_type = settings.loss_type
+        self.augmentation_prob = settings.augmentation_prob
+        self.graph_prob = settings.graph_prob
+        width, dropout = settings.hidden_size, settings.dropout_prob
         longest = config["MAX_ITEM_LIST_LENGTH"] + config["max_search_length"] * (1 + config["max_clicks_per_search"])
 
-        self.items = item_embedding(config, dataset)
-        self.queries = query_embedding(config, dataset)
+        self.items = item_embedding(settings, dataset)
+        self.queries = query_embedding(settings, dataset)
         self.positions = nn.Embedding(longest, width)
         self.types = nn.Embedding(2, width)  # item, query
         self.dropout = Dropout(dropout)
         self.encoder = TransformerEncoder(
-            width, config["n_layers"], config["n_heads"], dropout,
+            width, settings.n_layers, settings.n_heads, dropout,
             activation=nn.ReLU, attention_dropout=dropout, pre_norm=True,
         )  # fmt: skip
 
@@ -222,9 +228,3 @@ def _next_item(items: Tensor) -> Tensor:
 def _related(relation: Relation, ids: Tensor) -> Tensor:
     """One related id for each of ``ids [B, T]``, drawn at random; 0 if it has none."""
     return relation.sample(ids, 1, random=True)[0].squeeze(-1)  # [B, T]
-
-
-def _probability(config: Any, key: str) -> float:
-    if not 0 <= config[key] <= 1:
-        raise ConfigError(f"{key} must be between 0 and 1, not {config[key]}")
-    return config[key]

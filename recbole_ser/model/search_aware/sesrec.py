@@ -5,12 +5,12 @@ Si et al., "When Search Meets Recommendation", SIGIR 2023, https://doi.org/10.11
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from recbole_ser.errors import ConfigError
 from recbole_ser.model.alignment import QueryItemAlignment
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.embeddings import (
@@ -30,6 +30,9 @@ from recbole_ser.model.layers import (
     mean_weights,
 )
 from recbole_ser.model.losses import triplet
+from recbole_ser.settings.declaration import setting
+from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, TransformerSizes, UserWidths
+from recbole_ser.settings.types import Count, Positive, Weight
 
 
 class History(NamedTuple):
@@ -77,29 +80,41 @@ class SESRec(SearchRecommender):
     neither it nor the user's other history takes part in the contrast.
     """
 
+    class Settings(SearchRecommender.Settings, ItemWidths, QueryWidths, UserWidths, TransformerSizes, MLPSizes):
+        alpha: Weight = setting("weight of the query-item alignment; 0: none")
+        beta: Weight = setting("weight of the interest contrast; 0: none")
+        multi_interest: bool = setting("whether there are similar and dissimilar interests beside the aggregated one")
+        alignment_negatives: Count = setting("items, and as many queries, that the alignment draws for each batch")
+        temperature: Positive = setting("of the alignment, where it starts")
+        margin: Weight = setting("margin of the interest contrast")
+        split_threshold: Literal["mean", "median"] | Annotated[float, Field(gt=0, lt=1)] = setting(
+            "similarity above which an event is similar to the other history (Table 4)"
+        )
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.alpha = config["alpha"] if len(dataset.training_search_queries) else 0
-        self.beta, self.margin = config["beta"], config["margin"]
-        self.split_threshold = _checked_threshold(config["split_threshold"])
-        width, heads, dropout = config["hidden_size"], config["n_heads"], config["dropout_prob"]
+        settings = self.Settings.of(config)
+        self.alpha = settings.alpha if len(dataset.training_search_queries) else 0
+        self.beta, self.margin = settings.beta, settings.margin
+        self.split_threshold = settings.split_threshold
+        width, heads, dropout = settings.hidden_size, settings.n_heads, settings.dropout_prob
 
-        self.items = item_embedding(config, dataset)
-        self.queries = query_embedding(config, dataset)
-        self.users = user_embedding(config, dataset)
+        self.items = item_embedding(settings, dataset)
+        self.queries = query_embedding(settings, dataset)
+        self.users = user_embedding(settings, dataset)
         self.sources = nn.Embedding(dataset.source_num, width, padding_idx=0) if dataset.source_num > 1 else None
         self.rec_positions = nn.Embedding(config["MAX_ITEM_LIST_LENGTH"], width)
         self.search_positions = nn.Embedding(config["max_search_length"], width)
 
-        self.rec_encoder = TransformerEncoder(width, config["n_layers"], heads, dropout)
-        self.search_encoder = TransformerEncoder(width, config["n_layers"], heads, dropout)
-        self.co_attention = CoAttention(width) if self.beta or config["multi_interest"] else None
-        self.views = 3 if config["multi_interest"] else 1
+        self.rec_encoder = TransformerEncoder(width, settings.n_layers, heads, dropout)
+        self.search_encoder = TransformerEncoder(width, settings.n_layers, heads, dropout)
+        self.co_attention = CoAttention(width) if self.beta or settings.multi_interest else None
+        self.views = 3 if settings.multi_interest else 1
         self.rec_interest, self.search_interest = TargetAttention(width), TargetAttention(width)
-        self.mlp = PairMLP(self.users.width, (2 * self.views + 1) * width, config["mlp_hidden_size"], dropout)
+        self.mlp = PairMLP(self.users.width, (2 * self.views + 1) * width, settings.mlp_hidden_size, dropout)
         if self.alpha:
             searches = dataset.training_search_queries
-            negatives, temperature = config["alignment_negatives"], config["temperature"]
+            negatives, temperature = settings.alignment_negatives, settings.temperature
             self.alignment = QueryItemAlignment(width, negatives, temperature, searches)
         self.apply(initialise)
         if self.co_attention is not None and not self.beta:
@@ -170,9 +185,3 @@ class SESRec(SearchRecommender):
         anchor = (history.similarity.unsqueeze(1) @ history.states).squeeze(1)  # [B, d]
         means = mean_weights(history.views[:, 1:], history.states.dtype) @ history.states  # [B, 2, d]
         return triplet(anchor, means[:, 0], means[:, 1], self.margin)
-
-
-def _checked_threshold(threshold: Any) -> str | float:
-    if threshold in ("mean", "median") or (isinstance(threshold, float) and 0 < threshold < 1):
-        return threshold
-    raise ConfigError(f"split_threshold must be mean, median or a number between 0 and 1, not {threshold}")

@@ -6,15 +6,15 @@ Zhao et al., "Joint Learning of E-commerce Search and Recommendation with a Unif
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from recbole.data.interaction import Interaction
 from torch import Tensor, nn
 
 from recbole_ser.data.relations import Relation
-from recbole_ser.errors import ConfigError
 from recbole_ser.model.base import JointRecommender
 from recbole_ser.model.embeddings import (
     FeatureEmbedding,
@@ -26,6 +26,9 @@ from recbole_ser.model.embeddings import (
     query_embedding,
 )
 from recbole_ser.model.layers import PairMLP, initialise, masked_softmax
+from recbole_ser.settings.declaration import setting
+from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, UserWidths
+from recbole_ser.settings.types import Probability
 
 USER, ITEM = 0, 1  # the two kinds of nodes; a neighbour of one kind is of the other
 ITEMS_AT_ONCE = 512  # number of items that are aggregated together for the table of an evaluation pass
@@ -137,14 +140,21 @@ class SRJGraph(JointRecommender):
     relations: Any  # a Relation for each kind of nodes
     aggregators: Any  # an Aggregator for each hop and kind of nodes
 
+    class Settings(JointRecommender.Settings, ItemWidths, QueryWidths, UserWidths, MLPSizes):
+        fan_outs: Annotated[list[Annotated[int, Field(ge=1, le=1_000)]], Field(min_length=1, max_length=2)] = setting(
+            "neighbours drawn around a node, and around each of them; one number: one hop"
+        )
+        dropout_prob: Probability = setting("probability of dropout between the layers of the MLP")
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.fan_outs = _checked_fan_outs(config["fan_outs"])
-        width = config["hidden_size"]
-        attributes = attributes_of(dataset, dataset.user_attributes, config["user_attribute_size"])
-        self.users = FeatureEmbedding(dataset.user_num, config["user_embedding_size"], attributes, width)
-        self.items = item_embedding(config, dataset)
-        self.queries = query_embedding(config, dataset)
+        settings = self.Settings.of(config)
+        self.fan_outs = settings.fan_outs
+        width = settings.hidden_size
+        attributes = attributes_of(dataset, dataset.user_attributes, settings.user_attribute_size)
+        self.users = FeatureEmbedding(dataset.user_num, settings.user_embedding_size, attributes, width)
+        self.items = item_embedding(settings, dataset)
+        self.queries = query_embedding(settings, dataset)
         self.no_query = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, width))[0])  # z_0
 
         log, clicks, interactions = dataset.log, dataset.training_clicks, dataset.split.training_interactions
@@ -155,7 +165,7 @@ class SRJGraph(JointRecommender):
             [Relation(users, items, dataset.user_num, queries), Relation(items, users, dataset.item_num, queries)]
         )
         self.aggregators = nn.ModuleList(nn.ModuleList(Aggregator(width) for _ in (USER, ITEM)) for _ in self.fan_outs)
-        self.mlp = PairMLP(width, 2 * width, config["mlp_hidden_size"], config["dropout_prob"])
+        self.mlp = PairMLP(width, 2 * width, settings.mlp_hidden_size, settings.dropout_prob)
         self.apply(initialise)
 
     # --- the graph --------------------------------------------------------------------------------------------------
@@ -291,12 +301,6 @@ class SRJGraph(JointRecommender):
         queries = [queries.flatten() for walk in interaction.walks for queries in walk.queries]
         own = interaction["query_id"] if "query_id" in interaction else queries[0].new_zeros(1)
         return Mentions(self._reached(interaction, ITEM), torch.cat([own, *queries]))
-
-
-def _checked_fan_outs(fan_outs: Any) -> list[int]:
-    if isinstance(fan_outs, list) and 1 <= len(fan_outs) <= 2 and all(type(n) is int and n > 0 for n in fan_outs):
-        return fan_outs
-    raise ConfigError(f"fan_outs must be a list of one or two positive numbers, not {fan_outs}")
 
 
 def once(ids: Tensor, count: int, vectors: Callable[[Tensor], Tensor]) -> Tensor:

@@ -5,15 +5,19 @@ Xie et al., "UnifiedSSR: A Unified Framework of Sequential Search and Recommenda
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from recbole_ser.model.base import JointRecommender, SearchRecommender, positive_first_loss
 from recbole_ser.model.embeddings import item_embedding, query_embedding, user_embedding
 from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, mean_weights
+from recbole_ser.settings.declaration import setting
+from recbole_ser.settings.model import ItemWidths, QueryWidths, TransformerSizes, UserWidths
+from recbole_ser.settings.types import Probability, Weight
 
 SHARPNESS = 32.0  # slope at a window's border: a quarter of its initial radius takes membership from 0.5 to 0.73
 
@@ -83,23 +87,31 @@ class UnifiedSSR(JointRecommender):
 
     positions: Tensor
 
+    class Settings(JointRecommender.Settings, ItemWidths, QueryWidths, UserWidths, TransformerSizes):
+        attention_dropout_prob: Probability = setting("probability of dropout of the attention weights")
+        pretrain_epochs: Annotated[int, Field(ge=0, le=1_000_000)] = setting(
+            "epochs on both tasks before recommendation is tuned alone"
+        )
+        session_weight: Weight = setting("weight of the session losses; 0: none")
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        width, heads, dropout = config["hidden_size"], config["n_heads"], config["dropout_prob"]
-        self.pretrain_epochs: int = config["pretrain_epochs"]
+        settings = self.Settings.of(config)
+        width, heads, dropout = settings.hidden_size, settings.n_heads, settings.dropout_prob
+        self.pretrain_epochs: int = settings.pretrain_epochs
         self.pretraining = True
-        self.session_weight: float = config["session_weight"]
+        self.session_weight: float = settings.session_weight
         self.scale = width**0.5
-        self.items = item_embedding(config, dataset)
-        self.queries = query_embedding(config, dataset)
-        self.users = user_embedding(config, dataset)
+        self.items = item_embedding(settings, dataset)
+        self.queries = query_embedding(settings, dataset)
+        self.users = user_embedding(settings, dataset)
         self.user_projection = nn.Linear(self.users.width, width)
         longest = 1 + max(config["MAX_ITEM_LIST_LENGTH"], config["max_search_length"])
         self.register_buffer("positions", sinusoids(longest, width), persistent=False)
         self.input_dropout = Dropout(dropout)
         self.encoder = TransformerEncoder(
-            width, config["n_layers"], heads, dropout, cross=True, pre_norm=True, inner=2 * width,
-            activation=nn.ReLU, attention_dropout=config["attention_dropout_prob"],
+            width, settings.n_layers, heads, dropout, cross=True, pre_norm=True, inner=2 * width,
+            activation=nn.ReLU, attention_dropout=settings.attention_dropout_prob,
         )  # fmt: skip
         self.balance = nn.Parameter(torch.zeros(()))
         self.window = nn.Linear(width, 2) if self.session_weight else None

@@ -31,6 +31,9 @@ from recbole_ser.model.layers import (
     perceptron,
 )
 from recbole_ser.model.losses import Temperature, nt_xent
+from recbole_ser.settings.declaration import setting
+from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, TransformerSizes, UserWidths
+from recbole_ser.settings.types import Count, Layers, Positive, Weight
 
 REC, SEARCH = 0, 1  # the tasks
 
@@ -88,17 +91,27 @@ class UniSAR(JointRecommender):
     Confidence: high for (1) to (6) and (8), good for (7), where the activations' places are ours.
     """
 
+    class Settings(JointRecommender.Settings, ItemWidths, QueryWidths, UserWidths, TransformerSizes, MLPSizes):
+        shared_experts: Layers = setting("experts of both tasks")
+        own_experts: Layers = setting("experts of each task")
+        alignment_weight: Weight = setting("weight of the query-item alignment; 0: none")
+        alignment_temperature: Positive = setting("of this alignment, where it starts")
+        alignment_negatives: Count = setting("items, and as many queries, that it draws for each batch")
+        transition_weight: Weight = setting("weight of the two transition alignments; 0: none")
+        transition_temperature: Positive = setting("of these, where both start")
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        self.alignment_weight = config["alignment_weight"] if len(dataset.training_search_queries) else 0
-        self.transition_weight = config["transition_weight"]
-        width, heads, dropout = config["hidden_size"], config["n_heads"], config["dropout_prob"]
+        settings = self.Settings.of(config)
+        self.alignment_weight = settings.alignment_weight if len(dataset.training_search_queries) else 0
+        self.transition_weight = settings.transition_weight
+        width, heads, dropout = settings.hidden_size, settings.n_heads, settings.dropout_prob
         lengths = config["MAX_ITEM_LIST_LENGTH"], config["max_search_length"]
 
-        attributes = attributes_of(dataset, dataset.user_attributes, config["user_attribute_size"])
-        self.users = FeatureEmbedding(dataset.user_num, config["user_embedding_size"], attributes, width, nn.Tanh())
-        self.items = item_embedding(config, dataset, nn.Tanh())
-        self.queries = query_embedding(config, dataset, nn.Tanh())
+        attributes = attributes_of(dataset, dataset.user_attributes, settings.user_attribute_size)
+        self.users = FeatureEmbedding(dataset.user_num, settings.user_embedding_size, attributes, width, nn.Tanh())
+        self.items = item_embedding(settings, dataset, nn.Tanh())
+        self.queries = query_embedding(settings, dataset, nn.Tanh())
         self.no_query = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, width))[0])  # q in recommendation
         self.rec_positions, self.search_positions = (nn.Embedding(length, width) for length in lengths)
         self.positions = nn.Embedding(sum(lengths), width)  # of both sides in one order
@@ -109,17 +122,17 @@ class UniSAR(JointRecommender):
                 cross=cross, inner=width, activation=nn.ReLU, attention_dropout=dropout, epsilon=1e-5,
             )  # fmt: skip
 
-        self.rec_encoder, self.search_encoder, self.encoder = (transformer(config["n_layers"]) for _ in range(3))
+        self.rec_encoder, self.search_encoder, self.encoder = (transformer(settings.n_layers) for _ in range(3))
         self.rec_decoder, self.search_decoder = transformer(1, cross=True), transformer(1, cross=True)
         self.rec_interest, self.search_interest = TargetAttention(width), TargetAttention(width)
-        self.experts = ExpertGates(2, 5 * width, width, config["shared_experts"], config["own_experts"], dropout)
-        self.towers = nn.ModuleList(_tower(width, config["mlp_hidden_size"], dropout) for _ in (REC, SEARCH))
+        self.experts = ExpertGates(2, 5 * width, width, settings.shared_experts, settings.own_experts, dropout)
+        self.towers = nn.ModuleList(_tower(width, settings.mlp_hidden_size, dropout) for _ in (REC, SEARCH))
         if self.alignment_weight:
             searches = dataset.training_search_queries
-            negatives, temperature = config["alignment_negatives"], config["alignment_temperature"]
+            negatives, temperature = settings.alignment_negatives, settings.alignment_temperature
             self.alignment = QueryItemAlignment(width, negatives, temperature, searches)
         if self.transition_weight:
-            temperature = config["transition_temperature"]
+            temperature = settings.transition_temperature
             self.to_rec, self.to_search = (TransitionAlignment(width, temperature) for _ in range(2))
         self.apply(initialise)
         if not self.search_weight:

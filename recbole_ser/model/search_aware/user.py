@@ -23,6 +23,9 @@ from recbole_ser.model.embeddings import (
 )
 from recbole_ser.model.layers import TransformerEncoder, TransformerLayer, initialise, masked_softmax, merged_places
 from recbole_ser.model.losses import Temperature
+from recbole_ser.settings.declaration import setting
+from recbole_ser.settings.model import ItemWidths, QueryWidths, TransformerSizes, UserWidths
+from recbole_ser.settings.types import Positive, Width
 
 ITEM, SEARCH, INTENT = range(3)  # the types of the elements of a sequence
 
@@ -77,23 +80,28 @@ class USER(JointRecommender):
     did, which is not public.
     """
 
+    class Settings(JointRecommender.Settings, ItemWidths, QueryWidths, UserWidths, TransformerSizes):
+        mlp_hidden_size: Width = setting("width of the MLP that makes a score of four cosines")
+        temperature: Positive = setting("by which the cosines are divided, where it starts")
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        width, heads, dropout = config["hidden_size"], config["n_heads"], config["dropout_prob"]
-        self.items = item_embedding(config, dataset)
-        self.queries = query_embedding(config, dataset)
-        self.users = user_embedding(config, dataset)
+        settings = self.Settings.of(config)
+        width, heads, dropout = settings.hidden_size, settings.n_heads, settings.dropout_prob
+        self.items = item_embedding(settings, dataset)
+        self.queries = query_embedding(settings, dataset)
+        self.users = user_embedding(settings, dataset)
         self.user_intent = nn.Linear(self.users.width, width)
         self.ages = nn.Embedding(config["MAX_ITEM_LIST_LENGTH"] + config["max_search_length"] + 1, width)
         self.types = nn.Embedding(3, width)
 
-        self.words = nn.Linear(config["term_embedding_size"], width)
+        self.words = nn.Linear(settings.term_embedding_size, width)
         self.affinity = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, width)))  # A
         self.search_record = nn.Linear(2 * width, width)
-        self.session = TransformerEncoder(width, config["n_layers"], heads, dropout)
+        self.session = TransformerEncoder(width, settings.n_layers, heads, dropout)
         self.history = TransformerLayer(width, heads, dropout)
-        self.temperature = Temperature(config["temperature"])
-        inner = config["mlp_hidden_size"]
+        self.temperature = Temperature(settings.temperature)
+        inner = settings.mlp_hidden_size
         self.mlp = nn.Sequential(nn.Linear(4, inner), nn.ReLU(), nn.Linear(inner, 1))
         self.apply(initialise)
 
