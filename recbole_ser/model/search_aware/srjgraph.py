@@ -141,7 +141,7 @@ class SRJGraph(JointRecommender):
         super().__init__(config, dataset)
         self.fan_outs = _checked_fan_outs(config["fan_outs"])
         width = config["hidden_size"]
-        attributes = attributes_of(dataset, dataset.user_attributes, config["user_attribute_size"])
+        attributes = attributes_of(dataset, "user", config["user_attribute_size"])
         self.users = FeatureEmbedding(dataset.user_num, config["user_embedding_size"], attributes, width)
         self.items = item_embedding(config, dataset)
         self.queries = query_embedding(config, dataset)

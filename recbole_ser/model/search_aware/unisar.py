@@ -95,7 +95,7 @@ class UniSAR(JointRecommender):
         width, heads, dropout = config["hidden_size"], config["n_heads"], config["dropout_prob"]
         lengths = config["MAX_ITEM_LIST_LENGTH"], config["max_search_length"]
 
-        attributes = attributes_of(dataset, dataset.user_attributes, config["user_attribute_size"])
+        attributes = attributes_of(dataset, "user", config["user_attribute_size"])
         self.users = FeatureEmbedding(dataset.user_num, config["user_embedding_size"], attributes, width, nn.Tanh())
         self.items = item_embedding(config, dataset, nn.Tanh())
         self.queries = query_embedding(config, dataset, nn.Tanh())
