@@ -188,8 +188,10 @@ class AtomicDataset(Dataset):
         if unread and named:
             raise DataError(
                 filepath, "nothing reads this column", line=1, column=min(unread),
-                hint="leave it out of load_col; val_interval reads float and token columns, and preload_weight vectors "
-                "of a file that additional_feat_suffix names",
+                hint="leave it out of load_col; " + (
+                    "attributes belong into X.item and X.user, and filters into val_interval" if schema
+                    else "the vectors of such a file are those that preload_weight names"
+                ),
             )  # fmt: skip
         if unread:
             self.logger.info(f"{filepath}: columns that nothing reads are left out: {', '.join(sorted(unread))}")
