@@ -102,7 +102,7 @@ def generated(users: int) -> SimpleNamespace:
         log=log, split=split_instances(log, require_both_histories=True), target_num=ITEMS + 1, uid_field="user_id",
         iid_field="item_id", history_reader=lambda: HistoryReader(log, LENGTH, LENGTH, 1),
         num={"item_id": ITEMS + 1}.__getitem__, user_num=users + 1, item_num=ITEMS + 1, query_num=QUERIES + 1,
-        term_num=WORDS + 1, query_terms=query_terms(generator), item_attributes={},
+        term_num=WORDS + 1, query_terms=query_terms(generator), item_attributes={}, item_numbers={},
         config=SimpleNamespace(model_class=GSERec),
         user_codes=UserCodes(*codes, LEVELS * CODEBOOK + 1, LEVELS * CODEBOOK + 1, {}, ""),
     )  # fmt: skip

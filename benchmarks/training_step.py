@@ -91,6 +91,7 @@ def generated(quick: bool) -> SimpleNamespace:
         history_reader=lambda: HistoryReader(log, LENGTH, LENGTH, spec.max_clicks),
         user_num=spec.users + 1, item_num=spec.items + 1, query_num=spec.queries + 1, term_num=spec.terms + 1,
         source_num=2, query_terms=query_terms(logs, spec.max_terms), item_attributes={}, user_attributes={},
+        item_numbers={}, user_numbers={},
         config=SimpleNamespace(model_class=SESRec), num={"item_id": spec.items + 1}.__getitem__,
         training_search_queries=log.queries[split.training_searches],
     )  # fmt: skip

@@ -35,6 +35,7 @@ def fake_dataset(items: int = 30, queries: int = 12, terms: int = 15) -> SimpleN
         query_terms=lists(queries, 4, terms), num=vocabulary.__getitem__,
         item_attributes={"type": lists(items, 1, 5)[:, 0], "tags": lists(items, 3, 7)},
         user_attributes={"level": lists(10, 1, 4)[:, 0]},
+        item_numbers={}, user_numbers={},
         training_search_queries=torch.tensor([1, 1, 2, 3, 3, 3, 5, 8], dtype=torch.int32),
     )  # fmt: skip
 

@@ -324,7 +324,7 @@ def test_keys_in_a_file_of_another_suffix_are_filled(tmp_path: Path) -> None:
 
 def test_time_cannot_be_normalised(toy: Callable[..., SERDataset]) -> None:
     with pytest.raises(ConfigError, match="orders the events"):
-        toy(normalize_all=True)
+        toy(normalize_field=["timestamp"])
 
 
 def test_nothing_to_train_on_is_said(toy: Callable[..., SERDataset]) -> None:

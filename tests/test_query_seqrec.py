@@ -39,7 +39,7 @@ def fake_dataset(clicked: list[tuple[int, int]] = CLICKED, searched: list[int] =
     queries, items = torch.tensor(clicked, dtype=torch.int64).view(-1, 2).unbind(1)
     return SimpleNamespace(
         user_num=10, item_num=30, query_num=12, term_num=8, target_num=TARGETS,
-        num={"item_id": 30, "tags": 5}.__getitem__, query_terms=TERMS, item_attributes={"tags": TAGS},
+        num={"item_id": 30, "tags": 5}.__getitem__, query_terms=TERMS, item_attributes={"tags": TAGS}, item_numbers={},
         training_clicks=TrainingClicks(items * 0, items * 0, queries, items),
         training_search_queries=torch.tensor(searched, dtype=torch.int32),
     )  # fmt: skip

@@ -45,7 +45,7 @@ def fake_dataset(edges: list[tuple[int, int, int]] = EDGES) -> SimpleNamespace:
     return SimpleNamespace(
         user_num=USERS, item_num=ITEMS, query_num=QUERIES, term_num=9, num={"item_id": ITEMS, "kind": 5}.__getitem__,
         query_terms=torch.randint(0, 9, (QUERIES, 3), generator=generator, dtype=torch.int32),
-        item_attributes=attributes, user_attributes={},
+        item_attributes=attributes, user_attributes={}, item_numbers={}, user_numbers={},
         log=SimpleNamespace(users=bought[:, 0], items=bought[:, 1]),
         split=SimpleNamespace(training_interactions=torch.arange(len(bought), dtype=torch.int32)),
         training_clicks=TrainingClicks(clicked[:, 0], torch.arange(len(clicked)), clicked[:, 1], clicked[:, 2]),

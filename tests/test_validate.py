@@ -20,6 +20,7 @@ Change = Callable[[Path], None]
 
 INTER = "user_id:token\titem_id:token\ttimestamp:float\n"
 TIMED = "user_id:token\tquery_id:token\ttimestamp:float\tclicked_items:token_seq\tclick_times:float_seq\n"
+VECTORS = "item_id:token\tv:float_seq\n"
 SEARCH = "user_id:token\tquery_id:token\ttimestamp:float\tclicked_items:token_seq\n"
 
 
@@ -76,7 +77,6 @@ CASES: list[tuple[str, Change, str, str | None, str | None]] = [
     ("column-type", replace("query", "terms:token_seq", "terms:token"), "toy.query:1", "terms", "token, not token_seq"),
     ("column-shared", replace("query", "terms:", "timestamp:"), "toy.query:1", "timestamp", "also in toy.inter"),
     ("column-shared", replace("query", "terms:", "clicked_items:"), "toy.query:1", "clicked_items", None),
-    ("column-unreadable", replace("query", "terms:token_seq", "mean:float_seq"), "toy.query:1", "mean", None),
     ("broken-utf8", replace("query", "hat", b"h\xfft"), "toy.query:4", None, "\\xfft big w"),
     ("broken-utf8", replace("inter", "user_id", b"us\xff"), "toy.inter:1", None, None),
     ("nul", replace("inter", "a\ti3", "a\ti\0"), "toy.inter:4", None, None),
@@ -99,6 +99,9 @@ CASES: list[tuple[str, Change, str, str | None, str | None]] = [
     ("not-finite", replace("search", "\t45\t", "\tNaN\t"), "toy.search:5", "timestamp", "NaN"),
     ("not-finite", replace("search", "\t45\t", "\t1e999\t"), "toy.search:5", "timestamp", "1e999"),
     ("not-finite", write("item", "item_id:token\tp:float\ni1\tnan\ni2\t-inf\n"), "toy.item:3", "p", "-inf"),
+    ("not-a-number", write("item", VECTORS + "i1\t1 2\ni2\t1 x\n"), "toy.item:3", "v", "x"),
+    ("not-finite", write("user", "user_id:token\tv:float_seq\na\t1 nan\n"), "toy.user:2", "v", "nan"),
+    ("vector-length", write("item", VECTORS + "i1\t\ni2\t1 2\ni3\t1 2\ni4\t1\n"), "toy.item:5", "v", "1, not 2"),
     ("empty-entry", replace("inter", "a\ti3", "\ti3"), "toy.inter:4", "user_id", None),
     ("empty-entry", replace("search", "\t45\t", "\t\t"), "toy.search:5", "timestamp", None),
     ("reserved-id", replace("inter", "a\ti3", "a\t[PAD]"), "toy.inter:4", "item_id", "[PAD]"),
@@ -124,7 +127,7 @@ CASES: list[tuple[str, Change, str, str | None, str | None]] = [
     ("no-searches", write("search", SEARCH), "toy.search:1", None, None),
     ("column-absent", replace("search", "clicked_items", "clicks"), "toy.search:1", "clicked_items", "clicks"),
     ("column-not-loadable", write("item", "item_id:token\tterms:token_seq\n"), "toy.query:1", "terms", None),
-    ("column-not-loadable", write("item", "item_id:token\tv:float_seq\n"), "toy.item:1", "v", None),
+    ("column-not-loadable", replace("query", "terms:token_seq", "mean:float_seq"), "toy.query:1", "mean", None),
     ("space-in-id", replace("inter", "a\ti3", "a\ti 3"), "toy.inter:4", "item_id", "i 3"),
     ("unknown-query", add("search", "a\tq9\t20\t\n"), "toy.search:7", "query_id", "q9"),
     ("unknown-user", add("search", "z\tq1\t20\t\n"), "toy.search:7", "user_id", "z"),

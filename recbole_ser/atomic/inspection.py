@@ -21,7 +21,7 @@ from recbole_ser.atomic.numbers import is_no_number, is_number
 from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.atomic.rules import Findings
 from recbole_ser.atomic.schema import SEPARATOR, Column
-from recbole_ser.atomic.sequences import split_sequences
+from recbole_ser.atomic.sequences import split_lists, split_sequences
 
 _MISSING = r"^[+-]?(?i:nan)$"
 
@@ -80,6 +80,7 @@ def inspect_table(
     findings: Findings,
     separator: str = SEPARATOR,
     check_header: Callable[[list[Column]], object] | None = None,
+    vector_separator: str | None = None,
 ) -> Table | None:
     """Read ``path`` and find what is wrong with its bytes, its header, its rows and their numbers.
 
@@ -90,6 +91,8 @@ def inspect_table(
         required: names of columns in which an empty entry, or NaN, is an error.
         findings: what is found is added to these.
         check_header: called with the columns of the header; no row is read if it adds an error to ``findings``.
+        vector_separator: what stands between the numbers of the ``float_seq`` columns that are not kept, which are then
+            checked as vectors: their numbers are finite, and all that are not empty have one length.
 
     Returns:
         The columns that are kept; ``None`` if the header is wrong: no row is read then.  Nothing is read beyond a line
@@ -103,7 +106,7 @@ def inspect_table(
             check_header(header)
         if header is None or findings.count("error") > before:
             return None
-        reader = _Reader(path.name, header, columns, required, findings, separator)
+        reader = _Reader(path.name, header, columns, required, findings, separator, vector_separator)
         reader.check_ends(line, 1, 1)
         size = path.stat().st_size
         with tqdm(total=size, desc=f"Reading {path.name}", unit="B", unit_scale=True, disable=None) as bar:
@@ -127,13 +130,16 @@ def inspect_number_lists(
         For each row the index of its list, -1 where it is missing, and the distinct lists, as indices of tokens.
     """
     tokens, rows, lists = split_sequences(table.tokens[name].categorical(), separator)
-    texts = pa.array(tokens, pa.string())
-    numbers, named = is_number(texts), is_no_number(texts).to_numpy(False)
-    values = pc.cast(pc.if_else(numbers, texts, pa.scalar(None, pa.string())), pa.float64()).to_numpy(False)
-    strange = ~numbers.to_numpy(False) & ~named
-    for rule, wrong in (("not-a-number", strange), ("not-finite", named | np.isinf(values))):
+    for rule, wrong in _wrong_numbers(pa.array(tokens, pa.string())).items():
         table.report(rule, name, lists.contain(wrong)[rows], findings)
     return rows, lists
+
+
+def _wrong_numbers(texts: pa.Array) -> dict[str, np.ndarray]:
+    """Which of ``texts`` are no finite numbers, by the rule that they break."""
+    numbers, named = is_number(texts), is_no_number(texts).to_numpy(False)
+    values = pc.cast(pc.if_else(numbers, texts, pa.scalar(None, pa.string())), pa.float64()).to_numpy(False)
+    return {"not-a-number": ~numbers.to_numpy(False) & ~named, "not-finite": named | np.isinf(values)}
 
 
 class _Reader:
@@ -147,13 +153,18 @@ class _Reader:
         required: Collection[str],
         findings: Findings,
         separator: str,
+        vector_separator: str | None,
     ) -> None:
         self.file, self.header, self.required, self.findings = file, header, required, findings
-        self.separator = separator
+        self.separator, self.vector_separator = separator, vector_separator
         self.numeric = [column for column in header if column.type == "float"]
         kept = {column.name for column in columns}
         self.textual = [c for c in header if c.name in kept and c.type != "float"]
-        kinds = {c.name: pa.string() for c in self.numeric}
+        self.vectors = [
+            c for c in header if vector_separator is not None and c.name not in kept and c.type == "float_seq"
+        ]
+        self.lengths: dict[str, int] = {}  # of the vectors of each column, by the first of them
+        kinds = {c.name: pa.string() for c in [*self.numeric, *self.vectors]}
         kinds |= {c.name: pa.dictionary(pa.int32(), pa.string()) for c in self.textual}
         self.convert = csv.ConvertOptions(
             column_types=kinds, include_columns=list(kinds), null_values=[""], strings_can_be_null=True
@@ -255,7 +266,23 @@ class _Reader:
             values = self._values(_one(table.column(column.name)), column.name, lines)
             if column.name in self.numbers:
                 self.numbers[column.name].append(values)
+        for column in self.vectors:
+            self._check_vectors(_one(table.column(column.name)), column.name, lines)
         self.rows += table.num_rows
+
+    def _check_vectors(self, texts: pa.Array, column: str, lines: np.ndarray) -> None:
+        numbers, starts = split_lists(texts, self.vector_separator or " ")
+        lengths = np.diff(starts)
+        for rule, wrong in _wrong_numbers(numbers).items():
+            places = np.flatnonzero(wrong)
+            rows, first = np.unique(np.searchsorted(starts, places, side="right") - 1, return_index=True)
+            self.findings.add_rows(rule, self.file, lines[rows], column, numbers.take(places[first]).__getitem__)
+        if lengths.any():
+            length = self.lengths.setdefault(column, int(lengths[lengths > 0][0]))
+            rows = np.flatnonzero((lengths > 0) & (lengths != length))
+            self.findings.add_rows(
+                "vector-length", self.file, lines[rows], column, lambda k: f"{lengths[rows[k]]}, not {length}"
+            )
 
     def _values(self, texts: pa.Array, column: str, lines: np.ndarray) -> np.ndarray:
         """The numbers in ``texts``: int64 if all are whole, else float64, with NaN for texts that are no numbers."""

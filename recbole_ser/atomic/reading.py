@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import csv
 
 from recbole_ser.atomic.header import header_columns
@@ -15,7 +17,7 @@ from recbole_ser.atomic.inspection import BLOCK, inspect_number_lists, inspect_t
 from recbole_ser.atomic.numbers import parsed_numbers
 from recbole_ser.atomic.rules import Findings
 from recbole_ser.atomic.schema import SEPARATOR, Column
-from recbole_ser.atomic.sequences import split_numbers
+from recbole_ser.atomic.sequences import split_lists, split_numbers
 from recbole_ser.errors import DataError
 
 
@@ -43,6 +45,7 @@ def read_atomic(
     *,
     seq_separator: str = " ",
     required: Iterable[str] = (),
+    vectors: Iterable[str] = (),
 ) -> pd.DataFrame:
     """Read ``columns`` of an atomic file.
 
@@ -52,25 +55,33 @@ def read_atomic(
 
     Args:
         required: names of columns in which an empty entry, or NaN, is an error.
+        vectors: names of ``float_seq`` columns whose lists all have one length.  Their entries come as float64 arrays,
+            with ``None`` or NaN for an empty one.
 
     Raises:
         DataError: a line is wrong; the error names the first such line.
     """
-    columns, required = list(columns), set(required)
+    columns, required, vectors = list(columns), set(required), set(vectors)
+    first_fault = partial(_first_fault, path, columns, required, vectors, separator, seq_separator)
     try:
-        frame = _read(path, columns, separator)
-        _check_number_lists(frame, columns, seq_separator)
+        frame = _read(path, columns, vectors, separator, seq_separator)
+        _check_number_lists(frame, [column for column in columns if column.name not in vectors], seq_separator)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise _first_fault(path, columns, required, separator, seq_separator, str(error)) from error
+        raise first_fault(str(error)) from error
     if _has_stray_bytes(path) or any(_is_wrong(frame[c.name], c.name in required) for c in columns):
-        raise _first_fault(path, columns, required, separator, seq_separator, "an entry is missing or not finite")
+        raise first_fault("an entry is missing or not finite")
     return frame
 
 
-def _read(path: str | Path, columns: list[Column], separator: str) -> pd.DataFrame:
+def _read(
+    path: str | Path, columns: list[Column], vectors: set[str], separator: str, seq_separator: str
+) -> pd.DataFrame:
     """Read the file with Arrow, which takes a lone carriage return for a line end."""
     # Numbers are read as texts: Arrow's CSV reader would accept spaces around them, and hexadecimal digits.
-    kinds = {c.label: pa.string() if c.type == "float" else pa.dictionary(pa.int32(), pa.string()) for c in columns}
+    kinds = {
+        c.label: pa.string() if c.type == "float" or c.name in vectors else pa.dictionary(pa.int32(), pa.string())
+        for c in columns
+    }
     table = csv.read_csv(
         str(path),
         read_options=csv.ReadOptions(block_size=BLOCK),
@@ -81,7 +92,33 @@ def _read(path: str | Path, columns: list[Column], separator: str) -> pd.DataFra
             column_types=kinds, include_columns=list(kinds), null_values=[""], strings_can_be_null=True
         ),
     )
-    return pd.DataFrame({c.name: _to_pandas(table.column(c.label)) for c in columns})
+    return pd.DataFrame(
+        {
+            c.name: _vectors(table.column(c.label), seq_separator)
+            if c.name in vectors
+            else _to_pandas(table.column(c.label))
+            for c in columns
+        }
+    )
+
+
+def _vectors(column: pa.ChunkedArray, separator: str) -> pd.Series:
+    """The vectors of a column, as rows of one matrix; the texts are split in pieces, as their numbers take much room.
+
+    Raises:
+        pa.ArrowInvalid: a vector holds anything but finite numbers, or their lengths differ.
+    """
+    numbers, lengths = [np.zeros(0)], [np.zeros(0, dtype=np.int64)]
+    for chunk in column.chunks:
+        texts, starts = split_lists(chunk, separator)
+        numbers.append(pc.cast(texts, pa.float64()).to_numpy(zero_copy_only=False))
+        lengths.append(np.diff(starts))
+    values, length = np.concatenate(numbers), np.concatenate(lengths)
+    filled = np.flatnonzero(length)
+    if not np.isfinite(values).all() or len(np.unique(length[filled])) > 1:
+        raise pa.ArrowInvalid("vectors of different lengths, or a number is not finite")
+    rows = list(values.reshape(len(filled), -1)) if len(filled) else []
+    return pd.Series(rows, index=filled, dtype=object).reindex(range(len(length)))
 
 
 def _check_number_lists(frame: pd.DataFrame, columns: list[Column], separator: str) -> None:
@@ -121,12 +158,19 @@ def _is_wrong(values: pd.Series, required: bool) -> bool:
 
 
 def _first_fault(
-    path: str | Path, columns: list[Column], required: set[str], separator: str, seq_separator: str, otherwise: str
+    path: str | Path,
+    columns: list[Column],
+    required: set[str],
+    vectors: set[str],
+    separator: str,
+    seq_separator: str,
+    otherwise: str,
 ) -> DataError:
     """The first error of a file that the fast reader refused, found by the reader that says what is wrong and where."""
     findings = Findings(keep=1)
-    table = inspect_table(Path(path), columns, required, findings, separator)
-    for column in columns:
+    kept = [column for column in columns if column.name not in vectors]
+    table = inspect_table(Path(path), kept, required, findings, separator, vector_separator=seq_separator)
+    for column in kept:
         if table is not None and column.type == "float_seq":
             inspect_number_lists(table, column.name, findings, seq_separator)
     wanted = {None, *(column.name for column in columns)}

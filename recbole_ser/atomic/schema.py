@@ -50,6 +50,7 @@ class FileSchema:
         listing: whether the file has one line for each id, which stands in its first column.
         loaded: whether all columns are loaded by default.  Of the other files only the required columns of ``X.inter``
             are loaded by default.
+        attributes: whether its further columns are attributes, which models read.
     """
 
     suffix: str
@@ -58,6 +59,7 @@ class FileSchema:
     expected: tuple[Column, ...] = ()
     listing: bool = False
     loaded: bool = False
+    attributes: bool = False
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -74,8 +76,8 @@ FILES: Mapping[str, FileSchema] = {
     schema.suffix: schema
     for schema in (
         FileSchema("inter", (USER_ID, ITEM_ID, TIMESTAMP)),
-        FileSchema("user", (USER_ID,), listing=True),
-        FileSchema("item", (ITEM_ID,), listing=True),
+        FileSchema("user", (USER_ID,), listing=True, attributes=True),
+        FileSchema("item", (ITEM_ID,), listing=True, attributes=True),
         FileSchema(
             "search",
             (USER_ID, QUERY_ID, TIMESTAMP),

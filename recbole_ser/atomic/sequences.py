@@ -11,6 +11,20 @@ from recbole_ser.atomic.numbers import parsed_numbers
 from recbole_ser.atomic.ragged import Ragged
 
 
+def split_lists(texts: pa.Array, separator: str = " ") -> tuple[pa.Array, np.ndarray]:
+    """Split texts into their tokens, end to end, and say where each text's tokens start: int64 ``[len + 1]``.
+
+    Empty tokens are left out, and a missing text has none.
+    """
+    lists = pc.split_pattern(texts, separator)
+    parent = pc.list_parent_indices(lists).to_numpy()
+    flat = pc.list_flatten(lists)
+    filled = pc.not_equal(flat, "")
+    parent = parent[filled.to_numpy(zero_copy_only=False)]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(parent, minlength=len(lists)))])
+    return flat.filter(filled), starts.astype(np.int64)
+
+
 def split_sequences(texts: pd.Series, separator: str = " ") -> tuple[np.ndarray, np.ndarray, Ragged]:
     """Split a categorical of sequences into tokens.
 
@@ -19,17 +33,12 @@ def split_sequences(texts: pd.Series, separator: str = " ") -> tuple[np.ndarray,
         the lists, as indices of tokens.
     """
     codes = texts.cat.codes.to_numpy()
-    lists = pc.split_pattern(pa.array(texts.cat.categories.to_numpy(object), type=pa.string()), separator)
-    parent = pc.list_parent_indices(lists).to_numpy()
-    flat = pc.list_flatten(lists)
-    filled = pc.not_equal(flat, "")
-    tokens = flat.filter(filled).dictionary_encode()
-    parent = parent[filled.to_numpy(zero_copy_only=False)]
-    starts = np.concatenate([[0], np.cumsum(np.bincount(parent, minlength=len(lists)))])
+    flat, starts = split_lists(pa.array(texts.cat.categories.to_numpy(object), type=pa.string()), separator)
+    tokens = flat.dictionary_encode()
     return (
         tokens.dictionary.to_numpy(zero_copy_only=False),
         codes,
-        Ragged(tokens.indices.to_numpy().astype(np.int32), starts.astype(np.int64)),
+        Ragged(tokens.indices.to_numpy().astype(np.int32), starts),
     )
 
 

@@ -16,6 +16,8 @@ from recbole_ser.atomic.reading import read_atomic, read_header
 from recbole_ser.atomic.schema import FILES, KEYS, Column
 from recbole_ser.atomic.sequences import split_sequences
 from recbole_ser.atomic.vocabulary import token_column
+from recbole_ser.data.named_columns import LoadedColumn, check_named_columns, normalised
+from recbole_ser.data.numbers import scaled
 from recbole_ser.errors import ConfigError, DataError
 from recbole_ser.files import sha256
 
@@ -66,6 +68,11 @@ class AtomicDataset(Dataset):
         super()._load_data(token, dataset_path)
         if self.inter_feat is None or not len(self.inter_feat):
             raise DataError(folder / f"{token}.inter", "there are no interactions")
+        check_named_columns(self.config, self._loaded_columns(), self.time_field)
+
+    def _loaded_columns(self) -> dict[str, LoadedColumn]:
+        kinds, sources = self.field2type, self.field2source
+        return {name: LoadedColumn(kinds[name].value, _suffix(sources[name])) for name in kinds}
 
     def _load_additional_feat(self, token: str, dataset_path: str) -> None:
         """As in RecBole, but a missing ``.query`` means queries without words and a missing ``.search`` no searches."""
@@ -79,6 +86,11 @@ class AtomicDataset(Dataset):
                 raise DataError(path, "file not found", hint="without searches set require_both_histories to false")
 
     def _load_feat(self, filepath: str, source: FeatureSource | str) -> pd.DataFrame | None:
+        if all((self.config[key] or {}).get(_suffix(source), "*") != "*" for key in ("load_col", "unload_col")):
+            raise ConfigError(
+                f"load_col and unload_col both name columns of X.{_suffix(source)}: leave one of them out, "
+                "or write load_col: ~ to load all columns but those of unload_col"
+            )
         load, unload = self._get_load_and_unload_col(source)
         if load == set():
             return None
@@ -94,12 +106,19 @@ class AtomicDataset(Dataset):
             raise DataError(filepath, "the column named in load_col is missing", line=1, column=name)
         for column in wanted:
             self._check_column(column, {**required, **optional}, filepath)
-            self._register(column, source, filepath)
+        wanted = self._read_by_something(wanted, {**required, **optional}, source, filepath, named=load is not None)
+        for column in wanted:
+            self._register(column, source)
         self.file_hashes[Path(filepath).name] = sha256(filepath)
         keys = [column.name for column in wanted if column.name in self._keys]
+        preload_ids = [column.name for column in wanted if column.name in (self.config["preload_weight"] or ())]
         frame = read_atomic(
-            filepath, wanted, self.config["field_separator"], seq_separator=self.config["seq_separator"], required=keys
-        )
+            filepath, wanted, self.config["field_separator"], seq_separator=self.config["seq_separator"],
+            required=[*keys, *preload_ids],
+            vectors=[c.name for c in wanted if c.type == "float_seq" and c.name not in optional],
+        )  # fmt: skip
+        for name in set(preload_ids) - set(keys):
+            _check_listed_once(frame[name], filepath)
         if (schema := FILES.get(_suffix(source))) is not None and schema.listing:
             _check_listed_once(frame[keys[0]], filepath)
         if self.click_times_field in frame:
@@ -149,24 +168,41 @@ class AtomicDataset(Dataset):
                 filepath, f"the type is {column.type}, not {known[column.name]}", line=1, column=column.name,
                 hint="correct the type in the header",
             )  # fmt: skip
+        if column.name in self.field2type and column.name not in self._keys:
+            raise DataError(filepath, "another file has a column of this name", line=1, column=column.name)
 
-    def _register(self, column: Column, source: FeatureSource | str, filepath: str) -> None:
-        """Record a column's type, as RecBole's ``_load_feat`` does; a key of several files belongs to the first one."""
-        if column.type == "float_seq" and (source, column.name) != ("search", self.click_times_field):
+    def _read_by_something(
+        self, columns: list[Column], known: dict[str, str], source: FeatureSource | str, filepath: str, named: bool
+    ) -> list[Column]:
+        """Those of ``columns`` that something reads; ``named``: they are in ``load_col``, so that others are refused.
+
+        Read are the columns that have a meaning, the attributes of items and users, everything but vectors in a file
+        that the user added, and what ``val_interval`` and ``preload_weight`` name.
+        """
+        schema = FILES.get(_suffix(source))
+        read_elsewhere = {*(self.config["val_interval"] or ()), *(self.config["preload_weight"] or {}).values(), *known}
+        unread = {
+            column.name for column in columns
+            if not (schema.attributes if schema else column.type != "float_seq") and column.name not in read_elsewhere
+        }  # fmt: skip
+        if unread and named:
             raise DataError(
-                filepath,
-                "float_seq columns are not read here",
-                line=1,
-                column=column.name,
-                hint="name it in unload_col",
-            )
-        kind = FeatureType(column.type)
+                filepath, "nothing reads this column", line=1, column=min(unread),
+                hint="leave it out of load_col; " + (
+                    "attributes belong into X.item and X.user, and filters into val_interval" if schema
+                    else "the vectors of such a file are those that preload_weight names"
+                ),
+            )  # fmt: skip
+        if unread:
+            self.logger.info(f"{filepath}: columns that nothing reads are left out: {', '.join(sorted(unread))}")
+        return [column for column in columns if column.name not in unread]
+
+    def _register(self, column: Column, source: FeatureSource | str) -> None:
+        """Record a column's type, as RecBole's ``_load_feat`` does; a key of several files belongs to the first one."""
         name = column.name
-        if name in self.field2type:
-            if name not in self._keys:
-                raise DataError(filepath, "another file has a column of this name", line=1, column=name)
-            return
-        self.field2type[name], self.field2source[name], self.field2seqlen[name] = kind, source, 1
+        if name not in self.field2type:
+            self.field2type[name], self.field2source[name] = FeatureType(column.type), source
+            self.field2seqlen[name] = 1
 
     def field2feats(self, field: str) -> list[pd.DataFrame]:
         """The frames that have the column ``field``, in the order in which their tokens are numbered."""
@@ -215,11 +251,13 @@ class AtomicDataset(Dataset):
             setattr(self, name, getattr(self, name).reset_index(drop=True))
 
     def _normalize(self) -> None:
-        if self.config["normalize_all"] or self.time_field in (self.config["normalize_field"] or []):
-            raise ConfigError(
-                f"'{self.time_field}' orders the events and cannot be normalised: name other columns in normalize_field"
-            )
-        super()._normalize()
+        """As in RecBole, but in NumPy, and without the times, which order the events; vectors are scaled later."""
+        for field in self._normalised_fields():
+            for feat in self.field2feats(field):
+                feat[field] = scaled(feat[field].to_numpy(np.float64))
+
+    def _normalised_fields(self) -> set[str]:
+        return normalised(self.config, self._loaded_columns())
 
     # --- ids --------------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,11 @@ from recbole_ser.data.atomic_dataset import AtomicDataset
 from recbole_ser.data.codes import UserCodes, read_codes
 from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_event_log
 from recbole_ser.data.instances import Split, split_instances
+from recbole_ser.data.numbers import by_id, scaled, standardised, with_means, with_zeros
 from recbole_ser.data.relations import TrainingClicks, training_clicks
 from recbole_ser.errors import DataError
+
+_NUMBERS = (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
 
 
 class SERDataset(AtomicDataset):
@@ -38,6 +41,11 @@ class SERDataset(AtomicDataset):
             of the longest.
         item_attributes, user_attributes: the token columns of ``X.item`` and ``X.user`` by name, int32 ``[n]`` or
             ``[n, width]``; row 0 is padding.
+        item_numbers, user_numbers: the ``float`` and ``float_seq`` columns of ``X.item`` and ``X.user`` by name, and
+            what ``preload_weight`` names, float32 ``[n, W]``, where W is 1 for ``float``.  They are standardised on the
+            training interactions, each of which counts its item, or its user: held-out events have no influence.
+            Missing values and padding are 0, the mean.  Columns that are normalised (``normalize_field``) are in the
+            range from 0 to 1 instead, with the column's mean for missing values.
 
     Raises:
         DataError: a file is missing or wrong, or there is no training target.
@@ -49,6 +57,8 @@ class SERDataset(AtomicDataset):
     query_terms: Tensor
     item_attributes: dict[str, Tensor]
     user_attributes: dict[str, Tensor]
+    item_numbers: dict[str, Tensor]
+    user_numbers: dict[str, Tensor]
 
     # --- after loading ------------------------------------------------------------------------------------------------
 
@@ -66,10 +76,14 @@ class SERDataset(AtomicDataset):
                 hint="require_both_histories keeps targets with an earlier interaction and an earlier search",
             )  # fmt: skip
         self.search_feat = self.query_feat = self._inter_feat = None
-        for name, tables in [("item_feat", self.item_attributes), ("user_feat", self.user_attributes)]:
+        for name, attributes in [("item_feat", self.item_attributes), ("user_feat", self.user_attributes)]:
             feat = getattr(self, name)
             if feat is not None:
-                setattr(self, name, self._as_interaction(feat, tables))
+                setattr(self, name, self._as_interaction(feat, {**attributes, **self._vectors(name)}))
+        positions = self.split.training_interactions
+        self.item_numbers = self._number_tables("item_feat", self.log.items[positions], self.item_num)
+        self.user_numbers = self._number_tables("user_feat", self.log.users[positions], self.user_num)
+        del self._numbers
 
     def _as_interaction(self, feat: pd.DataFrame, tables: dict[str, Tensor]) -> Interaction:
         """A feature frame as RecBole's models read it: int64 tokens and token sequences, float32 floats."""
@@ -77,7 +91,8 @@ class SERDataset(AtomicDataset):
             field: torch.tensor(feat[field].to_numpy(np.float32 if self._is_float(field) else np.int64))
             for field in map(str, feat)
         }
-        return Interaction({**columns, **{field: table.long() for field, table in tables.items()}})
+        others = {field: table if table.is_floating_point() else table.long() for field, table in tables.items()}
+        return Interaction({**columns, **others})
 
     def _is_float(self, field: str) -> bool:
         return self.field2type[field] == FeatureType.FLOAT
@@ -151,6 +166,49 @@ class SERDataset(AtomicDataset):
             if (feat := getattr(self, name)) is not None
         }
         super()._user_item_feat_preparation()
+        self._numbers: dict[tuple[str, str], np.ndarray] = {}
+        for name in self._sequence_rows:
+            feat = getattr(self, name)
+            for field in [field for field in feat if self.field2type[field] in _NUMBERS]:
+                self._take_numbers(name, feat, field, np.arange(len(feat)), len(feat))
+        for ids, field in (self.config["preload_weight"] or {}).items():
+            if isinstance(self.field2source[field], str):  # else it is an attribute already
+                feat = getattr(self, f"{self.field2source[field]}_feat")
+                name = "item_feat" if ids in self.alias["item_id"] else "user_feat"
+                self._take_numbers(name, feat, field, feat[ids].to_numpy(), self.num(ids))
+
+    def _take_numbers(self, name: str, feat: pd.DataFrame, field: str, ids: np.ndarray, size: int) -> None:
+        """Take the numbers of the entities ``ids``; vectors leave the frame, as RecBole has no fast way with them."""
+        values = by_id(feat[field], ids, size)
+        if not self._is_float(field):
+            values = values[:, : (self.config["seq_len"] or {}).get(field)]
+            self.field2seqlen[field] = values.shape[1]
+            del feat[field]
+        normalise = field in self._normalised_fields()
+        self._numbers[name, field] = scaled(values) if normalise else values
+
+    def _vectors(self, name: str) -> dict[str, Tensor]:
+        """The vectors of ``.item`` or ``.user`` as RecBole's models read them."""
+        return {
+            field: with_zeros(values)
+            for (side, field), values in self._numbers.items()
+            if side == name and not self._is_float(field) and not isinstance(self.field2source[field], str)
+        }
+
+    def _number_tables(self, name: str, trained_on: Tensor, size: int) -> dict[str, Tensor]:
+        counts = torch.bincount(trained_on, minlength=size).numpy()
+        return {
+            field: with_means(values) if field in self._normalised_fields() else standardised(values, counts)
+            for (side, field), values in self._numbers.items()
+            if side == name
+        }
+
+    def _preload_weight_matrix(self) -> None:
+        """As in RecBole: 0 stands for padding and for what is missing; one number each comes without a dimension."""
+        for ids, field in (self.config["preload_weight"] or {}).items():
+            values = next(values for (_, name), values in self._numbers.items() if name == field)
+            matrix = np.nan_to_num(values)
+            self._preloaded_weight[ids] = matrix[:, 0] if self._is_float(field) else matrix
 
     # --- what models and loaders read -------------------------------------------------------------------------------
 

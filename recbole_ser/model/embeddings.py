@@ -5,9 +5,9 @@ Shapes: B rows, S searches, C clicks of a search, d width, U distinct ids.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -58,9 +58,16 @@ class Attribute(NamedTuple):
     width: int  # of the embedding of a value
 
 
+class NumericAttribute(NamedTuple):
+    """One numeric attribute of all entities: a number or a vector for each."""
+
+    values: Tensor  # [count, W], 0 for padding
+    width: int  # of the projection
+
+
 def item_embedding(settings: ItemWidths, dataset: Any, activation: nn.Module | None = None) -> FeatureEmbedding:
     """Item vectors of width ``hidden_size``, from id (``embedding_size``) and attributes (``item_attribute_size``)."""
-    attributes = attributes_of(dataset, dataset.item_attributes, settings.item_attribute_size)
+    attributes = attributes_of(dataset, "item", settings.item_attribute_size)
     return FeatureEmbedding(dataset.item_num, settings.embedding_size, attributes, settings.hidden_size, activation)
 
 
@@ -72,7 +79,7 @@ def query_embedding(settings: QueryWidths, dataset: Any, activation: nn.Module |
 
 def user_embedding(settings: UserWidths, dataset: Any) -> FeatureEmbedding:
     """User vectors: the id (``user_embedding_size``) and attributes (``user_attribute_size`` each), not projected."""
-    attributes = attributes_of(dataset, dataset.user_attributes, settings.user_attribute_size)
+    attributes = attributes_of(dataset, "user", settings.user_attribute_size)
     return FeatureEmbedding(dataset.user_num, settings.user_embedding_size, attributes)
 
 
@@ -82,9 +89,14 @@ def clicked_queries(items: FeatureEmbedding, queries: FeatureEmbedding, interact
     return queries(interaction["search_query_list"]) + masked_mean(items(clicks), clicks != 0)
 
 
-def attributes_of(dataset: Any, tables: Mapping[str, Tensor], width: int) -> list[Attribute]:
-    """Attributes for ``FeatureEmbedding`` from ``dataset.item_attributes`` or ``dataset.user_attributes``."""
-    return [Attribute(values, dataset.num(name), width) for name, values in tables.items()]
+def attributes_of(dataset: Any, side: Literal["item", "user"], width: int) -> list[Attribute | NumericAttribute]:
+    """The attributes of the items or users of ``dataset``, those with tokens first, each for ``width`` dimensions."""
+    tokens: dict[str, Tensor] = getattr(dataset, f"{side}_attributes")
+    numbers: dict[str, Tensor] = getattr(dataset, f"{side}_numbers")
+    return [
+        *(Attribute(values, dataset.num(name), width) for name, values in tokens.items()),
+        *(NumericAttribute(values, width) for values in numbers.values()),
+    ]
 
 
 class AttributeEmbedding(nn.Module):
@@ -104,6 +116,21 @@ class AttributeEmbedding(nn.Module):
         return masked_mean(lookup(self.table.weight, values), values != 0)
 
 
+class NumericEmbedding(nn.Module):
+    """A linear projection of an entity's numbers, without bias: what is 0, padding and the mean, stays 0."""
+
+    values: Tensor  # [count, W]
+
+    def __init__(self, attribute: NumericAttribute) -> None:
+        super().__init__()
+        self.projection = nn.Linear(attribute.values.shape[1], attribute.width, bias=False)
+        self.register_buffer("values", attribute.values, persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """``[U, width]`` for the entities ``ids [U]``."""
+        return self.projection(self.values[ids])
+
+
 class FeatureEmbedding(PassCache):
     """An entity's vector: its id and attribute embeddings, concatenated, and projected if ``width`` is given.
 
@@ -121,14 +148,16 @@ class FeatureEmbedding(PassCache):
         self,
         count: int,
         id_width: int,
-        attributes: list[Attribute],
+        attributes: Sequence[Attribute | NumericAttribute],
         width: int | None = None,
         activation: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.count = count
         self.ids = nn.Embedding(count, id_width, padding_idx=0)
-        self.attributes = nn.ModuleList(AttributeEmbedding(attribute) for attribute in attributes)
+        self.attributes = nn.ModuleList(
+            AttributeEmbedding(each) if isinstance(each, Attribute) else NumericEmbedding(each) for each in attributes
+        )
         concatenated = id_width + sum(attribute.width for attribute in attributes)
         self.projection = nn.Identity() if width is None else nn.Linear(concatenated, width)
         self.activation = activation or nn.Identity()

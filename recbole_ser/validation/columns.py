@@ -24,8 +24,8 @@ def check_columns(columns: list[Column], file: str, schema: FileSchema, findings
     for column in columns:
         if column.type != schema.types.get(column.name, column.type):
             findings.add("column-type", file, 1, column.name, f"{column.type}, not {schema.types[column.name]}")
-        elif column.type == "float_seq" and column.name not in schema.types:
-            findings.add("column-unreadable" if schema.loaded else "column-not-loadable", file, 1, column.name)
+        elif column.type == "float_seq" and column.name not in schema.types and not schema.attributes:
+            findings.add("column-not-loadable", file, 1, column.name)
 
 
 def check_shared_columns(headers: Mapping[str, list[Column]], name: str, findings: Findings) -> None:

@@ -125,7 +125,8 @@ def _inspected(path: Path, schema: FileSchema, findings: Findings) -> Table | No
     columns = [column for column in schema.columns if column != TERMS]  # words are any text
     required = {column.name for column in schema.required}
     check = partial(check_columns, file=path.name, schema=schema, findings=findings)
-    return inspect_table(path, columns, required, findings, check_header=check)
+    separator = " " if schema.attributes else None
+    return inspect_table(path, columns, required, findings, check_header=check, vector_separator=separator)
 
 
 def rules_table() -> str:

@@ -151,7 +151,7 @@ class SRJGraph(JointRecommender):
         settings = self.Settings.of(config)
         self.fan_outs = settings.fan_outs
         width = settings.hidden_size
-        attributes = attributes_of(dataset, dataset.user_attributes, settings.user_attribute_size)
+        attributes = attributes_of(dataset, "user", settings.user_attribute_size)
         self.users = FeatureEmbedding(dataset.user_num, settings.user_embedding_size, attributes, width)
         self.items = item_embedding(settings, dataset)
         self.queries = query_embedding(settings, dataset)

@@ -108,7 +108,7 @@ class UniSAR(JointRecommender):
         width, heads, dropout = settings.hidden_size, settings.n_heads, settings.dropout_prob
         lengths = config["MAX_ITEM_LIST_LENGTH"], config["max_search_length"]
 
-        attributes = attributes_of(dataset, dataset.user_attributes, settings.user_attribute_size)
+        attributes = attributes_of(dataset, "user", settings.user_attribute_size)
         self.users = FeatureEmbedding(dataset.user_num, settings.user_embedding_size, attributes, width, nn.Tanh())
         self.items = item_embedding(settings, dataset, nn.Tanh())
         self.queries = query_embedding(settings, dataset, nn.Tanh())
