@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,8 @@ class SERConfig(Config):
                 value = value.get(part, only) if isinstance(value, dict) else only
             if value != only or isinstance(value, bool) != isinstance(only, bool):
                 raise ConfigError(f"{self._where(path)}: {path} is {shown(value)}: only {shown(only)} works: {reason}")
+        if final["log_wandb"] is True and find_spec("wandb") is None:
+            raise ConfigError(f"{self._where('log_wandb')}: log_wandb is true, and wandb is missing: pip install wandb")
         general = {key: without_fixed(key, final[key]) for key in final if key in AllSettings.model_fields}
         check(AllSettings, general, self._where)
         check(self.model_settings, {key: final[key] for key in self.model_keys if key in final}, self._where)

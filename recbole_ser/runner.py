@@ -178,6 +178,8 @@ def build_trainer(config: SERConfig, folder: RunFolder, prepared: Prepared) -> S
 
 def _run(config: SERConfig, folder: RunFolder, callback: OnEvaluation | None) -> RunResult:
     with folder.locked(), log_to(folder.log, config["state"]):
+        for line in config.notes():
+            logging.getLogger().info(line)
         enter(folder, config)  # before anything that takes long, so that an interrupted run can be resumed
         prepared = prepare(config)
         trainer = build_trainer(config, folder, prepared)

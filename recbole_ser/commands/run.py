@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from recbole_ser.commands.arguments import (
@@ -17,8 +19,20 @@ from recbole_ser.registry import available_models
 
 
 class _Run(ConfiguredCommand):
+    """Its help lists the models; beside ``--model`` it lists the settings of that model, and of every run."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["arguments"] = list(args)
+        return super().parse_args(ctx, args)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write("\n" + model_list() + "\n")
+        given = self.make_parser(ctx).parse_args(list(ctx.meta["arguments"]))[0]
+        if given.get("model") is None:
+            formatter.write("\n" + model_list() + "\n")
+            return
+        for title, rows in settings_lists(given["model"], given.get("dataset")).items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
 @click.command(cls=_Run, short_help="train and test a model")
@@ -38,6 +52,7 @@ def command(
 
     Every key of properties/overall.yaml, of the model's and of the data set's YAML file can be given as --key=value.
     Values are YAML: {mode: full}, [1, 5], 1e-3, ~.  A dot leads into a mapping: --eval_args.mode=full.
+    With --model=NAME this help says what each key means and may be.
     """
     from recbole_ser import runner  # slow to import
 
@@ -50,6 +65,33 @@ def command(
     required_keys(model=model, dataset=dataset)
     assert model is not None and dataset is not None
     runner.run(model, dataset, config_files=paths_in(config_files), config_dict=values)
+
+
+def settings_lists(model: str, dataset: str | None) -> dict[str, list[tuple[str, str]]]:
+    """For each group of settings its title and, for each key, its default for ``model`` (on ``dataset``) and meaning.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    from recbole_ser.config import SERConfig  # slow to import
+    from recbole_ser.settings.checking import group_in
+    from recbole_ser.settings.of_class import declared_defaults
+    from recbole_ser.settings.run import GROUPS
+    from recbole_ser.settings.wording import allowed, shown
+
+    def rows(group: Any, values: Any, prefix: str = "") -> list[tuple[str, str]]:
+        listed = []
+        for key, field in group.model_fields.items():
+            if isinstance(values[key], dict) and (parts := group_in(field.annotation)):
+                listed += rows(parts, {**declared_defaults(parts), **values[key]}, f"{prefix}{key}.")
+            else:
+                meaning = f"{field.description or ''} [{allowed(field)}]".strip()
+                listed.append((f"{prefix}{key}={shown(values[key])}", meaning))
+        return listed
+
+    config = SERConfig(model, dataset or "your-data")
+    own = {f"Settings of {config['model']}": config.model_settings} if config.model_keys else {}
+    return {title: rows(group, config) for title, group in {**own, **GROUPS}.items()}
 
 
 def model_list() -> str:

@@ -228,6 +228,20 @@ class AtomicDataset(Dataset):
                 self.logger.info(f"{(~known).sum():,} searches of users without interactions are left out")
                 self.search_feat = search[known].reset_index(drop=True)
 
+    def _remove_duplication(self) -> None:
+        """Keep a user's first or last interaction with an item, in the order (time, order in the file).
+
+        RecBole sorts the interactions by time for this, and its sort shuffles those that have the same time.
+        """
+        keep, frame = self.config["rm_dup_inter"], self.inter_feat
+        if keep is None:
+            return
+        order = np.argsort(frame[self.time_field].to_numpy(), kind="stable")
+        again = np.empty(len(frame), dtype=bool)
+        again[order] = frame.iloc[order].duplicated([self.uid_field, self.iid_field], keep=keep).to_numpy()
+        self.logger.info(f"{again.sum():,} interactions with an item that the user has met are left out ({keep} kept)")
+        self.inter_feat = frame[~again]
+
     def _filter_by_inter_num(self) -> None:
         """RecBole's k-core filter, in NumPy: it repeats until the count of every user and item is in its interval."""
         limits = [

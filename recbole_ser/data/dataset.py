@@ -268,9 +268,7 @@ class SERDataset(AtomicDataset):
 
     def history_reader(self) -> HistoryReader:
         """A reader of the histories of targets, with the lengths that the configuration gives."""
-        config = self.config
-        lengths = (config["MAX_ITEM_LIST_LENGTH"], config["max_search_length"], config["max_clicks_per_search"])
-        return HistoryReader(self.log, *lengths)
+        return HistoryReader.of(self.config, self.log)
 
     def __str__(self) -> str:
         return f"{type(self).__name__}({self.dataset_name}: {self.summary()})"

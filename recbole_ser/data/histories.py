@@ -7,6 +7,7 @@ histories are the two stretches of its user's interactions and searches that end
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -169,12 +170,21 @@ class HistoryReader:
         max_rec: L, how many of the latest interactions are read.
         max_search: S, how many of the latest searches are read.
         max_clicks: C, how many of the first clicks of each search are read.
+        item_list, item_length: the names of the fields of the interactions and of their number.
     """
 
     log: EventLog
     max_rec: int
     max_search: int
     max_clicks: int
+    item_list: str = "item_id_list"
+    item_length: str = "item_length"
+
+    @classmethod
+    def of(cls, config: Any, log: EventLog) -> HistoryReader:
+        """A reader with the lengths and the names that ``config`` gives."""
+        lengths = (config["MAX_ITEM_LIST_LENGTH"], config["max_search_length"], config["max_clicks_per_search"])
+        return cls(log, *lengths, config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"], config["ITEM_LIST_LENGTH_FIELD"])
 
     def read(self, positions: Tensor) -> dict[str, Tensor]:
         """The histories of the interactions at ``positions [B]``, oldest event first, right-padded with 0, int64.
@@ -228,8 +238,8 @@ class HistoryReader:
         interactions_before = _gather(log.interactions_before, search, search_inside)  # [B, S]
         place = (interactions_before - rec[:, :1]).clamp(min=0)  # in the window of interactions
         histories = {
-            "item_id_list": _gather(log.items, rec, rec_inside),  # [B, L]
-            "item_length": rec_length,
+            self.item_list: _gather(log.items, rec, rec_inside),  # [B, L]
+            self.item_length: rec_length,
             "search_query_list": _gather(log.queries, search, search_inside),  # [B, S]
             "search_source_list": _gather(log.sources, search, search_inside),  # [B, S]
             "search_click_list": _gather(log.clicks, clicks, clicks_inside),  # [B, S, C]

@@ -79,6 +79,7 @@ class Recommender:
         self.scorer = candidate_scorer(model)
         self.device = torch.device(config["device"])
         self.history = UserEvents.of_dataset(dataset)
+        self._item_list = dataset.iid_field + config["LIST_SUFFIX"]
         self.users: list[str] = dataset.id2token(dataset.uid_field, np.arange(1, dataset.user_num)).tolist()
         self.reads = self._fields_read()
 
@@ -183,7 +184,7 @@ class Recommender:
         general = self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL
         if unknown and general and not isinstance(self.model, Pop):
             raise UserError(note(f"{model} knows users by training alone; users who are not in the data", unknown)[0])
-        blind = not {"item_id_list", "search_query_list"} & self.reads
+        blind = not {self._item_list, "search_query_list"} & self.reads
         notes = note(f"users who are not in the data, {'all alike' if blind else 'known by events alone'}", unknown)
         if given is not None and blind:
             notes.append(f"{model} reads no histories: the events change no score")
@@ -259,7 +260,7 @@ class Recommender:
         """The fields that ``encode`` asks for; RecBole's sequential models read items, its others nothing."""
         if not isinstance(self.model, SearchRecommender):
             sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
-            return frozenset(["item_id_list"] if sequential else [])
+            return frozenset([self._item_list] if sequential else [])
         first = np.ones(1, dtype=np.int64)
         batch, _ = self._histories(first, first, first * 0, None)
         watched = _Watched(batch.interaction)

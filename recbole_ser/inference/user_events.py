@@ -118,8 +118,7 @@ def latest_histories(events: Events, user_num: int, config: Any) -> dict[str, Te
         user_num,
         config["session_gap"],
     )
-    lengths = (config["MAX_ITEM_LIST_LENGTH"], config["max_search_length"], config["max_clicks_per_search"])
-    return HistoryReader(log, *lengths).read(log.user_start[1:] - 1)
+    return HistoryReader.of(config, log).read(log.user_start[1:] - 1)
 
 
 def _right_after(events: Events, user_num: int) -> np.ndarray:

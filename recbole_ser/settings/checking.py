@@ -28,8 +28,10 @@ def check(group: type[Group], values: Mapping[str, Any], origin: Callable[[str],
     try:
         return group.model_validate(dict(values))
     except ValidationError as error:
-        # Of a type with alternatives every one has an error; the first stands for them.
-        raise ConfigError(_message(group, values, error.errors()[0], origin)) from None
+        # Every alternative of a type has an error; the one that says more than that the type is another one counts.
+        errors = error.errors()
+        said = next((found for found in errors if not found["type"].endswith("_type")), errors[0])
+        raise ConfigError(_message(group, values, said, origin)) from None
 
 
 def check_key(
@@ -84,13 +86,13 @@ def _place(
     for part in loc:
         inner = group.model_fields.get(part) if isinstance(part, str) else None
         if inner is None:
-            if path and isinstance(part, str) and _group_in(parent.model_fields[path[-1]].annotation) is not None:
+            if path and isinstance(part, str) and group_in(parent.model_fields[path[-1]].annotation) is not None:
                 continue  # the name of an alternative of a type, not a key
             break
         parent = group
         path.append(part)
         values = values.get(part) if isinstance(values, Mapping) else None
-        group = _group_in(inner.annotation) or _Nothing
+        group = group_in(inner.annotation) or _Nothing
     return parent, group, path, values
 
 
@@ -98,11 +100,11 @@ class _Nothing(BaseModel):
     pass
 
 
-def _group_in(annotation: Any) -> type[BaseModel] | None:
+def group_in(annotation: Any) -> type[BaseModel] | None:
     """The group of settings that a value of this type may be, if there is one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = [_group_in(part) for part in getattr(annotation, "__args__", ()) if not isinstance(part, str)]
+    found = [group_in(part) for part in getattr(annotation, "__args__", ()) if not isinstance(part, str)]
     return next((group for group in found if group is not None), None)
 
 

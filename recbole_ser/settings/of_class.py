@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import create_model
+from pydantic import BaseModel, create_model
 
 from recbole_ser.bundled import package_folder
 from recbole_ser.compat import recbole_properties
@@ -54,7 +54,7 @@ def yaml_files(model: type) -> list[Path]:
     return files
 
 
-def declared_defaults(group: type[ModelSettings]) -> dict[str, Any]:
+def declared_defaults(group: type[BaseModel]) -> dict[str, Any]:
     """The defaults that are declared in ``group``."""
     return {name: field.get_default() for name, field in group.model_fields.items() if not field.is_required()}
 

@@ -28,6 +28,7 @@ from recbole_ser.runs.result import RunResult, epoch_line
 from recbole_ser.train.costs import Stopwatch, peak_memory_mib
 from recbole_ser.train.loss_means import LossMeans
 from recbole_ser.train.optimization import FUSED, Plateau, build_adam, parameter_groups
+from recbole_ser.train.tracking import start_tracking
 
 # Attributes of the trainer that last.pt holds, besides weights, optimiser, scaler and scheduler.
 _PROGRESS = ("cur_step", "stopping_step", "best_epoch", "best_valid_score", "best_valid_result")
@@ -61,6 +62,7 @@ class SERTrainer(Trainer):
     def __init__(self, config: Any, model: AbstractRecommender) -> None:
         evaluator = RankEvaluator(config)
         self.run_folder = RunFolder(config["run_dir"])
+        self._track = start_tracking(config, self.run_folder.path)
         with tensorboard_in(self.run_folder.path / "tensorboard"):
             super().__init__(config, model)
         self.evaluator = evaluator
@@ -224,6 +226,7 @@ class SERTrainer(Trainer):
             **totals,
         )
         self.run_folder.write_result(result)
+        self._track(result.test)
         return result
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
