@@ -164,6 +164,7 @@ class EvalLoader:
 
     Attributes:
         rows: number of targets.
+        users: int32 ``[rows]``, the user of each target; a user's rows stand together, in the order of time.
         candidates: the candidates of each target; ``None`` if the whole catalogue is ranked.
         catalogue: int64, the items that are ranked in that case: those with at least one interaction.
     """
@@ -172,6 +173,7 @@ class EvalLoader:
         self.dataset, self.phase = dataset, phase
         self.positions = getattr(dataset.split, phase)
         self.rows = len(self.positions)
+        self.users = dataset.log.users[self.positions]
         self.batch_size = config["eval_batch_size"]
         self.reader = dataset.history_reader()
         self.catalogue = torch.arange(1, dataset.target_num)
@@ -191,7 +193,7 @@ class EvalLoader:
 
     def user_tokens(self) -> np.ndarray:
         """The raw user id of each row."""
-        return self.dataset.id2token(self.dataset.uid_field, self.dataset.log.users[self.positions].numpy())
+        return self.dataset.id2token(self.dataset.uid_field, self.users.numpy())
 
 
 def candidate_table(config: Any, dataset: SERDataset, phase: str) -> CandidateTable | None:
