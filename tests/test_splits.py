@@ -19,6 +19,7 @@ from test_click_times import Interaction, Search, write
 
 from recbole_ser import testing
 from recbole_ser.convert.amazon import convert
+from recbole_ser.convert.layouts import trivago
 from recbole_ser.data.codes import training_hash
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader
@@ -276,7 +277,10 @@ def epoch_of(dataset: SERDataset) -> Iterator[dict[str, torch.Tensor]]:
             yield batch.search.interaction
 
 
-@pytest.mark.parametrize("model", ["SESRec", "UnifiedSSR", "SRJGraph", "BPR"])
+@pytest.mark.parametrize(
+    "model",
+    ["SESRec", "UniSAR", "UnifiedSSR", "SRJGraph", "QuerySeqRec", "IV4REC", "JSR", "NRHUB", "USER", "BPR"],
+)
 def test_later_events_of_anybody_change_nothing_in_training(tmp_path: Path, model: str) -> None:
     """Under TS all users get more events from the first point on; batches, losses and gradients stay the same."""
     logs = generate(SMALL)
@@ -533,3 +537,15 @@ def test_real_logs(real_data: Path, tmp_path: Path) -> None:
     assert len(split.training_searches) == (dataset.search_times < first).sum()
     assert dataset.search_times[split.training_searches.numpy()].max() < first
     assert 0.75 < len(split.train) / len(times) <= 0.8
+
+
+def test_dates_of_a_real_log(real_data: Path, tmp_path: Path) -> None:
+    trivago.convert([str(real_data / "trivago" / "trivago_val_100k.parquet")], tmp_path / "toy")
+    dataset = TimedDataset(load(tmp_path, {"TS": ["2018-11-08", "2018-11-08T12:00:00+00:00"]}).config)
+    days = pd.to_datetime(dataset.item_times, unit="s")
+    assert (days[dataset.split.train.numpy()] < "2018-11-08").all() and (
+        days[dataset.split.test.numpy()] >= "2018-11-08 12:00"
+    ).all()
+    assert days[dataset.split.valid.numpy()].min() == days[days >= "2018-11-08"].min()
+    searched = pd.to_datetime(dataset.search_times[dataset.split.training_searches.numpy()], unit="s")
+    assert searched.max() < pd.Timestamp("2018-11-08")
