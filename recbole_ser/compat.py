@@ -83,6 +83,15 @@ def visible_devices(gpu_id: object) -> object:
     return os.environ.get("CUDA_VISIBLE_DEVICES", gpu_id)
 
 
+def cpu() -> torch.device:
+    """Symptom: ``use_gpu: false`` trains on a GPU.
+
+    Cause: ``Config._init_device`` never reads ``use_gpu``.  Versions: RecBole 1.2.1.  Report: none known.  This is the
+    device to set in its place.
+    """
+    return torch.device("cpu")
+
+
 @contextmanager
 def keep_anomaly_mode() -> Iterator[None]:
     """Symptom: every training step of the process takes twice as long once a sequential model was imported.

@@ -116,6 +116,8 @@ class SERConfig(Config):
     def _init_device(self) -> None:
         self.final_config_dict["gpu_id"] = compat.visible_devices(self.final_config_dict["gpu_id"])
         super()._init_device()
+        if not self.final_config_dict["use_gpu"]:
+            self.final_config_dict["device"] = compat.cpu()
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
         return Loader
@@ -223,6 +225,11 @@ class SERConfig(Config):
             mode = final["eval_args"]["mode"]
             mode = mode if isinstance(mode, str) else mode.get("test") or mode["valid"]
             negatives["distribution"] = "popularity" if mode.startswith("pop") else "uniform"
+        if negatives["distribution"] == "uniform" and negatives.get("alpha", 1) != 1:
+            raise ConfigError(
+                f"{self._where('train_neg_sample_args.alpha')}: train_neg_sample_args.alpha is {negatives['alpha']}: "
+                "it is a power of popularity, and these negatives are drawn uniformly: set distribution to popularity"
+            )
         return negatives
 
     def _overlay(self, values: dict[str, Any], new: dict[str, Any], origin: str) -> None:

@@ -20,6 +20,7 @@ from recbole_ser.convert.prepare import ensure_dataset
 from recbole_ser.data.candidates import CandidateTable
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader, candidate_table
+from recbole_ser.data.splits import split_name
 from recbole_ser.logs import log_to
 from recbole_ser.runs.claim import claim, claim_new
 from recbole_ser.runs.folder import RunFolder
@@ -170,10 +171,20 @@ def build_trainer(config: SERConfig, folder: RunFolder, prepared: Prepared) -> S
     """A trainer for a run in ``folder``, with a new model that depends on the seed and the configuration alone."""
     enter(folder, config)
     hashes = {phase: table.hash for phase, table in prepared.candidates.items()}
-    dataset, protocol = prepared.dataset, config["eval_args"]["mode"]["test"]
-    folder.write_data(dataset.data_hash, protocol, hashes, dataset.summary(), prepared.codes)
+    dataset = prepared.dataset
+    folder.write_data(dataset.data_hash, protocol_name(config), hashes, dataset.summary(), prepared.codes)
     init_seed(config["seed"], config["reproducibility"])
     return SERTrainer(config, config.model_class(config, dataset).to(config["device"]))
+
+
+def protocol_name(config: SERConfig) -> str:
+    """The name of the protocol in results: the candidates, and what of the split and the averages is not the default.
+
+    ``uni99`` is leave-one-out; ``uni99, TS [0.8, 0.9], mean over users`` names the rule and the average.
+    """
+    rule = split_name(config["eval_args"]["split"])
+    parts = [config["eval_args"]["mode"]["test"], *([] if rule == "LS" else [rule])]
+    return ", ".join(parts + ["mean over users"] * (config["average_over"] == "users"))
 
 
 def _run(config: SERConfig, folder: RunFolder, callback: OnEvaluation | None) -> RunResult:

@@ -143,6 +143,19 @@ def test_popularity_negatives_follow_the_training_targets() -> None:
     assert torch.corrcoef(torch.stack([got[tail], expected[tail]]))[0, 1] > 0.97
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 2.0])
+def test_negatives_by_a_power_of_popularity(alpha: float, toy: Callable[..., SERDataset]) -> None:
+    items = np.random.default_rng(0).geometric(0.15, 600)
+    dataset = toy(inter=[f"u{n % 200} i{items[n]} {n}" for n in range(600)], require_both_histories=False)
+    sampler = NegativeSampler(dataset.log, dataset.split, dataset.target_num, "popularity", alpha)
+    sampler.seen = sampler.seen[:0].new_tensor([-1])  # nobody knows anything, so that the shares are the drawn ones
+    drawn = sampler.draw(torch.ones(20_000, dtype=torch.int64), 2, torch.Generator().manual_seed(1)).flatten()
+    shares = torch.bincount(drawn, minlength=dataset.target_num) / len(drawn)
+    targets = torch.bincount(dataset.log.items[dataset.split.train], minlength=dataset.target_num).double()
+    expected = torch.where(targets > 0, targets**alpha, 0)
+    assert (shares - expected / expected.sum()).abs().max() < 0.01
+
+
 def test_a_user_with_every_item_is_an_error() -> None:
     log = random_log(users=2, items=3, events=200, seed=5)
     for distribution in ("uniform", "popularity"):

@@ -41,16 +41,19 @@ def test_counts_of_the_toy_data_set(tmp_path: Path) -> None:
         "items with an interaction": 7, "items only clicked": 1, "words": 6,
     }  # fmt: skip
     assert found.sparsity == pytest.approx(1 - 14 / (3 * 7))
-    assert found.instances == {
-        "both_histories": {"train": 6, "valid": 1, "test": 1},
-        "all_interactions": {"train": 8, "valid": 3, "test": 3},
+    assert list(found.instances) == ["LS", "RS [0.8, 0.1, 0.1]", "TS [0.8, 0.9]"]
+    assert found.instances["LS"] == {
+        "both_histories": {"train": 6, "valid": 1, "test": 1, "test_users": 1},
+        "all_interactions": {"train": 8, "valid": 3, "test": 3, "test_users": 3},
     }
     assert found.users_by_searches == {
         "0": 1, "1": 1, "2": 0, "3-4": 1, "5-9": 0, "10-19": 0, "20-49": 0, "50-99": 0, "100+": 0,
     }  # fmt: skip
     for both, parts in ((True, "both_histories"), (False, "all_interactions")):
         summary = load_dataset(tmp_path, "toy", require_both_histories=both).summary()
-        assert {part: summary[part] for part in ("train", "valid", "test")} == found.instances[parts]
+        assert {part: summary[part] for part in ("train", "valid", "test")} | {
+            "test_users": summary["test"]
+        } == found.instances["LS"][parts]
     assert found.data == load_dataset(tmp_path, "toy").data_hash
 
 

@@ -378,6 +378,8 @@ def test_the_command_prints_a_table(runs: Runs, tmp_path: Path, capsys: pytest.C
     rows = ["u3,click,i1,9", "u3,click,?,9"]
     write_lines(tmp_path / "events.csv", "user_id,event,item_id,timestamp", *rows)
     options = ["--events", tmp_path / "events.csv", "-k", 40, "--extend", "--exclude-seen"]
+    runs.path("SASRec")  # trained now, if it has not been, and not while output is watched
+    capsys.readouterr()
     assert command_line(runs.path("SASRec"), "--users-file", tmp_path / "users", *options) == 0
     out, errors = capsys.readouterr()
     expected = runs("SASRec").recommend(["u5", "u3"], 40, pd.read_csv(tmp_path / "events.csv"), True, extend=True)

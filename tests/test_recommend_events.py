@@ -95,7 +95,8 @@ def test_now_is_after_the_last_event_and_in_its_session() -> None:
     clicks = Ragged(np.array([3]), np.array([0, 1, 1]))
     searches = Searches(np.array([0, 1]), np.array([late, 5.0]), np.array([2, 1]), np.array([1, 1]), clicks)
     events = Events(np.array([0, 0]), np.array([late, 0.0]), np.array([9, 8]), searches)
-    config = {"session_gap": 1000, "MAX_ITEM_LIST_LENGTH": 3, "max_search_length": 2, "max_clicks_per_search": 1}
+    config = {"session_gap": 1000, "MAX_ITEM_LIST_LENGTH": 3, "max_search_length": 2, "max_clicks_per_search": 1,
+              "ITEM_ID_FIELD": "item_id", "LIST_SUFFIX": "_list", "ITEM_LIST_LENGTH_FIELD": "item_length"}  # fmt: skip
     found = latest_histories(events, 3, config)
     assert found["item_id_list"].tolist() == [[8, 9, 0], [0, 0, 0], [0, 0, 0]]
     assert found["search_query_list"].tolist() == [[2, 0], [1, 0], [0, 0]]

@@ -18,8 +18,8 @@ from training_fakes import FakeEvalLoader, FakeTrainLoader, Toy, toy_trainer
 
 from recbole_ser import testing
 from recbole_ser.data.dataset import SERDataset
-from recbole_ser.data.instances import MINIMUM_TARGETS
 from recbole_ser.data.loader import JointBatch, TrainLoader
+from recbole_ser.data.splits import MINIMUM_TARGETS
 from recbole_ser.model.base import JointRecommender, SearchRecommender
 from recbole_ser.settings import Weight, setting
 from recbole_ser.testing import ModelUnderTest

@@ -140,7 +140,7 @@ def test_keys_of_the_model_and_of_training_may_be_swept(sesrec: SERConfig, gsere
     [
         "eval_args", "eval_args.mode", "candidate_seed", "require_both_histories", "max_clicks_per_search",
         "max_terms_per_query", "session_gap", "data_path", "load_col", "load_col.inter", "metrics", "topk",
-        "valid_metric", "eval_batch_size", "codes_file", "run_dir", "epochs", "stopping_step",
+        "valid_metric", "average_over", "eval_batch_size", "codes_file", "run_dir", "epochs", "stopping_step",
     ],
 )  # fmt: skip
 def test_what_must_be_the_same_for_all_trials_is_refused(key: str, sesrec: SERConfig, gserec: SERConfig) -> None:

@@ -298,7 +298,9 @@ def assert_as_loaded(report: Report, folder: Path) -> None:
     assert report.counts is not None and report.targets is not None
     for protocol, both in (("both_histories", True), ("all_interactions", False)):
         loaded = load_dataset(folder.parent, folder.name, require_both_histories=both).summary()
-        assert {**report.counts, **report.targets[protocol]} == loaded
+        numbers = report.targets["LS"]
+        assert numbers is not None
+        assert {**report.counts, **numbers[protocol]} == {**loaded, "test_users": loaded["test"]}
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from conftest import load_dataset, write_lines, write_toy
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from recbole_ser.data.instances import targets_by_protocol
+from recbole_ser.data.instances import targets_by_split
+from recbole_ser.data.timed_dataset import TimedDataset
 from recbole_ser.errors import UserError
 from recbole_ser.validation.report import Report, validate
 
@@ -121,9 +122,14 @@ def check(report: Report, data_path: Path) -> None:
             load_dataset(data_path, "toy", require_both_histories=False, **EVERYTHING)
         return
     assert report.counts is not None and report.targets is not None
-    loaded = load_dataset(data_path, "toy", require_both_histories=False)
-    assert loaded.summary() == {**report.counts, **report.targets["all_interactions"]}
-    assert report.targets == targets_by_protocol(loaded.log)
+    loaded = TimedDataset(load_dataset(data_path, "toy", require_both_histories=False).config)
+    numbers = report.targets["LS"]
+    assert numbers is not None
+    assert {**report.counts, **numbers["all_interactions"]} == {
+        **loaded.summary(),
+        "test_users": len(loaded.split.test),
+    }
+    assert report.targets == targets_by_split(loaded.log, loaded.log.users.numpy(), loaded.item_times)
     if "column-not-loadable" not in report.findings.counts:
         load_dataset(data_path, "toy", require_both_histories=False, **EVERYTHING)
 

@@ -36,7 +36,7 @@ class FakeConfig(dict):
             metrics=["Hit", "NDCG", "MRR"], topk=[1, 3], metric_decimal_place=4, seed=7, reproducibility=True,
             train_neg_sample_args={}, USER_ID_FIELD="user_id", ITEM_ID_FIELD="item_id", LIST_SUFFIX="_list",
             NEG_PREFIX="neg_", ITEM_LIST_LENGTH_FIELD="item_length", MAX_ITEM_LIST_LENGTH=LENGTH, embedding_size=8,
-            train_batch_size=8,
+            train_batch_size=8, average_over="targets",
         )  # fmt: skip
         self.update(values)
 
@@ -100,6 +100,7 @@ class FakeEvalLoader:
     def __init__(self, seed: int = 2, full: bool = False) -> None:
         self.columns, rng = histories(self.rows, seed)
         self.positive = self.columns["item_id"].clone()
+        self.users = torch.arange(self.rows)
         self.catalogue = torch.arange(1, ITEMS)
         others = np.stack([rng.permutation(np.delete(np.arange(1, ITEMS), item - 1))[:5] for item in self.positive])
         self.column = torch.from_numpy(rng.integers(0, 5, self.rows))

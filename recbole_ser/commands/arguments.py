@@ -180,6 +180,14 @@ def dataset_argument(command: F) -> F:
     return click.argument("dataset", required=False, shell_complete=_datasets)(command)
 
 
+def split_option(command: F) -> F:
+    """Give ``command`` the option ``--split``, the rule of the split whose targets are counted."""
+    option = click.option(
+        "--split", type=Yaml(), metavar="RULE", help="count the targets of this split alone: '{TS: [0.8, 0.9]}'"
+    )
+    return option(command)
+
+
 def required_keys(**values: str | None) -> None:
     """Check that the user gave all of these keys.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from recbole_ser.atomic.time_unit import UNITS
-from recbole_ser.commands.arguments import Command, dataset_argument, paths_in
+from recbole_ser.commands.arguments import Command, dataset_argument, paths_in, split_option
 from recbole_ser.errors import ConfigError
 
 _FILE = click.Path(path_type=Path)
@@ -23,6 +24,7 @@ _FILE = click.Path(path_type=Path)
     "--spontaneous", default="", metavar="S,S,...", help="sources of searches that users typed of their own accord"
 )
 @click.option("--unit", type=click.Choice(list(UNITS)), help="unit of times (default: inferred from their size)")
+@split_option
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="file to write all numbers to")
 @click.option("--plot", type=_FILE, metavar="FILE", help="file to draw a page of plots to: .png, .pdf or .svg")
 def command(
@@ -32,6 +34,7 @@ def command(
     category: str | None,
     spontaneous: str,
     unit: str | None,
+    split: Any,
     json_file: Path | None,
     plot: Path | None,
 ) -> None:
@@ -50,7 +53,7 @@ def command(
         raise ConfigError("name a data set: recbole-ser describe ser-sample")
     described = load_described(find_dataset(dataset, data_path), paths_in(config_files))
     sources = tuple(source for source in spontaneous.split(",") if source)
-    statistics = describe(described, category, sources, unit)
+    statistics = describe(described, category, sources, unit, split)
     print(text_of(statistics))
     if json_file is not None:
         write_json(json_file, statistics.as_dict())

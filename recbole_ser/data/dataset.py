@@ -22,6 +22,7 @@ from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_
 from recbole_ser.data.instances import Split, split_instances
 from recbole_ser.data.numbers import by_id, scaled, standardised, with_means, with_zeros
 from recbole_ser.data.relations import TrainingClicks, training_clicks
+from recbole_ser.data.splits import LEAVE_ONE_OUT, TimePoints, points_of, split_name
 from recbole_ser.errors import DataError
 
 _NUMBERS = (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
@@ -36,6 +37,7 @@ class SERDataset(AtomicDataset):
     Attributes:
         log: all events in order, see ``EventLog``.
         split: the instances, as positions in ``log``, see ``Split``.
+        points: the two points in time of the rule TS, as places in ``log``; ``None`` under other rules.
         target_num: ids ``1 .. target_num - 1`` are the items with at least one interaction.
         query_terms: int32 ``[query_num, W]``, the words of each query, right-padded with 0; W is the number of words
             of the longest.
@@ -48,11 +50,14 @@ class SERDataset(AtomicDataset):
             range from 0 to 1 instead, with the column's mean for missing values.
 
     Raises:
-        DataError: a file is missing or wrong, or there is no training target.
+        DataError: a file is missing or wrong, or there is no training target; under another rule ``eval_args.split``
+            than LS also if there is none for validation or test.
+        ConfigError: the points in time of the rule TS do not fit the data.
     """
 
     log: EventLog
     split: Split
+    points: TimePoints | None
     target_num: int
     query_terms: Tensor
     item_attributes: dict[str, Tensor]
@@ -69,12 +74,9 @@ class SERDataset(AtomicDataset):
         self.item_attributes = self._attributes("item_feat", self.iid_field, self.item_num)
         self.user_attributes = self._attributes("user_feat", self.uid_field, self.user_num)
         self.log = self._build_log()
-        self.split = split_instances(self.log, self.config["require_both_histories"])
-        if not len(self.split.train):
-            raise DataError(
-                f"{self.dataset_path}/{self.dataset_name}.inter", "no training target is left",
-                hint="require_both_histories keeps targets with an earlier interaction and an earlier search",
-            )  # fmt: skip
+        both_histories, rule = self.config["require_both_histories"], self.config["eval_args"]["split"]
+        self.split = split_instances(self.log, both_histories, rule, self.points)
+        self._refuse_empty_splits(rule)
         self.search_feat = self.query_feat = self._inter_feat = None
         for name, attributes in [("item_feat", self.item_attributes), ("user_feat", self.user_attributes)]:
             feat = getattr(self, name)
@@ -84,6 +86,18 @@ class SERDataset(AtomicDataset):
         self.item_numbers = self._number_tables("item_feat", self.log.items[positions], self.item_num)
         self.user_numbers = self._number_tables("user_feat", self.log.users[positions], self.user_num)
         del self._numbers
+
+    def _refuse_empty_splits(self, rule: dict[str, Any]) -> None:
+        """Refuse what cannot be trained and tested; without held-out targets under LS it can still be trained."""
+        parts = {"training": self.split.train, "validation": self.split.valid, "test": self.split.test}
+        under, hint = f" under eval_args.split {split_name(rule)}", "choose other shares or points in time: "
+        if rule == LEAVE_ONE_OUT:
+            parts, under, hint = {"training": self.split.train}, "", ""
+        hint += "require_both_histories keeps targets with an earlier interaction and an earlier search"
+        for name, targets in parts.items():
+            if not len(targets):
+                path = f"{self.dataset_path}/{self.dataset_name}.inter"
+                raise DataError(path, f"no {name} target is left{under}", hint=hint)
 
     def _as_interaction(self, feat: pd.DataFrame, tables: dict[str, Tensor]) -> Interaction:
         """A feature frame as RecBole's models read it: int64 tokens and token sequences, float32 floats."""
@@ -111,6 +125,7 @@ class SERDataset(AtomicDataset):
         inter, search = self.inter_feat, getattr(self, "search_feat", None)
         users, times, items = (inter[f].to_numpy() for f in (self.uid_field, self.time_field, self.iid_field))
         searches = Searches.none() if search is None else self._searches(search)
+        self.points = points_of(self.config["eval_args"]["split"], users, times, searches, self.user_num)
         return build_event_log(users, times, items, searches, self.user_num, self.config["session_gap"])
 
     def _searches(self, search: pd.DataFrame) -> Searches:

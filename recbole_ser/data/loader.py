@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,18 +39,20 @@ class SearchTask:
         rows: number of instances per epoch.
     """
 
-    def __init__(self, dataset: SERDataset, sample_num: int, distribution: str) -> None:
-        self.dataset, self.sample_num = dataset, sample_num
+    def __init__(self, dataset: SERDataset, negatives: Mapping[str, Any]) -> None:
+        self.dataset, self.sample_num = dataset, negatives["sample_num"]
         self.positions = dataset.split.search_train
         self.rows = len(self.positions)
         self.reader = dataset.history_reader()
         clicks = dataset.training_clicks
         pairs = (clicks.users, clicks.items)
-        self.sampler = NegativeSampler(dataset.log, dataset.split, dataset.target_num, distribution, pairs)
+        self.sampler = NegativeSampler(
+            dataset.log, dataset.split, dataset.target_num, negatives["distribution"], negatives["alpha"], pairs
+        )
 
     def batches(self, count: int, generator: torch.Generator) -> Iterator[Interaction | None]:
-        """All instances in random order, in ``count`` batches whose sizes differ by at most one (empty: ``None``)."""
-        order = torch.randperm(self.rows, generator=generator)
+        """All instances, shuffled if the others are, in ``count`` batches of nearly one size (empty: ``None``)."""
+        order = in_order(self.rows, self.dataset.config["shuffle"], generator)
         for chosen in order.tensor_split(count):
             yield self._batch(self.positions[chosen], generator) if len(chosen) else None
 
@@ -70,7 +72,7 @@ class SearchTask:
 
 
 class TrainLoader:
-    """Training instances, shuffled and with new negatives in every epoch.
+    """Training instances, with new negatives in every epoch and, with ``shuffle``, in a new order.
 
     A model with ``search_task`` gets `JointBatch` objects, which bring all instances of the search task once an epoch.
 
@@ -82,10 +84,9 @@ class TrainLoader:
         rows: number of positives per epoch.
     """
 
-    shuffle = True
-
     def __init__(self, config: Any, dataset: SERDataset) -> None:
         self.config, self.dataset = config, dataset
+        self.shuffle: bool = config["shuffle"]
         self.general = config["MODEL_TYPE"] != ModelType.SEQUENTIAL
         self.positions = dataset.split.training_interactions if self.general else dataset.split.train
         self.rows = len(self.positions)
@@ -94,13 +95,15 @@ class TrainLoader:
         negatives = config["train_neg_sample_args"]
         self.sample_num = 0 if negatives["distribution"] == "none" else negatives["sample_num"]
         self.sampler = (
-            NegativeSampler(dataset.log, dataset.split, dataset.target_num, negatives["distribution"])
+            NegativeSampler(
+                dataset.log, dataset.split, dataset.target_num, negatives["distribution"], negatives["alpha"]
+            )
             if self.sample_num
             else None
         )
         self.search_task = None
         if getattr(dataset.config.model_class, "search_task", False) and config["search_weight"]:
-            self.search_task = SearchTask(dataset, self.sample_num, negatives["distribution"])
+            self.search_task = SearchTask(dataset, negatives)
         self.set_epoch(0)
 
     def __len__(self) -> int:
@@ -113,7 +116,7 @@ class TrainLoader:
     def __iter__(self) -> Iterator[Interaction]:
         seeds = np.random.SeedSequence([self.config["seed"], self.epoch]).generate_state(2)
         generator, search_generator = (torch.Generator().manual_seed(int(seed)) for seed in seeds)
-        chosen = torch.randperm(self.rows, generator=generator).split(self.batch_size)
+        chosen = in_order(self.rows, self.shuffle, generator).split(self.batch_size)
         batches = (self._batch(self.positions[rows], generator) for rows in chosen)
         if self.search_task is None:
             yield from batches
@@ -155,6 +158,11 @@ class TrainLoader:
         return rows
 
 
+def in_order(rows: int, shuffle: bool, generator: torch.Generator) -> Tensor:
+    """``[rows]``: the numbers of all rows, in random order with ``shuffle``."""
+    return torch.randperm(rows, generator=generator) if shuffle else torch.arange(rows)
+
+
 class EvalLoader:
     """The targets of one split with the items that are ranked for each.
 
@@ -164,6 +172,7 @@ class EvalLoader:
 
     Attributes:
         rows: number of targets.
+        users: int32 ``[rows]``, the user of each target; a user's rows stand together, in the order of time.
         candidates: the candidates of each target; ``None`` if the whole catalogue is ranked.
         catalogue: int64, the items that are ranked in that case: those with at least one interaction.
     """
@@ -172,6 +181,7 @@ class EvalLoader:
         self.dataset, self.phase = dataset, phase
         self.positions = getattr(dataset.split, phase)
         self.rows = len(self.positions)
+        self.users = dataset.log.users[self.positions]
         self.batch_size = config["eval_batch_size"]
         self.reader = dataset.history_reader()
         self.catalogue = torch.arange(1, dataset.target_num)
@@ -191,7 +201,7 @@ class EvalLoader:
 
     def user_tokens(self) -> np.ndarray:
         """The raw user id of each row."""
-        return self.dataset.id2token(self.dataset.uid_field, self.dataset.log.users[self.positions].numpy())
+        return self.dataset.id2token(self.dataset.uid_field, self.users.numpy())
 
 
 def candidate_table(config: Any, dataset: SERDataset, phase: str) -> CandidateTable | None:

@@ -20,8 +20,10 @@ class NegativeSampler:
 
     Args:
         log, split: the events, and which of them are training events.
-        target_num: items ``1 .. target_num - 1`` may be drawn.
-        distribution: ``uniform`` over those items, or ``popularity``: in proportion to their training targets.
+        target_num: items ``1 .. target_num - 1`` may be drawn, or those of them in ``split.known_items``.
+        distribution: ``uniform`` over those items, or ``popularity``: in proportion to a power of the number of their
+            training targets.
+        alpha: that power.
         clicks: pairs (users, items) that are not drawn either, for the search task.
 
     Raises:
@@ -34,10 +36,18 @@ class NegativeSampler:
         split: Split,
         target_num: int,
         distribution: str,
+        alpha: float = 1.0,
         clicks: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.target_num = target_num
-        self.popularity = log.items[split.train] if distribution == "popularity" else None
+        # An item is drawn from this list, where it may stand more than once; ``None``: from all items.
+        self.pool = log.items[split.train] if distribution == "popularity" else split.known_items
+        self.limits: Tensor | None = None  # with them, entry n is drawn by a number between limits n - 1 and n
+        if distribution == "popularity" and alpha != 1:
+            assert self.pool is not None
+            targets = torch.bincount(self.pool)  # [items], of each item
+            self.pool = targets.nonzero().squeeze(1)
+            self.limits = targets[self.pool].double().pow(alpha).cumsum(0)
         training = split.training_interactions
         seen = self._key(log.users[training], log.items[training])
         if clicks is not None:
@@ -46,9 +56,7 @@ class NegativeSampler:
             seen = torch.cat([seen, self._key(users[can_be_drawn], items[can_be_drawn])])
         self.seen = torch.unique(seen)  # sorted (user, item) pairs
         drawable = torch.zeros(target_num, dtype=torch.bool)
-        drawable[1:] = (
-            True if self.popularity is None else torch.bincount(self.popularity, minlength=target_num)[1:] > 0
-        )
+        drawable[1:] = True if self.pool is None else torch.bincount(self.pool, minlength=target_num)[1:] > 0
         # Drawing for a user who knows every drawable item would never end.
         known = torch.bincount((self.seen // target_num)[drawable[self.seen % target_num]])  # per user
         if len(known) and known.max() >= drawable.sum():
@@ -63,9 +71,12 @@ class NegativeSampler:
         return items
 
     def _draw(self, shape: tuple[int, ...] | torch.Size, generator: torch.Generator) -> Tensor:
-        if self.popularity is None:
+        if self.pool is None:
             return torch.randint(1, self.target_num, shape, generator=generator)
-        return self.popularity[torch.randint(len(self.popularity), shape, generator=generator)].long()
+        if self.limits is not None:
+            drawn = torch.rand(shape, generator=generator, dtype=torch.float64) * self.limits[-1]
+            return self.pool[torch.searchsorted(self.limits, drawn, right=True).clamp(max=len(self.pool) - 1)]
+        return self.pool[torch.randint(len(self.pool), shape, generator=generator)].long()
 
     def _is_seen(self, users: Tensor, items: Tensor) -> Tensor:
         key = self._key(users, items)

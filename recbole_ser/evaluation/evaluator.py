@@ -13,6 +13,7 @@ from recbole.evaluator.register import metrics_dict
 from torch import Tensor
 
 from recbole_ser.errors import ConfigError
+from recbole_ser.evaluation.averages import means_of_users
 
 _SUPPORTED = {name: metric for name, metric in metrics_dict.items() if metric.metric_need == ["rec.topk"]}
 
@@ -24,22 +25,37 @@ class RankEvaluator(Evaluator):
     configured ``metrics`` at the configured ``topk`` there is always ``mrr``, the mean reciprocal rank over the whole
     list, which RecBole's ``mrr@k`` cuts off at k.
 
+    Metrics are means over targets or, with ``average_over: users``, means over users of the mean over each one's
+    targets.
+
     Raises:
-        ConfigError: a metric needs more than the positive's rank, or ``valid_metric`` is not among those computed.
+        ConfigError: a metric needs more than the positive's rank, ``valid_metric`` is not among those computed, or
+            ``average_over`` is neither targets nor users.
     """
 
     def __init__(self, config: Any) -> None:
         _check(config)
         super().__init__(config)
-        self.metric_class = {name: _unrounded(metrics_dict[name])(config) for name in self.metrics}
-        self.cutoff = max(config["topk"])
+        self.metric_class = {name: _per_target(metrics_dict[name])(config) for name in self.metrics}
+        self.topk, self.cutoff = config["topk"], max(config["topk"])
+        self.by_user = config["average_over"] == "users"
 
-    def evaluate(self, ranks: Tensor) -> dict[str, float]:
-        """The metrics of ``ranks [n]`` (from 1) by name: ``hit@1``, ``ndcg@10``, ... and ``mrr``."""
+    def evaluate(self, ranks: Tensor, users: Tensor | None = None) -> dict[str, float]:
+        """The metrics of ``ranks [n]`` (from 1) by name: ``hit@1``, ``ndcg@10``, ... and ``mrr``.
+
+        Args:
+            users: ``[n]``, the user of each target; ``None``: each is another user's.
+        """
         hits = DataStruct()
         hits.set("rec.topk", _hit_matrix(ranks, self.cutoff))
-        result = super().evaluate(hits)
-        return {**result, "mrr": ranks.double().reciprocal().mean().item()}
+        reciprocal = ranks.double().reciprocal()
+        values = super().evaluate(hits)  # by metric: [n, cutoff]
+        if self.by_user and users is not None:
+            values = {name: means_of_users(value, users.numpy()) for name, value in values.items()}
+            reciprocal = torch.from_numpy(means_of_users(reciprocal.numpy(), users.numpy()))
+        means = {name: value.mean(axis=0) for name, value in values.items()}
+        result = {f"{name}@{k}": float(mean[k - 1]) for name, mean in means.items() for k in self.topk}
+        return {**result, "mrr": reciprocal.mean().item()}
 
 
 def _hit_matrix(ranks: Tensor, cutoff: int) -> Tensor:
@@ -48,14 +64,14 @@ def _hit_matrix(ranks: Tensor, cutoff: int) -> Tensor:
     return torch.cat([hit.int(), torch.ones(len(ranks), 1, dtype=torch.int)], dim=1)
 
 
-class _Unrounded(TopkMetric):
-    def topk_result(self, metric: str, value: np.ndarray) -> dict[str, float]:
-        means = value.mean(axis=0)
-        return {f"{metric}@{k}": float(means[k - 1]) for k in self.topk}
+class _PerTarget(TopkMetric):
+    def topk_result(self, metric: str, value: np.ndarray) -> dict[str, np.ndarray]:
+        """The values themselves, ``[n, cutoff]``: those at k in column k - 1; RecBole would average and round."""
+        return {metric: value}
 
 
-def _unrounded(metric: type[TopkMetric]) -> type[TopkMetric]:
-    return type(metric.__name__, (_Unrounded, metric), {})
+def _per_target(metric: type[TopkMetric]) -> type[TopkMetric]:
+    return type(metric.__name__, (_PerTarget, metric), {})
 
 
 def _check(config: Any) -> None:

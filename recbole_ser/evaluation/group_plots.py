@@ -14,7 +14,7 @@ from recbole_ser.evaluation.groups import ALL
 from recbole_ser.plotting import COLOURS, figure_in
 
 _BAR = 0.8  # width of all bars of one group together
-_AXIS = "searches before the test target"
+_AXIS = "searches before the (first) test target"
 
 
 def write_plots(report: GroupReport, folder: Path) -> None:

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import UserError
 from recbole_ser.evaluation.groups import ALL, GroupMetric, Groups, compare, quantile_groups
@@ -29,7 +31,9 @@ class GroupReport:
             catalogue was ranked.
         edges, groups: the counts at which groups begin, and the groups' labels.
         by_quantiles: whether the edges are quantiles of the data.
-        users: number of tested users in each group, by their searches before the test target.
+        users: number of tested users in each group, by their searches before the test target, the first one of a user
+            with several.
+        targets: number of test targets of all these users together.
         all_users: number of all users of the data set in each group, by all their searches (Figure 1).
         runs: folder of each run by its name; the others are compared with the first.
         seed: seed of the bootstrap.
@@ -44,6 +48,7 @@ class GroupReport:
     by_quantiles: bool
     groups: list[str]
     users: list[int]
+    targets: int
     all_users: list[int]
     runs: dict[str, str]
     seed: int
@@ -85,7 +90,10 @@ def group_report(
         if frame["user_id"].tolist() != users:
             raise UserError(f"{folder.path}: ranks.csv has other users than that of {folders[0].path}")
     dataset = _dataset(folders[0], users)
-    counts = dataset.log.search_length[dataset.split.test.long()].numpy()
+    test = dataset.split.test.long()
+    tested = dataset.log.users[test].numpy()
+    first = np.unique(tested, return_index=True)[1]  # the row of each user's first target: rows rise with time
+    counts = dataset.log.search_length[test[first]].numpy()
     totals = dataset.log.search_start.diff()[1:].numpy()  # of every user but padding
     groups = quantile_groups(counts, number) if edges is None else Groups(edges)
     data = folders[0].data()
@@ -98,10 +106,18 @@ def group_report(
         by_quantiles=edges is None,
         groups=groups.labels,
         users=groups.sizes(counts),
+        targets=len(test),
         all_users=groups.sizes(totals),
         runs={name: str(folder.path) for name, folder in zip(ranks, folders)},
         seed=seed,
-        rows=compare({name: frame["rank"].to_numpy() for name, frame in ranks.items()}, counts, groups, metrics, seed),
+        rows=compare(
+            {name: frame["rank"].to_numpy() for name, frame in ranks.items()},
+            counts,
+            groups,
+            metrics,
+            seed,
+            tested,
+        ),
     )
 
 
@@ -114,8 +130,9 @@ def _refuse_other_targets(first: RunFolder, other: RunFolder) -> None:
         ("numbers of users, items or events", a["counts"], b["counts"]),
     ]:
         if one != two:
-            hashes = f" ({one[:_SHORT]} and {two[:_SHORT]})" if isinstance(one, str) else ""
-            raise UserError(f"{first.path} and {other.path} cannot be compared: their {what} differ{hashes}")
+            short = None if what == "protocols" else _SHORT
+            names = f" ({one[:short]} and {two[:short]})" if isinstance(one, str) else ""
+            raise UserError(f"{first.path} and {other.path} cannot be compared: their {what} differ{names}")
 
 
 def _names(folders: Sequence[RunFolder]) -> list[str]:
@@ -146,8 +163,12 @@ def report_text(report: GroupReport) -> str:
     how = "quantiles" if report.by_quantiles else "as given"
     edges = ", ".join(map(str, report.edges)) or "none"
     sizes = zip([*report.groups, ALL], _with_sum(report.users), _with_sum(report.all_users))
+    users = sum(report.users)
+    several = [f"{report.targets:,} test targets: a value is the mean over users of the mean over each one's targets"]
     lines = [
-        f"{report.dataset}, {report.protocol}: {sum(report.users):,} users by their searches before the test target",
+        f"{report.dataset}, {report.protocol}: {users:,} users by their searches before the test target"
+        + ", the first of them" * (report.targets > users),
+        *several * (report.targets > users),
         f"edges: {edges} ({how})",
         "",
         f"{'searches':<12}{'users':>12}{'all users, by all their searches':>40}",

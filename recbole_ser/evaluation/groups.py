@@ -1,7 +1,9 @@
 """Which users gain: metrics and relative improvements by user group (GSERec, Fig. 1, 2 and 5).
 
 The paper gives neither the bounds of its groups nor what it counts.  Here users are grouped by their number of
-searches strictly before the test target: only these can a model have read.
+searches strictly before the test target, the first one if they have several: only these can a model have read for all
+of them.  A user counts once, with the mean over the user's test targets: targets of one user are not independent, and a
+test that took them for independent would find differences that are none.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from recbole_ser.errors import ConfigError
+from recbole_ser.evaluation.averages import means_of_users
 
 ALL = "all"
 _CONFIDENCE = 0.95
@@ -148,7 +151,7 @@ class GroupMetric:
         group: label of the group, or ``all``.
         users: number of users in the group.
         run: name of the run.
-        value: mean over the group's users; ``None`` if the group is empty.
+        value: mean over the group's users of each one's mean over its targets; ``None`` if the group is empty.
         gain: improvement over the first run; ``None`` for the first run itself and for an empty group.
     """
 
@@ -161,29 +164,36 @@ class GroupMetric:
 
 
 def compare(
-    runs: Mapping[str, np.ndarray], counts: np.ndarray, groups: Groups, metrics: Sequence[str], seed: int = 0
+    runs: Mapping[str, np.ndarray],
+    counts: np.ndarray,
+    groups: Groups,
+    metrics: Sequence[str],
+    seed: int = 0,
+    users: np.ndarray | None = None,
 ) -> list[GroupMetric]:
     """Compare runs by every metric, in every group and in all of them together; later runs against the first.
 
     Args:
         runs: for each run, by its name, the ranks ``[n]`` of the same targets.
-        counts: ``[n]``, the number of searches before each target.
+        counts: ``[users]``, the number of searches before each user's first target; users in rising order.
         groups: the groups of users.
         metrics: names of metrics, see `metric_values`.
         seed: seed of the bootstrap; a row gets the same resamples whatever else is compared.
+        users: ``[n]``, the user of each target; ``None``: every user has one.
     """
+    users = np.arange(len(counts)) if users is None else users
     group = groups.of(counts)
     members = {label: group == number for number, label in enumerate(groups.labels)}
     members[ALL] = np.ones(len(counts), dtype=bool)
     rows = []
     for metric in metrics:
-        values = {name: metric_values(ranks, metric) for name, ranks in runs.items()}
+        values = {name: means_of_users(metric_values(ranks, metric), users) for name, ranks in runs.items()}
         first = next(iter(values))
         for label, inside in members.items():
             for name, mine in values.items():
-                users = int(inside.sum())
-                compared = users > 0 and name != first
+                size = int(inside.sum())
+                compared = size > 0 and name != first
                 gain = improvement(values[first][inside], mine[inside], seed=seed) if compared else None
-                mean = float(mine[inside].mean()) if users else None
-                rows.append(GroupMetric(metric, label, users, name, mean, gain))
+                mean = float(mine[inside].mean()) if size else None
+                rows.append(GroupMetric(metric, label, size, name, mean, gain))
     return rows

@@ -142,7 +142,7 @@ class RunFolder:
         return RunResult(**json.loads(self._read("result.json")), folder=self.path)
 
     def write_ranks(self, user_tokens: np.ndarray, ranks: torch.Tensor) -> None:
-        """Write the rank of each user's test target, for tests of significance between runs."""
+        """Write the rank of each test target, by user and then by time, for tests of significance between runs."""
         with atomic_write(self.path / "ranks.csv") as handle:
             frame = pd.DataFrame({"user_id": user_tokens, "rank": ranks.numpy()})
             frame.to_csv(handle, index=False, lineterminator="\n")

@@ -14,7 +14,8 @@ class RunResult:
     """The result of a finished run (``result.json``).
 
     Args:
-        model, dataset, seed, protocol: what was run; ``protocol`` names the candidates (``uni99``, ``full``).
+        model, dataset, seed, protocol: what was run; ``protocol`` names the candidates (``uni99``, ``full``), and the
+            split and the average where they are not the default ones (``uni99, TS [0.8, 0.9], mean over users``).
         best_epoch, epochs: the epoch (from 0) whose weights were tested, and the number of epochs that were trained.
         valid, test: metrics by name, in full precision.
         candidates: hash of the candidate table by split; empty when the whole catalogue was ranked.

@@ -138,10 +138,10 @@ class Split(Settings):
     LS: Literal["valid_and_test"] | None = setting(
         "a user's last target is for test, the one before it for validation", default=None
     )
-    RS: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] | None = setting(
+    RS: Annotated[list[Annotated[int | float, Field(gt=0)]], Field(min_length=3, max_length=3)] | None = setting(
         "shares of each user's targets, in time order, for training, validation and test", default=None
     )
-    TS: Annotated[list[float | str], Field(min_length=2, max_length=2)] | None = setting(
+    TS: Annotated[list[int | float | str], Field(min_length=2, max_length=2)] | None = setting(
         "the points in time, for all users, at which validation and test begin: shares of all interactions, dates, or "
         "times in the data's unit", default=None,
     )  # fmt: skip
@@ -158,21 +158,21 @@ class Split(Settings):
     @model_validator(mode="after")
     def _points_in_time(self) -> Self:
         points = self.TS or []
-        if any(isinstance(point, str) for point in points):
-            if not all(isinstance(point, str) and _is_date(point) for point in points):
-                raise ValueError('TS takes two dates such as "2014-05-01" or "2014-05-01T12:00:00+00:00"')
-            return self
-        numbers = [point for point in points if isinstance(point, (int, float))]
-        if numbers and not (all(0 < point < 1 for point in numbers) or all(point >= 1 for point in numbers)):
-            raise ValueError("TS takes two shares between 0 and 1, or two times of at least 1 in the data's unit")
-        if numbers and numbers[0] >= numbers[1]:
+        for point in points:
+            if isinstance(point, str) and not _is_date(point):
+                raise ValueError(f"'{point}' is no date: write it like 2014-05-01 or 2014-05-01T12:00:00+00:00")
+        numbers = [point for point in points if not isinstance(point, str)]
+        shares = [point for point in numbers if 0 < point < 1]
+        if any(point <= 0 for point in numbers) or (shares and len(shares) < len(points)):
+            raise ValueError("TS takes two shares between 0 and 1, or two times: dates or numbers in the data's unit")
+        if len(numbers) == 2 and numbers[0] >= numbers[1]:
             raise ValueError("TS: validation begins before test, so its first number is the smaller one")
         return self
 
 
 def _is_date(text: str) -> bool:
     try:
-        datetime.datetime.fromisoformat(text)
+        datetime.datetime.fromisoformat(text.removesuffix("Z"))
     except ValueError:
         return False
     return True

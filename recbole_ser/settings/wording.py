@@ -44,7 +44,8 @@ def _type_in_words(kind: Any, metadata: Iterable[Any] = ()) -> str:
     metadata = [part for entry in metadata for part in (entry.metadata if isinstance(entry, FieldInfo) else [entry])]
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        parts = [_type_in_words(part) for part in arguments if part is not type(None)]
+        leave_out = {type(None), *([int] if float in arguments else [])}  # a whole number is a number
+        parts = [_type_in_words(part) for part in arguments if part not in leave_out]
         return " or ".join([*parts, *(["~"] if type(None) in arguments else [])])
     if origin is Literal:
         return _one_of([shown(value) if not isinstance(value, str) else value for value in arguments])

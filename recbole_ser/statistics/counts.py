@@ -23,8 +23,10 @@ from torch import Tensor
 
 from recbole_ser.atomic.time_unit import DAY, UNITS, unit_of
 from recbole_ser.config import SERConfig
-from recbole_ser.data.instances import split_instances, targets_by_protocol
+from recbole_ser.data.histories import Searches
+from recbole_ser.data.instances import targets_by_split, targets_of
 from recbole_ser.data.keys import distinct
+from recbole_ser.data.splits import LEAVE_ONE_OUT, points_of
 from recbole_ser.data.timed_dataset import TimedDataset
 from recbole_ser.statistics.interests import Interests, count_interests
 
@@ -97,9 +99,8 @@ class Statistics:
         data: hash of the files, as runs report it.
         counts: the numbers in the papers' Table 1 and some more, by name.
         sparsity: between 0 and 1, see the module.
-        instances: number of targets in each split, by protocol: ``both_histories`` (the papers') and
-            ``all_interactions``.
-        distributions: distributions by the name of what is counted.
+        instances: what each split holds, by rule and protocol, see ``targets_by_split``.
+        distributions: distributions by the name of what is counted; test targets are those of the first rule.
         users_by_searches: number of users in each range of numbers of searches, by the label of the range.
         ties, clicks: shares between 0 and 1 by name; ``None`` if there is nothing to take the share of.
         course: the numbers of events over time.
@@ -110,7 +111,7 @@ class Statistics:
     data: str
     counts: dict[str, int]
     sparsity: float
-    instances: dict[str, dict[str, int]]
+    instances: dict[str, dict[str, dict[str, int]] | None]
     distributions: dict[str, Distribution]
     users_by_searches: dict[str, int]
     ties: dict[str, float | None]
@@ -129,14 +130,19 @@ def load_described(folder: Path, config_files: str | Path | Sequence[str | Path]
     Raises:
         DataError, ConfigError: a run could not load the data set either.
     """
-    values = {"data_path": str(folder.parent), "require_both_histories": False}
+    # Leave-one-out fits all data; other splits are counted without being loaded.
+    values = {"data_path": str(folder.parent), "require_both_histories": False, "eval_args.split": LEAVE_ONE_OUT}
     config = SERConfig("Pop", folder.name, config_files, values)
     config["max_clicks_per_search"] = _ALL  # far more than a run may keep
     return DescribedDataset(config)
 
 
 def describe(
-    dataset: DescribedDataset, category: str | None = None, spontaneous: tuple[str, ...] = (), unit: str | None = None
+    dataset: DescribedDataset,
+    category: str | None = None,
+    spontaneous: tuple[str, ...] = (),
+    unit: str | None = None,
+    split: Mapping[str, Any] | None = None,
 ) -> Statistics:
     """Count everything.
 
@@ -144,20 +150,23 @@ def describe(
         category: column of ``X.item`` that holds categories; ``None``: the first column whose name says so, if any.
         spontaneous: values of ``source`` that mean searches of the user's own accord.
         unit: unit of the times, one of `time_unit.UNITS`; ``None``: it is guessed.
+        split: the rule of the split, see `recbole_ser.data.splits`; ``None``: the common ones.
 
     Raises:
-        ConfigError: the named column does not exist, or no search has one of the named sources.
+        ConfigError: the named column does not exist, no search has one of the named sources, or ``split`` does not fit.
     """
     log, events = dataset.log, _Events(dataset)
     unit = unit or unit_of(float(np.median(dataset.item_times)))
     searches = log.search_start.diff()[1:].numpy()  # of every user but padding
+    users, times, rule = log.users.numpy(), dataset.item_times, split or LEAVE_ONE_OUT
+    test = targets_of(log, True, rule, points_of(rule, users, times, Searches.none(), dataset.user_num)).test
     return Statistics(
         dataset.dataset_name,
         dataset.data_hash,
         _counts(dataset),
         1 - len(events.pairs) / ((dataset.user_num - 1) * (dataset.target_num - 1)),
-        targets_by_protocol(log),
-        _distributions(dataset, searches, split_instances(log, True).test.long()),
+        targets_by_split(log, users, times, split),
+        _distributions(dataset, searches, test),
         _by_edges(searches),
         _ties(events),
         _clicks(events),

@@ -46,10 +46,12 @@ def _line(name: str, value: str) -> str:
 
 
 def _instances(statistics: Statistics) -> Iterable[str]:
-    yield f"{'targets':<32}{'train':>16}{'valid':>16}{'test':>16}"
-    names = {"both_histories": "with both histories", "all_interactions": "all interactions"}
-    for key, parts in statistics.instances.items():
-        yield f"{names[key]:<32}" + "".join(f"{parts[part]:>16,}" for part in ("train", "valid", "test"))
+    names = {"both_histories": "targets with both histories", "all_interactions": "all interactions as targets"}
+    for protocol, title in names.items():
+        yield f"{title:<28}{'train':>13}{'valid':>13}{'test':>13}{'test users':>13}"
+        for split, numbers in statistics.instances.items():
+            parts = ["-"] * 4 if numbers is None else [f"{number:,}" for number in numbers[protocol].values()]
+            yield f"  {split:<26}" + "".join(f"{part:>13}" for part in parts)
 
 
 def _distributions(distributions: dict[str, Distribution]) -> Iterable[str]:

@@ -203,7 +203,7 @@ class SERTrainer(Trainer):
         if model_file is not None:
             self._load_weights(model_file, load_checkpoint(model_file, self.device))
         ranks = self.rank(eval_data, load_best_model and model_file is None, show_progress)
-        return self.evaluator.evaluate(ranks)
+        return self.evaluator.evaluate(ranks, eval_data.users)
 
     def test(self, test_data: Any, show_progress: bool = False) -> RunResult:
         """Score the test targets with the best weights, and write ``ranks.csv`` and ``result.json``."""
@@ -217,7 +217,7 @@ class SERTrainer(Trainer):
             protocol=data["protocol"],
             best_epoch=self.best_epoch,
             valid=self.best_valid_result,
-            test=self.evaluator.evaluate(ranks),
+            test=self.evaluator.evaluate(ranks, test_data.users),
             candidates=data["candidates"],
             data=data["hash"],
             codes=data.get("codes"),

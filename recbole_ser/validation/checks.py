@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from recbole_ser.atomic.rules import Findings
 from recbole_ser.atomic.schema import CLICK_TIMES, CLICKED_ITEMS, FILES, ITEM_ID, KEYS, QUERY_ID, TIMESTAMP, USER_ID
 from recbole_ser.atomic.sequences import split_sequences
 from recbole_ser.data.histories import Searches, build_event_log
-from recbole_ser.data.instances import targets_by_protocol
+from recbole_ser.data.instances import targets_by_split
 from recbole_ser.validation.times import check_times
 
 _USER, _ITEM, _QUERY, _TIME = USER_ID.name, ITEM_ID.name, QUERY_ID.name, TIMESTAMP.name
@@ -64,8 +65,8 @@ class Contents:
             "searches": int(self.known_user.sum()),
         }
 
-    def targets(self) -> dict[str, dict[str, int]]:
-        """The numbers of targets in files without errors, by protocol and split."""
+    def targets(self, split: Mapping[str, Any] | None = None) -> dict[str, dict[str, dict[str, int]] | None]:
+        """What each split of files without errors holds, see ``targets_by_split``."""
         users, times = self.inter.tokens[_USER], self.inter.numbers[_TIME]
         searches = Searches.none()
         if self.search is not None:
@@ -77,7 +78,8 @@ class Contents:
                 known + 1, self.search.numbers[_TIME][self.known_user], nothing, nothing, clicks
             )  # fmt: skip
         items = np.zeros(self.inter.rows, dtype=np.int64)
-        return targets_by_protocol(build_event_log(users.codes + 1, times, items, searches, len(users.texts) + 1))
+        log = build_event_log(users.codes + 1, times, items, searches, len(users.texts) + 1)
+        return targets_by_split(log, users.codes + 1, times, split)
 
 
 def check_contents(contents: Contents, findings: Findings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -31,15 +32,14 @@ class Report:
         number: how many findings of each severity are shown.
         counts: numbers of users, items, queries and events that a run with default settings loads; ``None`` if there
             are errors.
-        targets: number of targets in each split, by protocol (``both_histories``, ``all_interactions``); ``None`` if
-            there are errors.
+        targets: what each split holds, by rule and protocol, see ``targets_by_split``; ``None`` if there are errors.
     """
 
     dataset: str
     findings: Findings
     number: int
     counts: dict[str, int] | None
-    targets: dict[str, dict[str, int]] | None
+    targets: dict[str, dict[str, dict[str, int]] | None] | None
 
     def clean(self, strict: bool = False) -> bool:
         """Whether there are no errors and, with ``strict``, no warnings either."""
@@ -72,10 +72,16 @@ class Report:
             return "\n".join([*lines, f"{self.dataset}: not fit for a run"])
         sizes = ", ".join(f"{number:,} {name}" for name, number in self.counts.items())
         lines += [f"{self.dataset}: no errors", f"a run loads {sizes}"]
-        for protocol, parts in self.targets.items():
-            numbers = ", ".join(f"{number:,} {part}" for part, number in parts.items())
-            lines.append(f"its targets, {_PROTOCOLS[protocol]}: {numbers}")
+        for protocol, title in _PROTOCOLS.items():
+            lines += [f"its targets, {title}:", *(self._targets_line(split, protocol) for split in self.targets)]
         return "\n".join(lines)
+
+    def _targets_line(self, split: str, protocol: str) -> str:
+        protocols = (self.targets or {})[split]
+        if protocols is None:
+            return f"  {split}: none: both points in time are the same"
+        numbers = ", ".join(f"{number:,} {part.replace('_', ' ')}" for part, number in protocols[protocol].items())
+        return f"  {split}: {numbers}"
 
     def _rule_line(self, rule: str, count: int) -> str:
         first = self.findings.example(rule)
@@ -83,7 +89,7 @@ class Report:
         return f"  {rule:<22}{count:>12,}  first: {where}"
 
 
-def validate(folder: str | Path, number: int = 20) -> Report:
+def validate(folder: str | Path, number: int = 20, split: Mapping[str, Any] | None = None) -> Report:
     """Find everything that is wrong with the atomic files ``X.inter``, ``X.search``, ... in the folder ``X``.
 
     The columns are those of the README.  Whatever the loader refuses with the default configuration is an error, and
@@ -92,9 +98,11 @@ def validate(folder: str | Path, number: int = 20) -> Report:
 
     Args:
         number: how many errors, and how many warnings, are shown with file, line and value.
+        split: the rule of the split whose targets are counted; ``None``: the common ones.
 
     Raises:
         UserError: a file cannot be read.
+        ConfigError: ``split`` is no rule, or its points in time do not fit the data.
     """
     folder = Path(folder).resolve()
     findings = Findings(max(number, 1))
@@ -117,7 +125,7 @@ def validate(folder: str | Path, number: int = 20) -> Report:
         check_contents(contents, findings)
     if contents is None or findings.count("error"):
         return Report(folder.name, findings, number, None, None)
-    return Report(folder.name, findings, number, contents.counts(), contents.targets())
+    return Report(folder.name, findings, number, contents.counts(), contents.targets(split))
 
 
 def _inspected(path: Path, schema: FileSchema, findings: Findings) -> Table | None:
