@@ -159,7 +159,7 @@ def tracked(folder: Path, values: dict[str, Any], tmp_path: Path, monkeypatch: p
 
 def codes(folder: Path, values: dict[str, Any], tmp_path: Path) -> Any:
     """The codes that are made, and where they are read from."""
-    few = {"codes.rqvae": {"epochs": 1, "users_per_code": 1}, "codes_file": str(tmp_path / "x.codes"), **values}
+    few = {"codes": {"rqvae": {"epochs": 1, "users_per_code": 1}}, "codes_file": str(tmp_path / "x.codes"), **values}
     dataset = load_dataset(folder, "toy", "GSERec", **values_of(folder, few))
     build_codes(dataset, dataset.config["codes"], dataset.config["codes_file"])
     return dataset.config["codes_file"], dataset.user_codes.search.shape
@@ -168,7 +168,6 @@ def codes(folder: Path, values: dict[str, Any], tmp_path: Path) -> Any:
 WITH_VECTORS = {"load_col": {**ALL, "vec": "*"}, "additional_feat_suffix": ["search", "query", "vec"],
                 "alias_of_item_id": ["iid"]}  # fmt: skip
 PLATEAU = {"factor": 0.1, "patience": 0, "min_lr": 0}
-SLOW = {"learning_rate": 1e-9}  # nothing gets better
 
 # For each key: another value, how to see it, and what else is set in both cases.
 EFFECTS: dict[str, tuple[Any, Callable[..., Any], dict[str, Any]]] = {
@@ -206,9 +205,9 @@ EFFECTS: dict[str, tuple[Any, Callable[..., Any], dict[str, Any]]] = {
     "weight_decay": (0.5, trained, {}),
     "train_neg_sample_args": ({"sample_num": 2}, batch, {}),
     "clip_grad_norm": ({"max_norm": 0.001}, trained, {"learner": "sgd"}),
-    "lr_plateau": (PLATEAU, trained, SLOW),
+    "lr_plateau": (PLATEAU, trained, {"learning_rate": 0.5, "epochs": 6}),
     "eval_step": (2, trained, {}),
-    "stopping_step": (0, trained, {**SLOW, "epochs": 6}),
+    "stopping_step": (0, trained, {"learning_rate": 0.5, "epochs": 6}),
     "enable_amp": (True, trained, {}),
     "eval_args": ({"split": {"RS": [0.6, 0.2, 0.2]}}, log, {}),
     "candidate_seed": (1, targets, {"eval_args.mode": "uni5"}),
