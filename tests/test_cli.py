@@ -186,6 +186,18 @@ def test_help_of_every_command(command: str, capsys: pytest.CaptureFixture[str])
     assert f"Usage: recbole-ser {command}".strip() in text and max(map(len, text.splitlines())) <= 120
 
 
+def test_help_for_a_model_lists_all_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--model=SESRec", "--help"], ["--help", "-m", "SESRec", "--dataset", "kindle"]):
+        assert main(["run", *arguments]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "Settings of SESRec: alpha=0.1 weight of the query-item alignment; 0: none [a number from 0" in text
+        assert "learning_rate=0.001 step size of the optimiser [a number above 0 up to 10]" in text
+        assert "eval_args.split.TS=~" in text and "codes.rqvae.levels=4 L, levels of codes" in text
+    assert "MAX_ITEM_LIST_LENGTH=15" in text and "max_terms_per_query=15" in text
+    assert main(["run", "--help", "--model=SASrec"]) == 2
+    assert "did you mean 'SASRec'" in capsys.readouterr().err
+
+
 def test_ray_is_not_imported_by_a_run() -> None:
     code = "import sys, recbole_ser.runner, recbole_ser.cli, recbole_ser.tuning; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

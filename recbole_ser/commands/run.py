@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -81,7 +82,9 @@ def settings_lists(model: str, dataset: str | None) -> dict[str, list[tuple[str,
 
     def rows(group: Any, values: Any, prefix: str = "") -> list[tuple[str, str]]:
         listed = []
-        for key, field in group.model_fields.items():
+        own_first = [key for base in group.__mro__ for key in vars(base).get("__annotations__", ())]
+        for key in dict.fromkeys(key for key in own_first if key in group.model_fields):
+            field = group.model_fields[key]
             if isinstance(values[key], dict) and (parts := group_in(field.annotation)):
                 listed += rows(parts, {**declared_defaults(parts), **values[key]}, f"{prefix}{key}.")
             else:
@@ -91,7 +94,8 @@ def settings_lists(model: str, dataset: str | None) -> dict[str, list[tuple[str,
 
     config = SERConfig(model, dataset or "your-data")
     own = {f"Settings of {config['model']}": config.model_settings} if config.model_keys else {}
-    return {title: rows(group, config) for title, group in {**own, **GROUPS}.items()}
+    values = {**config.final_config_dict, "data_path": str(Path(config["data_path"]).parent)}
+    return {title: rows(group, values) for title, group in {**own, **GROUPS}.items()}
 
 
 def model_list() -> str:

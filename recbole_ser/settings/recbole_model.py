@@ -50,7 +50,7 @@ def recbole_settings(path: Path) -> type[ModelSettings]:
 
 
 def _meaning(comment: str) -> str:
-    text = _LISTED.sub("", comment).strip().rstrip(".").strip()
+    text = _LISTED.sub("", comment).strip(" .")
     return text[:1].lower() + text[1:]
 
 

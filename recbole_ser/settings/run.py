@@ -221,7 +221,9 @@ class RunSettings(Settings):
     run_dir: str | None = setting("folder of the run; ~: saved/<data set>/<model>-<time>-<seed>")
     num_threads: Annotated[int, Field(ge=1, le=1_024)] | None = setting("of PyTorch on the CPU; ~: all cores")
     use_gpu: bool = setting("whether to use a GPU, if there is one")
-    gpu_id: str | Annotated[int, Field(ge=0, le=1_024)] = setting("the GPU, unless CUDA_VISIBLE_DEVICES names it")
+    gpu_id: Annotated[int, Field(ge=0, le=1_024)] | Annotated[str, Field(pattern="^[^,]*$"), InWords("its name")] = (
+        setting("number of the GPU, unless CUDA_VISIBLE_DEVICES names it")
+    )
     show_progress: bool = setting("whether to show progress bars on a terminal")
     state: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = setting("what is logged")
     log_wandb: bool = setting("whether to log to Weights & Biases")
