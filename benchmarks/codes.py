@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from measure import cpu_seconds, machine, peak_memory_mib, reset_peak_memory
 
-from recbole_ser.codes.rqvae import Codes, RQVAESpec, fit_codes
+from recbole_ser.codes.rqvae import Codes, fit_codes
+from recbole_ser.settings.codes import RQVAESpec
 
 TASTES, OF_A_USER = 200, 3
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("users", type=int)
     parser.add_argument("--width", type=int, default=128, help="of the vectors (%(default)s)")
-    parser.add_argument("--steps", type=int, default=RQVAESpec.max_steps, help="budget of training (%(default)s)")
+    parser.add_argument("--steps", type=int, default=RQVAESpec().max_steps, help="budget of training (%(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     search, rec = user_vectors(arguments.users, arguments.width)

@@ -69,8 +69,9 @@ def measure_ours(name: str, folder: Path) -> dict[str, float]:
     from recbole_ser.model.foreign import candidate_scorer
 
     mode = {"full": "full"}.get(name, "uni99")
-    values = {"data_path": str(folder.parent), "num_threads": 1, "eval_args": {"mode": mode}, **LENGTHS, **SIZES}
-    config = SERConfig("SASRec" if name == "sasrec" else "SESRec", folder.name, None, values)
+    values = {"data_path": str(folder.parent), "num_threads": 1, "eval_args": {"mode": mode}, **LENGTHS}
+    model, sizes = ("SASRec", {"hidden_size": SIZES["hidden_size"]}) if name == "sasrec" else ("SESRec", SIZES)
+    config = SERConfig(model, folder.name, None, {**values, **sizes})
     dataset = SERDataset(config)
     init_seed(0, True)
     model = config.model_class(config, dataset).eval()

@@ -56,7 +56,8 @@ CONFIG = Config({
     "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "LIST_SUFFIX": "_list", "NEG_PREFIX": "neg_",
     "ITEM_LIST_LENGTH_FIELD": "item_length", "MAX_ITEM_LIST_LENGTH": LENGTH, "max_search_length": LENGTH,
     "hidden_size": WIDTH, "embedding_size": WIDTH, "term_embedding_size": WIDTH,
-    "train_batch_size": BATCH, "train_neg_sample_args": {"distribution": "uniform", "sample_num": NEGATIVES},
+    "train_batch_size": BATCH, "shuffle": True,
+    "train_neg_sample_args": {"distribution": "uniform", "sample_num": NEGATIVES, "alpha": 1.0},
     "eval_batch_size": 256, "candidate_seed": 0, "device": "cpu", "seed": 0,
     "MODEL_TYPE": ModelType.SEQUENTIAL, "MODEL_INPUT_TYPE": InputType.LISTWISE,
 })  # fmt: skip
