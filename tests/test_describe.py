@@ -257,6 +257,14 @@ def test_a_data_set_without_searches(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert described(base).ties["searches, with an interaction"] is None
 
 
+def test_the_split_of_a_file_of_settings_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = write_toy(tmp_path)
+    (tmp_path / "mine.yaml").write_text("eval_args: {split: {RS: [0.5, 0.25, 0.25]}}\n")
+    assert run(str(base), "--config_files", str(tmp_path / "mine.yaml")) == 0
+    text = capsys.readouterr().out
+    assert "RS [0.5, 0.25, 0.25]" in text and "LS" not in text
+
+
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
 def test_a_page_of_plots_is_the_same_every_time(tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("matplotlib")

@@ -42,9 +42,11 @@ class DescribedDataset(TimedDataset):
 
     Attributes:
         query_lengths: the number of words of each query that ``X.query`` lists.
+        asked_split: the rule of the split that the user's files set, if they do.
     """
 
     query_lengths: np.ndarray
+    asked_split: Mapping[str, Any] | None = None
 
     def _query_terms(self) -> Any:
         terms = self.sequences.get(("query_feat", self.terms_field))
@@ -130,11 +132,15 @@ def load_described(folder: Path, config_files: str | Path | Sequence[str | Path]
     Raises:
         DataError, ConfigError: a run could not load the data set either.
     """
-    # Leave-one-out fits all data; other splits are counted without being loaded.
-    values = {"data_path": str(folder.parent), "require_both_histories": False, "eval_args.split": LEAVE_ONE_OUT}
+    values = {"data_path": str(folder.parent), "require_both_histories": False}
     config = SERConfig("Pop", folder.name, config_files, values)
+    asked = (config.external_config_dict.get("eval_args") or {}).get("split")
+    # Leave-one-out fits all data; other splits are counted without being loaded.
+    config["eval_args"] = {**config["eval_args"], "split": LEAVE_ONE_OUT}
     config["max_clicks_per_search"] = _ALL  # far more than a run may keep
-    return DescribedDataset(config)
+    dataset = DescribedDataset(config)
+    dataset.asked_split = asked
+    return dataset
 
 
 def describe(
@@ -150,7 +156,8 @@ def describe(
         category: column of ``X.item`` that holds categories; ``None``: the first column whose name says so, if any.
         spontaneous: values of ``source`` that mean searches of the user's own accord.
         unit: unit of the times, one of `time_unit.UNITS`; ``None``: it is guessed.
-        split: the rule of the split, see `recbole_ser.data.splits`; ``None``: the common ones.
+        split: the rule of the split, see `recbole_ser.data.splits`; ``None``: the one of the user's files, or the common
+            ones.
 
     Raises:
         ConfigError: the named column does not exist, no search has one of the named sources, or ``split`` does not fit.
@@ -158,6 +165,7 @@ def describe(
     log, events = dataset.log, _Events(dataset)
     unit = unit or unit_of(float(np.median(dataset.item_times)))
     searches = log.search_start.diff()[1:].numpy()  # of every user but padding
+    split = split or dataset.asked_split
     users, times, rule = log.users.numpy(), dataset.item_times, split or LEAVE_ONE_OUT
     test = targets_of(log, True, rule, points_of(rule, users, times, Searches.none(), dataset.user_num)).test
     return Statistics(
