@@ -156,8 +156,8 @@ def describe(
         category: column of ``X.item`` that holds categories; ``None``: the first column whose name says so, if any.
         spontaneous: values of ``source`` that mean searches of the user's own accord.
         unit: unit of the times, one of `time_unit.UNITS`; ``None``: it is guessed.
-        split: the rule of the split, see `recbole_ser.data.splits`; ``None``: the one of the user's files, or the common
-            ones.
+        split: the rule of the split, see `recbole_ser.data.splits`; ``None``: the one of the user's files, or the
+            common ones.
 
     Raises:
         ConfigError: the named column does not exist, no search has one of the named sources, or ``split`` does not fit.
