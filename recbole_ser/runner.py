@@ -172,7 +172,8 @@ def build_trainer(config: SERConfig, folder: RunFolder, prepared: Prepared) -> S
     enter(folder, config)
     hashes = {phase: table.hash for phase, table in prepared.candidates.items()}
     dataset = prepared.dataset
-    folder.write_data(dataset.data_hash, protocol_name(config), hashes, dataset.summary(), prepared.codes)
+    targets = {phase: dataset.target_hash(phase) for phase in ("valid", "test")}
+    folder.write_data(dataset.data_hash, protocol_name(config), hashes, dataset.summary(), prepared.codes, targets)
     init_seed(config["seed"], config["reproducibility"])
     return SERTrainer(config, config.model_class(config, dataset).to(config["device"]))
 

@@ -386,3 +386,23 @@ def test_sizes_in_actions_not_in_actions_times_length(tmp_path: Path) -> None:
         load_dataset(tmp_path, "toy", MAX_ITEM_LIST_LENGTH=length, max_search_length=length) for length in (2, 5000)
     )
     assert short.log.nbytes == long.log.nbytes
+
+
+@pytest.mark.parametrize("keep", ["first", "last"])
+def test_repeated_interactions_are_left_out_in_the_order_of_time_and_file(
+    keep: str, toy: Callable[..., SERDataset]
+) -> None:
+    rng = np.random.default_rng(3)
+    rows = [(f"u{rng.integers(3)}", f"i{rng.integers(9)}", int(rng.integers(12))) for _ in range(80)]
+    dataset = toy(inter=[f"{u} {i} {t}" for u, i, t in rows], rm_dup_inter=keep, require_both_histories=False)
+    kept: dict[tuple[str, str], tuple[int, int]] = {}
+    for place, (user, item, time) in enumerate(rows):
+        met = kept.get((user, item))
+        if met is None or ((time, place) < met) == (keep == "first"):
+            kept[user, item] = (time, place)
+    expected = sorted((rows[place][0], time, place, rows[place][1]) for time, place in kept.values())
+    log = dataset.log
+    found = list(zip(dataset.id2token("user_id", log.users.numpy()), dataset.id2token("item_id", log.items.numpy())))
+    assert sorted(found) == sorted((user, item) for user, _, _, item in expected)
+    for name in ("u0", "u1", "u2"):
+        assert [item for user, item in found if user == name] == [row[3] for row in expected if row[0] == name]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES, command, write_toy
+from conftest import SIZES, command, load_dataset, write_toy
 from scipy import stats
 
 from recbole_ser.config import SERConfig
@@ -178,7 +178,8 @@ def write_run(folder: Path, model: str, ranks: list[int], **data: Any) -> Path:
     run = RunFolder(folder / "saved" / f"{model}-{len(list(folder.glob('saved/*')))}")
     run.write_config({"model": model}, config.arguments())
     facts = {"fingerprint": dataset.data_hash, "protocol": "uni99", "candidates": {"test": "c0ffee"}, **data}
-    run.write_data(**{"counts": dataset.summary(), **facts})
+    facts = {"counts": dataset.summary(), "targets": {"test": dataset.target_hash("test")}, **facts}
+    run.write_data(**facts)
     tested = dataset.id2token("user_id", dataset.log.users[dataset.split.test.long()].numpy())
     run.write_ranks(tested, torch.tensor(ranks))
     return run.path
@@ -268,6 +269,17 @@ def test_runs_on_other_data_or_candidates_are_refused(data: dict[str, Any], comp
     with pytest.raises(UserError, match=complaint) as error:
         command("groups", first, other)
     assert str(first) in str(error.value) and str(other) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_runs_with_other_targets_are_refused_where_the_whole_catalogue_is_ranked(folder: Path) -> None:
+    """Also where their numbers agree: `targets` is a hash of the users and items."""
+    full = {"protocol": "full", "candidates": {}}
+    one = write_run(folder, "SASRec", RANKS["SASRec"], **full)
+    other = write_run(folder, "SESRec", RANKS["SESRec"], **full, targets={"test": "beef"})
+    with pytest.raises(UserError, match=r"cannot be compared: their test targets differ \(\w{12} and beef\)"):
+        command("groups", one, other)
+    hashes = [load_dataset(folder, "toy", require_both_histories=both).target_hash("test") for both in (True, False)]
+    assert hashes[0] != hashes[1] and hashes[1] == RunFolder(one).data()["targets"]["test"]
 
 
 def test_runs_whose_ranks_are_of_other_users_are_refused(runs: list[Path]) -> None:

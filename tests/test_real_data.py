@@ -45,3 +45,9 @@ def test_popularity_is_at_its_known_level(cell: Path, tmp_path: Path) -> None:
     values = {"data_path": str(cell.parent), "run_dir": str(tmp_path / "pop"), "show_progress": False}
     test = run("Pop", "cell", config_dict=values).test
     assert 0.20 < test["ndcg@10"] < 0.23 and 0.35 < test["hit@10"] < 0.39
+
+
+def test_removing_repeated_interactions_changes_nothing_where_none_is_repeated(cell: Path) -> None:
+    """Here is none, but many interactions of a user have the same time and stand in the order of the file."""
+    plain, again = (load_dataset(cell.parent, cell.name, rm_dup_inter=keep) for keep in (None, "first"))
+    assert torch.equal(again.log.items, plain.log.items) and torch.equal(again.split.test, plain.split.test)

@@ -353,6 +353,12 @@ def test_a_model_without_searches_says_so(runs: Runs, caplog: pytest.LogCaptureF
         assert f"searches with an unknown query, left out: {lost}" in caplog.text
 
 
+@pytest.mark.parametrize(("name", "table"), [("FPMC", "UI_emb"), ("FOSSIL", "user_lambda"), ("HRM", "user_embedding")])
+def test_the_untrained_vector_of_unknown_users_is_not_used(name: str, table: str, runs: Runs) -> None:
+    vectors = getattr(runs(f"recbole.model.sequential_recommender:{name}").model, table).weight
+    assert not vectors[0].any() and vectors[1].any()
+
+
 @pytest.mark.parametrize("model", ["SESRec", "GSERec", "SASRec", "Pop", "SRJGraph"])
 def test_an_unknown_user_is_the_events(model: str, runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
     recommender = runs(model)

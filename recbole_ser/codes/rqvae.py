@@ -111,7 +111,7 @@ def _train(model: RQVAE, inputs: Sequence[Tensor], distinct: Sequence[Tensor], p
     schedule = LambdaLR(optimizer, partial(_learning_rate, warm_up=warm_up * batches, steps=epochs * batches))
     model.start([vectors[torch.randperm(users)[: spec.batch_size]] for vectors in inputs])
     curve: list[_Epoch] = []
-    with tqdm(total=epochs, desc="RQ-VAE", dynamic_ncols=True, disable=not progress) as bar:
+    with tqdm(total=epochs, desc="RQ-VAE", dynamic_ncols=True, disable=None if progress else True) as bar:
         while True:
             losses, nearest = _train_epoch(model, inputs, batches, optimizer, schedule)
             rates = [collision_rate(codes[rows]) for codes, rows in zip(nearest, distinct)]

@@ -16,7 +16,7 @@ from recbole_ser.atomic.reading import read_atomic, read_header
 from recbole_ser.atomic.schema import FILES, KEYS, Column
 from recbole_ser.atomic.sequences import split_sequences
 from recbole_ser.atomic.vocabulary import token_column
-from recbole_ser.data.named_columns import LoadedColumn, check_named_columns, normalised
+from recbole_ser.data.named_columns import LoadedColumn, check_named_columns, check_named_files, normalised
 from recbole_ser.data.numbers import scaled
 from recbole_ser.errors import ConfigError, DataError
 from recbole_ser.files import sha256
@@ -65,6 +65,7 @@ class AtomicDataset(Dataset):
         folder = Path(dataset_path)
         if not (folder / f"{token}.inter").is_file():
             raise DataError(folder / f"{token}.inter", "file not found", hint="data sets live in data_path/<name>/")
+        check_named_files(self.config, folder, token)
         super()._load_data(token, dataset_path)
         if self.inter_feat is None or not len(self.inter_feat):
             raise DataError(folder / f"{token}.inter", "there are no interactions")

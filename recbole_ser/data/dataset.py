@@ -281,6 +281,13 @@ class SERDataset(AtomicDataset):
         listing = "".join(f"{name} {digest}\n" for name, digest in sorted(self.file_hashes.items()))
         return hashlib.sha256(listing.encode()).hexdigest()
 
+    def target_hash(self, phase: str) -> str:
+        """A hash of the targets of the split ``phase``: equal hashes mean the same items of the same users in order."""
+        positions = getattr(self.split, phase)
+        users = self.id2token(self.uid_field, self.log.users[positions].numpy())
+        items = self.id2token(self.iid_field, self.log.items[positions].numpy())
+        return hashlib.sha256("\n".join([*users, "", *items]).encode()).hexdigest()
+
     def history_reader(self) -> HistoryReader:
         """A reader of the histories of targets, with the lengths that the configuration gives."""
         return HistoryReader.of(self.config, self.log)

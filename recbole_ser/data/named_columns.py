@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from recbole_ser.atomic.schema import FILES
-from recbole_ser.errors import ConfigError
+from recbole_ser.errors import ConfigError, DataError
 
 _NUMBERS = ("float", "float_seq")
 _LISTS = ("token_seq", "float_seq")
@@ -39,9 +40,13 @@ def check_named_columns(config: Any, columns: Mapping[str, LoadedColumn], time_f
     both = set(config["alias_of_user_id"] or ()) & set(config["alias_of_item_id"] or ())
     for name in sorted(both):
         raise ConfigError(f"'{name}' is in alias_of_user_id and in alias_of_item_id: leave it out of one of them")
-    for name in config["val_interval"] or ():
-        if _loaded("val_interval", name, columns).type == "float_seq":
-            raise ConfigError(f"val_interval: '{name}' holds vectors, which are in no interval: name a float column")
+    for name, wanted in (config["val_interval"] or {}).items():
+        column = _loaded("val_interval", name, columns)
+        if column.type not in ("float", "token"):
+            raise ConfigError(f"val_interval: '{name}' is a {column.type} column; name a float or a token column")
+        if isinstance(wanted, str) != (column.type == "float"):
+            form = "an interval such as [5,inf)" if column.type == "float" else "a list of the values that are kept"
+            raise ConfigError(f"val_interval: '{name}' is a {column.type} column: give {form}, not {wanted}")
     for name in config["seq_len"] or ():
         column = _loaded("seq_len", name, columns)
         if column.type not in _LISTS or not column.is_attribute:
@@ -51,6 +56,25 @@ def check_named_columns(config: Any, columns: Mapping[str, LoadedColumn], time_f
             )
     _check_normalised(config, columns, time_field)
     _check_preloaded(config, columns)
+
+
+def check_named_files(config: Any, folder: Path, name: str) -> None:
+    """Check that ``load_col`` and ``unload_col`` name files that are read, and columns of files that are there.
+
+    Raises:
+        ConfigError: a file is none of those that are read.
+        DataError: columns are named of a file that is not there.
+    """
+    known = {*FILES, *(config["additional_feat_suffix"] or ())}
+    for key in ("load_col", "unload_col"):
+        for suffix, columns in (config[key] or {}).items():
+            if suffix not in known:
+                raise ConfigError(
+                    f"{key}: X.{suffix} is not read: correct its name, or name it in additional_feat_suffix"
+                )
+            path = folder / f"{name}.{suffix}"
+            if columns != "*" and suffix not in ("search", "query") and not path.is_file():
+                raise DataError(path, "file not found", hint=f"its columns are named in {key}")
 
 
 def normalised(config: Any, columns: Mapping[str, LoadedColumn]) -> set[str]:

@@ -126,6 +126,7 @@ def _refuse_other_targets(first: RunFolder, other: RunFolder) -> None:
     for what, one, two in [
         ("data sets", a["hash"], b["hash"]),
         ("protocols", a["protocol"], b["protocol"]),
+        ("test targets", a["targets"].get("test", "none"), b["targets"].get("test", "none")),
         ("test candidates", a["candidates"].get("test", "none"), b["candidates"].get("test", "none")),
         ("numbers of users, items or events", a["counts"], b["counts"]),
     ]:

@@ -84,6 +84,7 @@ class RunFolder:
         candidates: dict[str, str],
         counts: dict[str, int],
         codes: dict[str, str] | None = None,
+        targets: dict[str, str] | None = None,
     ) -> None:
         """Write what the run is trained and tested on.
 
@@ -93,11 +94,13 @@ class RunFolder:
             candidates: hash of the candidate table by split; empty when the whole catalogue is ranked.
             counts: numbers of users, items, events, targets, ... of the data set, by name.
             codes: hash of the file of user codes and the back-ends that made them; ``None`` if the model reads none.
+            targets: hash of the targets by split.
 
         Raises:
             UserError: the run was started on other data.
         """
         data = {"hash": fingerprint, "protocol": protocol, "candidates": candidates, "counts": counts, "codes": codes}
+        data["targets"] = targets or {}
         if (self.path / "data.json").exists() and (before := self.data()) != data:
             changed = ", ".join(key for key in data if before.get(key) != data[key])
             raise UserError(f"{self.path}: this run was started on other data ({changed} changed): start a new run")

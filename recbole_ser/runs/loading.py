@@ -86,7 +86,7 @@ def load_run(
     except RuntimeError as error:  # other names or shapes
         raise UserError(f"{folder.best}: holds the weights of another model or of other data") from error
     network.load_other_parameter(checkpoint["other_parameter"])
-    _blank_unknown_user(network)
+    _blank_unknown_user(network, dataset.user_num)
     return config, dataset, network.eval()
 
 
@@ -112,11 +112,13 @@ def _restore(config: SERConfig, settings: dict[str, Any]) -> None:
             config[key] = settings[key]
 
 
-def _blank_unknown_user(model: Any) -> None:
+def _blank_unknown_user(model: Any, user_num: int) -> None:
     """Zero the user of id 0, who stands for users that are not in the data.
 
     RecBole's sequential models that embed users do not know 0 as padding: its vector is random and never trained.
+    Their tables of users have a row for each user and names that begin with u (``UI_emb``, ``user_lambda``).
     """
-    table = getattr(model, "user_embedding", None)
-    if isinstance(table, nn.Embedding):
-        table.weight.data[0] = 0.0
+    for name, table in model.named_modules():
+        is_of_users = name.rpartition(".")[2][:1] in ("u", "U")
+        if is_of_users and isinstance(table, nn.Embedding) and table.num_embeddings == user_num:
+            table.weight.data[0] = 0.0

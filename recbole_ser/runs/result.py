@@ -19,6 +19,7 @@ class RunResult:
         best_epoch, epochs: the epoch (from 0) whose weights were tested, and the number of epochs that were trained.
         valid, test: metrics by name, in full precision.
         candidates: hash of the candidate table by split; empty when the whole catalogue was ranked.
+        targets: hash of the targets by split.
         data: hash of the data set.
         parameters: number of values that the model learns.
         seconds, cpu_seconds: wall-clock and CPU time of all evaluated epochs, before and after interruptions.
@@ -43,6 +44,7 @@ class RunResult:
     cpu_seconds: float
     peak_memory_mib: float
     codes: dict[str, str] | None = None
+    targets: dict[str, str] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,6 +65,9 @@ def final_table(result: RunResult) -> str:
         "data": result.data[:_SHORT],
         "candidates": ", ".join(candidates) or "the whole catalogue",
     }
+    if not candidates:
+        targets = [f"{value[:_SHORT]} ({split})" for split, value in result.targets.items()]
+        facts["targets"] = ", ".join(targets)
     if result.codes:
         facts["codes"] = f"{result.codes['hash'][:_SHORT]} ({result.codes['summaries']}, {result.codes['vectors']})"
     lines = [

@@ -221,6 +221,7 @@ class SERTrainer(Trainer):
             candidates=data["candidates"],
             data=data["hash"],
             codes=data.get("codes"),
+            targets=data["targets"],
             parameters=sum(value.numel() for value in self.model.parameters() if value.requires_grad),
             folder=self.run_folder.path,
             **totals,

@@ -80,7 +80,7 @@ class PromptedSummariser:
 
             arriving = tqdm(
                 self._each(ask, missing), desc=f"Summaries ({side})", unit=" users", total=len(missing),
-                disable=not progress,
+                disable=None if progress else True,
             )  # fmt: skip
             for place, summary in arriving:
                 key = keys[missing[place]]

@@ -47,7 +47,7 @@ class TemplateSummariser:
         for history in histories:
             spread.update({term for text in _texts(history, side) for term in read(text)})
         weight = {term: math.log((1 + len(histories)) / count) for term, count in spread.items() if count > 1}
-        rows = tqdm(histories, desc=f"Summaries ({side})", unit=" users", disable=not progress)
+        rows = tqdm(histories, desc=f"Summaries ({side})", unit=" users", disable=None if progress else True)
         return [
             _summary(history, side, _salient([read(text) for text in _texts(history, side)], weight), parts)
             for history in rows

@@ -84,7 +84,9 @@ class LocalEncoder:
         tokenizer, model = self._load()
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding within a batch
         vectors = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
-        for start in tqdm(range(0, len(texts), self.batch_size), desc="Vectors", unit="batch", disable=not progress):
+        for start in tqdm(
+            range(0, len(texts), self.batch_size), desc="Vectors", unit="batch", disable=None if progress else True
+        ):
             rows = order[start : start + self.batch_size]
             batch = tokenizer(
                 [texts[row] for row in rows],

@@ -52,7 +52,9 @@ class OpenAIEncoder:
             missing = [row for row, key in enumerate(keys) if cache.get(key) is None]
             batches = [missing[start : start + self.batch_size] for start in range(0, len(missing), self.batch_size)]
             requests = [[texts[row] for row in rows] for rows in batches]
-            with tqdm(total=len(texts), initial=len(texts) - len(missing), desc="Vectors", disable=not progress) as bar:
+            with tqdm(
+                total=len(texts), initial=len(texts) - len(missing), desc="Vectors", disable=None if progress else True
+            ) as bar:
                 for place, answer in self._client.each(self._client.embed, requests):
                     for row, vector in zip(batches[place], answer):
                         cache.put(keys[row], _as_text(vector))
