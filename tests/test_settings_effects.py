@@ -86,7 +86,8 @@ def targets(folder: Path, values: dict[str, Any]) -> Any:
 
 def trained(folder: Path, values: dict[str, Any], tmp_path: Path) -> Any:
     """Metrics of a short run and everything that its folder says of each epoch."""
-    quick = {"epochs": 3, "hidden_size": 8, "embedding_size": 4, "eval_args.mode": "uni5", "show_progress": False,
+    quick = {"epochs": 3, "hidden_size": 8, "embedding_size": 4, "alignment_negatives": 8, "mlp_hidden_size": [8],
+             "eval_args.mode": "uni5", "show_progress": False,
              "state": "WARNING", "run_dir": str(tmp_path / f"run{len(list(tmp_path.iterdir()))}"), **SIZES}  # fmt: skip
     result = run("SESRec", "toy", config_dict=values_of(folder, {**quick, **values}))
     lines = trainer_module.RunFolder(result.folder).metrics()
