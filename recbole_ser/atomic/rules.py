@@ -164,6 +164,14 @@ class Findings:
         return min((f for kept in self._first.values() for f in kept if f.rule == rule), key=_place)
 
 
+def no_common_items(number: int, clicked: str, interacted: str) -> str:
+    """The warning that none of ``number`` clicked items has an interaction, with an example of either kind."""
+    return (
+        f"no interaction has any of the {number:,} items clicked in searches: they look like '{clicked}', those of "
+        f"interactions like '{interacted}'; write both logs with the same ids"
+    )
+
+
 def _place(finding: Finding) -> tuple[int, int]:
     suffix = Path(finding.file).suffix
     return _ORDER.index(suffix) if suffix in _ORDER else len(_ORDER), finding.line or 0
