@@ -14,6 +14,7 @@ from recbole.utils import FeatureType
 from torch import Tensor
 
 from recbole_ser import compat
+from recbole_ser.atomic.numbers import are_exact_together
 from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.atomic.sequences import split_numbers
 from recbole_ser.data.atomic_dataset import AtomicDataset
@@ -125,6 +126,11 @@ class SERDataset(AtomicDataset):
         inter, search = self.inter_feat, getattr(self, "search_feat", None)
         users, times, items = (inter[f].to_numpy() for f in (self.uid_field, self.time_field, self.iid_field))
         searches = Searches.none() if search is None else self._searches(search)
+        columns = [times, searches.times, *([] if searches.click_times is None else [searches.click_times])]
+        if not are_exact_together(*columns):
+            path = f"{self.dataset_path}/{self.dataset_name}.search"
+            problem = "times are fractions in one column and whole numbers above 2**53 in the other"
+            raise DataError(path, problem, column=self.time_field, hint="write both logs in whole numbers of one unit")
         self.points = points_of(self.config["eval_args"]["split"], users, times, searches, self.user_num)
         return build_event_log(users, times, items, searches, self.user_num, self.config["session_gap"])
 
