@@ -137,6 +137,21 @@ def test_timestamps_in_nanoseconds_are_exact(tmp_path: Path, kind: pa.DataType) 
     assert times(tmp_path) == ["1700000000.123456"] * 2
 
 
+def test_nanoseconds_in_json_lines(tmp_path: Path) -> None:
+    def convert_json(*written: str) -> list[str]:
+        lines = [f'{{"u": "u", "i": "i{n}", "t": {time}}}\n' for n, time in enumerate(written)]
+        (tmp_path / "log.jsonl").write_text("".join(lines))
+        log = {"files": "log.jsonl", "user": "u", "item": "i", "time": "t"}
+        convert_table(parse_spec({"interactions": log}, tmp_path), tmp_path / "X")
+        return times(tmp_path)
+
+    ns = "164000000000000000"
+    assert convert_json(f"{ns}1", f'"{ns}2"', '"1.64e18"') == [f"{ns}1", f"{ns}2", f"{ns}0"]
+    for wrong in (f"{ns}3.5", "1.64e18"):
+        with pytest.raises(DataError, match=r"log\.jsonl:2: column 't': so long a number is exact in JSON only if"):
+            convert_json(f"{ns}1", wrong)
+
+
 def test_one_time_finer_than_a_float_makes_both_logs_nanoseconds(tmp_path: Path) -> None:
     rows = [("u", "s", "q", "1700000000.5", ""), ("u", "s", "q", "1700000000.500000001", "a")]
     (tmp_path / "s.csv").write_text("u,s,q,t,i\n" + "".join(",".join(row) + "\n" for row in rows))

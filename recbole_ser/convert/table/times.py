@@ -98,6 +98,10 @@ def _times(relation: SourceTable, column: str, unit: str, inferred: bool, nanose
         finer = f"regexp_matches({text}, '[.,][0-9]{{{_FINEST[unit]}}}[0-9]*[1-9]')"
         hint = "round it: nothing finer is kept"
         checks.append(Check(finer, "time is finer than a nanosecond", text, column, hint))
+    if unit in PER_SECOND and relation.types[column] == "JSON":
+        rounded = f"json_type({identifier(column)}) = 'DOUBLE' AND abs(TRY_CAST({text} AS DOUBLE)) >= {2**53}"
+        hint = "write it without a decimal point, or as text"
+        checks.append(Check(rounded, "so long a number is exact in JSON only if it is whole", text, column, hint))
     since = "March 1973" if first else "1970"
     how = "" if unit in ("iso", _TYPED) else f" in {unit}, as most times are" if inferred else f" in {unit}"
     beyond = f"coalesce({name} NOT BETWEEN {first * SECOND} AND {END * SECOND - 1}, true)"
