@@ -95,7 +95,8 @@ def _times(relation: SourceTable, column: str, unit: str, inferred: bool, nanose
         reason, hint = "time is not a number", "ISO 8601 text has the unit iso"
         checks.append(Check(f"TRY_CAST({text} AS DOUBLE) IS NULL", reason, text, column, hint))
     if unit in _FINEST and not relation.types[column].endswith(("INT", "INTEGER", "DOUBLE")):
-        finer = f"regexp_matches({text}, '[.,][0-9]{{{_FINEST[unit]}}}[0-9]*[1-9]')"
+        end = "" if unit == "iso" else "[0-9]*$"  # behind an exponent the digits say something else
+        finer = f"regexp_matches({text}, '[.,][0-9]{{{_FINEST[unit]}}}[0-9]*[1-9]{end}')"
         hint = "round it: nothing finer is kept"
         checks.append(Check(finer, "time is finer than a nanosecond", text, column, hint))
     if unit in PER_SECOND and relation.types[column] == "JSON":
