@@ -446,9 +446,9 @@ def test_a_user_known_by_training_alone_must_be_in_the_data(runs: Runs) -> None:
 
 
 def test_runs_that_are_not_what_they_were_are_refused(runs: Runs, tmp_path: Path) -> None:
-    shutil.copytree(runs.folder / "data", tmp_path / "data")
     folder = tmp_path / "run"
     shutil.copytree(runs.path("GSERec"), folder)
+    shutil.copytree(runs.folder / "data", tmp_path / "data")  # with the codes that the run made
     text = (folder / "arguments.json").read_text().replace(str(runs.folder), str(tmp_path))
     (folder / "arguments.json").write_text(text)
     expected = runs("GSERec").recommend(["u1"])
