@@ -17,7 +17,7 @@ from conftest import load_dataset
 from recbole_ser.cli import main
 from recbole_ser.commands.convert_table import _MAPPING
 from recbole_ser.convert.engine import Engine
-from recbole_ser.convert.settings import Settings
+from recbole_ser.convert.settings import Settings, report
 from recbole_ser.convert.table import convert_table, parse_spec
 from recbole_ser.errors import ConfigError, DataError, UserError
 
@@ -157,6 +157,23 @@ def test_columns_without_any_value(tmp_path: Path) -> None:
     pq.write_table(table.append_column("clicked", empty).append_column("src", nothing), tmp_path / "search.parquet")
     convert(tmp_path, mapping)
     assert {tuple(row[3:]) for row in rows_of(tmp_path, "search")[1:]} == {("", "")}
+
+
+def test_clicked_items_that_no_interaction_has_are_said(tmp_path: Path) -> None:
+    inter = [{"uid": "u", "vid": n, "ts": T + n} for n in (98, 99)]
+    search = [{"uid": "u", "ts": T, "kw": "x", "clicked": ["98.0", "99.0"]}]
+    mapping: dict[str, Any] = logs(tmp_path, "jsonl", interactions=inter, searches=search)
+    mapping["searches"] = {"files": "search.jsonl", "user": "uid", "time": "ts", "query": "kw", "clicks": "clicked"}
+    manifest = convert(tmp_path, mapping)
+    assert manifest["warnings"] == [
+        "no interaction has any of the 2 items clicked in searches: they look like '98.0', those of interactions like "
+        "'98'; write both logs with the same ids"
+    ]
+    assert f"warning: {manifest['warnings'][0]}" in report(manifest)
+    write(tmp_path / "search.jsonl", [*search, {"uid": "u", "ts": T, "kw": "x", "clicked": ["99"]}])
+    assert "warnings" not in convert(tmp_path, mapping)
+    write(tmp_path / "search.jsonl", [{"uid": "u", "ts": T, "kw": "x", "clicked": []}])
+    assert "warnings" not in convert(tmp_path, mapping)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

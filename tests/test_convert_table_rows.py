@@ -215,6 +215,33 @@ def test_columns_that_are_missing_or_ambiguous_are_named(tmp_path: Path) -> None
         convert(tmp_path, parquet(tmp_path, {"u": ["u"], "t": [T]}))
 
 
+KEYS = [
+    ({"clicks": "klicked"}, "klicked", "did you mean 'clicked'?"),
+    ({"source": "entry"}, "entry", "it has clicked, id, page, t, text, u"),
+    ({"query": {"id": "id", "text": "txt"}}, "txt", "did you mean 'text'?"),
+    ({"keep": {"column": "pages", "values": ["x"]}}, "pages", "did you mean 'page'?"),
+    ({"user": "user"}, "user", "it has"),
+]
+
+
+@pytest.mark.parametrize(("change", "column", "hint"), KEYS)
+def test_a_key_that_no_row_of_json_lines_has_is_named(
+    tmp_path: Path, change: dict[str, Any], column: str, hint: str
+) -> None:
+    row: dict[str, Any] = {"u": "u", "t": T, "id": "q", "text": "x", "clicked": None, "page": "home"}
+    del_click = {name: value for name, value in row.items() if name != "clicked"}
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (del_click, del_click, row)) + "oops\n")
+    (tmp_path / "i.csv").write_text(f"u,i,t\nu,a,{T}\n")
+    log = {"files": "i.csv", "user": "u", "item": "i", "time": "t"}
+    search = {"files": "s.jsonl", "user": "u", "time": "t", "query": {"id": "id", "text": "text"}, "clicks": "clicked"}
+    right = parse_spec({"interactions": log, "searches": search}, tmp_path)
+    assert convert_table(right, tmp_path / "X", Settings("skip"))["sizes"]["search_events"] == 3
+    wrong = parse_spec({"interactions": log, "searches": {**search, **change}}, tmp_path)
+    with pytest.raises(DataError) as error:
+        convert_table(wrong, tmp_path / "X", Settings("skip"))
+    assert str(error.value).startswith(f"{tmp_path / 's.jsonl'}: column '{column}': no row has the key ({hint}")
+
+
 def test_parquet_files_of_one_log_have_one_type(tmp_path: Path) -> None:
     parquet(tmp_path, {"u": ["u"], "i": [1], "t": [T]}, "a.parquet")
     mapping = parquet(tmp_path, {"u": ["u"], "i": ["1"], "t": [T]}, "b.parquet")

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_ser.convert.settings import Settings
+from recbole_ser.atomic.reading import read_atomic
+from recbole_ser.atomic.schema import TIMESTAMP
+from recbole_ser.convert.settings import Settings, report
 from recbole_ser.convert.table import convert_table, parse_spec
 from recbole_ser.errors import DataError
 
@@ -50,7 +52,7 @@ def found(manifest: dict[str, Any]) -> tuple[str, bool]:
         ("s", ["1700000000", "1700000000.25"], ["1700000000", "1700000000.25"]),
         ("ms", ["1700000000123", "1700000000120.5"], ["1700000000.123", "1700000000.1205"]),
         ("us", ["1700000000123456", "1700000000000000"], ["1700000000.123456", "1700000000"]),
-        ("ns", ["1700000000123456789", "1700000000123456780"], ["1700000000.123456789", "1700000000.12345678"]),
+        ("ns", ["1700000000123456789", "1700000000123456780"], ["1700000000123456789", "1700000000123456780"]),
     ],
 )
 @pytest.mark.parametrize("declared", [True, False])
@@ -73,11 +75,12 @@ def test_a_double_is_written_as_the_double_that_it_is(
     folder = tmp_path_factory.mktemp("double")
     scale = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     value = seconds * scale
-    convert(folder, pa.array([value, 0.0]), unit)
+    manifest = convert(folder, pa.array([value, 0.0]), unit)
+    shift = {"s": 0, "ns": -9}[manifest["options"]["times"]["interactions"]["written"]]
     exact = Decimal(value if value.is_integer() else repr(value)) / scale
-    assert abs(Decimal(times(folder)[0]) - exact) <= Decimal("1e-9")
+    assert abs(Decimal(times(folder)[0]).scaleb(shift) - exact) <= Decimal("1e-9")
     if unit == "s" and seconds >= 1:
-        assert float(times(folder)[0]) == pytest.approx(seconds, rel=1e-15, abs=5e-10)
+        assert float(Decimal(times(folder)[0]).scaleb(shift)) == pytest.approx(seconds, rel=1e-15, abs=5e-10)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +90,13 @@ def test_a_double_is_written_as_the_double_that_it_is(
         ("2023-11-14 22:13:20", "1700000000"),
         ("2023-11-14T23:13:20+01:00", "1700000000"),
         ("2023-11-14T16:43:20.5-0530", "1700000000.5"),
-        ("2023-11-14T22:13:20.123456789Z", "1700000000.123456789"),
+        ("2023-11-14T22:13:20.123456789Z", "1700000000123456789"),
+        ("2023-11-14T22:13", "1699999980"),
         ("2023-11-14T22:13:20,120+00", "1700000000.12"),
         ("2023-11-14", "1699920000"),
         ("1970-01-01T00:00:00Z", "0"),
-        ("2199-12-31T23:59:59.999999999Z", "7258118399.999999999"),
+        ("2199-12-31T23:59:59.999999999Z", "7258118399999999999"),
+        ("2199-12-31T23:59:59.999999Z", "7258118399.999999"),
     ],
 )
 @pytest.mark.parametrize("unit", [None, "iso"])
@@ -117,6 +122,56 @@ def test_nanoseconds_order_what_doubles_cannot_tell_apart(tmp_path: Path) -> Non
     convert(tmp_path, pa.array([1_700_000_000_000_000_001, 1_700_000_000_000_000_000]), "ns")
     rows = (tmp_path / "X" / "X.inter").read_text().splitlines()[1:]
     assert [row.split("\t")[1] for row in rows] == ["i1", "i0"]
+    five = [1_700_000_000_000_000_000 + n for n in range(1, 6)]
+    manifest = convert(tmp_path, pa.array(five), "ns")
+    assert manifest["options"]["times"]["interactions"]["written"] == "ns"
+    assert read_atomic(tmp_path / "X" / "X.inter", [TIMESTAMP])["timestamp"].tolist() == five
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("ns"), pa.timestamp("ns", "UTC"), pa.timestamp("ns", "Asia/Tokyo")])
+def test_timestamps_in_nanoseconds_are_exact(tmp_path: Path, kind: pa.DataType) -> None:
+    given = [1_700_000_000_123_456_789, 1_700_000_000_123_456_790]
+    convert(tmp_path, pa.array(given, kind))
+    assert times(tmp_path) == list(map(str, given))
+    convert(tmp_path, pa.array([t // 1000 * 1000 for t in given], kind))
+    assert times(tmp_path) == ["1700000000.123456"] * 2
+
+
+def test_nanoseconds_in_json_lines(tmp_path: Path) -> None:
+    def convert_json(*written: str) -> list[str]:
+        lines = [f'{{"u": "u", "i": "i{n}", "t": {time}}}\n' for n, time in enumerate(written)]
+        (tmp_path / "log.jsonl").write_text("".join(lines))
+        log = {"files": "log.jsonl", "user": "u", "item": "i", "time": "t"}
+        convert_table(parse_spec({"interactions": log}, tmp_path), tmp_path / "X")
+        return times(tmp_path)
+
+    ns = "164000000000000000"
+    assert convert_json(f"{ns}1", f'"{ns}2"', '"1.64e18"') == [f"{ns}1", f"{ns}2", f"{ns}0"]
+    for wrong in (f"{ns}3.5", "1.64e18"):
+        with pytest.raises(DataError, match=r"log\.jsonl:2: column 't': so long a number is exact in JSON only if"):
+            convert_json(f"{ns}1", wrong)
+
+
+def test_one_time_finer_than_a_float_makes_both_logs_nanoseconds(tmp_path: Path) -> None:
+    rows = [("u", "s", "q", "1700000000.5", ""), ("u", "s", "q", "1700000000.500000001", "a")]
+    (tmp_path / "s.csv").write_text("u,s,q,t,i\n" + "".join(",".join(row) + "\n" for row in rows))
+    (tmp_path / "i.csv").write_text("u,i,t\nu,a,1700000000\n")
+    spec: dict[str, Any] = {"interactions": {"files": "i.csv", "user": "u", "item": "i", "time": "t"}}
+    clicks = {"item": "i", "search": "s"}
+    spec["searches"] = {"files": "s.csv", "user": "u", "time": "t", "query": "q", "clicks": clicks}
+    manifest = convert_table(parse_spec(spec, tmp_path), tmp_path / "X")
+    assert [log["written"] for log in manifest["options"]["times"].values()] == ["ns", "ns"]
+    assert "written in nanoseconds" in report(manifest)
+    search = (tmp_path / "X" / "X.search").read_text().splitlines()[1].split("\t")
+    assert search[2:] == ["1700000000500000000", "a", "1700000000500000001"]
+    assert (tmp_path / "X" / "X.inter").read_text().splitlines()[1].split("\t")[2] == "1700000000000000000"
+
+
+def test_a_float_that_python_wrote_stays_seconds(tmp_path: Path) -> None:
+    given = ["1700000000.1234567", "1700000000.3839822"]
+    assert [repr(float(text)) for text in given] == given
+    convert(tmp_path, given, "s")
+    assert times(tmp_path) == given
 
 
 @pytest.mark.parametrize("decimals", [pa.decimal128(20, 3), pa.decimal128(13, 0)])
@@ -139,6 +194,16 @@ MALFORMED = [
     (["2023-11-14", "14.11.2023"], "iso", "time is not ISO 8601 text"),
     (["2023-11-14", "2023-02-29"], "iso", "time is not ISO 8601 text"),
     (["2023-11-14", "1969-12-31T23:59:59.5Z"], "iso", "time is not between 1970 and 2200: '1969-12-31T23:59:59.5Z'"),
+    (["2023-11-14", "epoch"], "iso", "time is not ISO 8601 text: 'epoch'"),
+    (["2023-11-14", "infinity"], "iso", "time is not ISO 8601 text: 'infinity'"),
+    (["2023-11-14", "2023-11-14T02:30:00.5.5"], "iso", "time is not ISO 8601 text: '2023-11-14T02:30:00.5.5'"),
+    (["2023-11-14", "2023-11-14T02:30:00+25:00"], "iso", "time is not ISO 8601 text: '2023-11-14T02:30:00+25:00'"),
+    (["2023-11-14", "2023-07-14 02:30:00 PST"], "iso", "time is not ISO 8601 text: '2023-07-14 02:30:00 PST'"),
+    (["2023-11-14", "2023-07-14 02:30:00 America/New_York"], "iso", "time is not ISO 8601 text"),
+    (["2023-11-14", "2023-11-14 (BC)"], "iso", "time is not ISO 8601 text"),
+    (["2023-11-14", "2023-11-14T22:13:20.1234567891Z"], "iso", "time is finer than a nanosecond"),
+    (["1700000000123456789", "1700000000123456789.5"], "ns", "time is finer than a nanosecond"),
+    (["1700000000", "1700000000.0000000001"], "s", "time is finer than a nanosecond"),
     (["2023-11-14", "2200-01-01"], "iso", "time is not between 1970 and 2200"),
     (["2023-11-14", "9999-12-31"], "iso", "time is not between 1970 and 2200"),
 ]
@@ -175,6 +240,10 @@ def test_a_malformed_time_of_parquet_is_named_by_its_row(tmp_path: Path, values:
         (pa.array([1, 2, 3]), None, "the unit of the times cannot be told"),
         (["1700000000", "1700000000000"], None, "the unit of the times cannot be told"),
         (["20231114221320", "20231114221321"], None, "the unit of the times cannot be told"),
+        (["202311142213", "202311142214"], None, "the unit of the times cannot be told"),
+        (pa.array([202311142213, 202311142214]), None, "the unit of the times cannot be told"),
+        (["231114221320", "231114221321"], None, "the unit of the times cannot be told"),
+        (pa.array([2023111422, 2023111423]), None, "the unit of the times cannot be told"),
         (["14.11.2023"], None, "the unit of the times cannot be told"),
         (pa.array([1.5], pa.float32()), "s", "32-bit floats step by 128 s"),
         (pa.array([datetime.datetime(2020, 1, 1)]), "s", "leave out the unit"),
@@ -189,7 +258,8 @@ def test_a_counter_with_a_declared_unit_is_accepted(tmp_path: Path) -> None:
     manifest = convert(tmp_path, pa.array([0, 1, 2]), "s")
     assert times(tmp_path) == ["0", "1", "2"]
     assert manifest["options"]["times"]["interactions"] == {
-        "unit": "s", "inferred": False, "first": "1970-01-01T00:00:00Z", "last": "1970-01-01T00:00:02Z"
+        "unit": "s", "inferred": False, "first": "1970-01-01T00:00:00Z", "last": "1970-01-01T00:00:02Z",
+        "written": "s",
     }  # fmt: skip
 
 

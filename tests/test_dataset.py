@@ -14,6 +14,7 @@ from conftest import load_dataset, write_lines, write_toy
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader, instances
 from recbole_ser.errors import ConfigError, DataError
+from recbole_ser.validation.report import validate
 
 
 def tokens(dataset: SERDataset, field: str, ids: torch.Tensor) -> list[str]:
@@ -160,6 +161,73 @@ def test_recboles_filters_apply_and_searches_follow(toy: Callable[..., SERDatase
     dataset = toy(require_both_histories=False, val_interval={"timestamp": "[0,45)"})
     assert int(dataset.log.items.shape[0]) == 12
     assert len(dataset.log.queries) == 4, "times are filtered in both logs"
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_what_a_partial_list_of_items_drops_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    base = write_toy(tmp_path)
+    write_lines(base / "toy.item", "item_id:token\tkind:token", *(f"i{n}\tx" for n in range(1, 7)))
+    values = {"load_col": {"inter": ["user_id"], "item": ["kind"]}, "require_both_histories": False}
+    assert len(load_dataset(tmp_path, "toy", **values).log.items) == 12
+    (message,) = messages(caplog)
+    assert message.startswith(
+        "2 of 14 interactions are left out: X.item, which is loaded, has no line for 1 of 7 items"
+    )
+    assert message.endswith("list them there, or set filter_inter_by_user_or_item to false")
+    caplog.clear()
+    assert len(load_dataset(tmp_path, "toy", filter_inter_by_user_or_item=False, **values).log.items) == 14
+    assert not messages(caplog)
+
+
+def test_clicks_that_no_interaction_has_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_toy(tmp_path, search=["a q1 20 98.0", "b q1 20 99.0", "b q2 21 98.0"])
+    load_dataset(tmp_path, "toy")
+    (message,) = messages(caplog)
+    assert message.startswith("no interaction has any of the 2 items clicked in searches: they look like '98.0'")
+    caplog.clear()
+    write_toy(tmp_path)
+    load_dataset(tmp_path, "toy")
+    assert not messages(caplog)
+
+
+NS = 1_640_000_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("interval", "kept"),
+    [
+        (f"[{NS + 3},{NS + 5}]", [3, 4, 5]),
+        (f"({NS + 3},{NS + 5})", [4]),
+        (f"[{NS + 3}.5,inf)", [4, 5, 6]),
+        (f"({NS + 3}.5,inf)", [4, 5, 6]),
+        (f"(-inf,{NS + 3}.5]", [1, 2, 3]),
+        (f"[0,{NS + 2});[{NS + 6},1e19]", [1, 6]),
+        ("[1.64e18,inf)", [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_intervals_of_nanoseconds_are_exact(tmp_path: Path, interval: str, kept: list[int]) -> None:
+    write_toy(tmp_path, inter=[f"a i{n} {NS + n}" for n in (6, 5, 4, 3, 2, 1)], search=[f"a q1 {NS} i1"])
+    dataset = load_dataset(tmp_path, "toy", val_interval={"timestamp": interval}, require_both_histories=False)
+    names = dataset.id2token("item_id", dataset.log.items.numpy())
+    assert names.tolist() == [f"i{n}" for n in kept]
+
+
+def test_intervals_of_fractions(tmp_path: Path) -> None:
+    write_toy(tmp_path, inter=[f"a i{n} 1700000000.00000{n}" for n in (1, 2, 3, 4)])
+    interval = "[1700000000.000002,1700000000.000004)"
+    dataset = load_dataset(tmp_path, "toy", val_interval={"timestamp": interval}, require_both_histories=False)
+    assert dataset.id2token("item_id", dataset.log.items.numpy()).tolist() == ["i2", "i3"]
+
+
+def test_logs_that_are_not_exact_beside_each_other_are_refused(tmp_path: Path) -> None:
+    write_toy(tmp_path, inter=[f"a i{n} {NS + n}" for n in (1, 2, 3)], search=["a q1 0.5 i1"])
+    with pytest.raises(DataError, match="times are fractions in one column and whole numbers above"):
+        load_dataset(tmp_path, "toy", require_both_histories=False)
+    (finding,) = validate(tmp_path / "toy").first("error")
+    assert finding.rule == "inexact-time"
 
 
 def test_k_core_is_repeated_until_it_holds(tmp_path: Path) -> None:

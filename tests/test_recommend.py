@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from recbole_ser.data.loader import EvalLoader
 from recbole_ser.data.planted import generate
 from recbole_ser.data.synthetic import write
-from recbole_ser.errors import UserError
+from recbole_ser.errors import DataError, UserError
 from recbole_ser.evaluation import ranking
 from recbole_ser.inference import Recommender, recommend, scores
 from recbole_ser.inference.new_queries import with_queries
@@ -183,6 +183,19 @@ def test_later_events_count_and_extend_what_is_known(model: str, runs: Runs) -> 
     rest = known.drop(click.index)
     early = pd.concat([click, rest])
     assert_same_scores(everything(recommender, events=early), everything(recommender, users=[user]))
+
+
+def test_an_event_at_the_end_of_all_time_is_the_last(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    recommender = runs("SESRec")
+    frame = history(recommender, searcher(recommender))
+    event = {"event": "click", "item_id": recommender.dataset.id2token("item_id", 1)}
+    latest = changed(recommender, frame, {**event, "timestamp": 2**63 - 1})
+    usual = everything(recommender, events=changed(recommender, frame, event))
+    assert_same_scores(everything(recommender, events=latest), usual)
+    assert_same_scores(everything(recommender, events=latest.iloc[-1:], extend=True), usual)
+    monkeypatch.setattr(recommender.dataset, "item_times", recommender.dataset.item_times + 2**60)
+    with pytest.raises(DataError, match="fractions here and whole numbers above"):
+        recommender.recommend(events=frame.assign(timestamp=0.5))
 
 
 def test_events_between_known_ones_are_read_there(runs: Runs) -> None:
@@ -439,9 +452,9 @@ def test_a_user_known_by_training_alone_must_be_in_the_data(runs: Runs) -> None:
 
 
 def test_runs_that_are_not_what_they_were_are_refused(runs: Runs, tmp_path: Path) -> None:
-    shutil.copytree(runs.folder / "data", tmp_path / "data")
     folder = tmp_path / "run"
     shutil.copytree(runs.path("GSERec"), folder)
+    shutil.copytree(runs.folder / "data", tmp_path / "data")  # with the codes that the run made
     text = (folder / "arguments.json").read_text().replace(str(runs.folder), str(tmp_path))
     (folder / "arguments.json").write_text(text)
     expected = runs("GSERec").recommend(["u1"])

@@ -48,6 +48,33 @@ def test_events_mean_the_same_in_every_form(tmp_path: Path) -> None:
         read_event_file(dates, COLUMNS)
 
 
+NS = 1_640_000_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ([str(NS + 1), "1.64e18", f"{NS + 2}.0"], [NS + 1, NS, NS + 2]),
+        ([NS + 1, NS + 2], [NS + 1, NS + 2]),
+        ([2**63 - 1, 5], [2**63 - 1, 5]),
+        ([1.5, 2**53 + 2], [1.5, 2**53 + 2]),
+        ([1700000000.1234567, 1700000000], [1700000000.1234567, 1700000000]),
+    ],
+)
+def test_times_are_exact(written: list[Any], read: list[Any]) -> None:
+    frame = pd.DataFrame(
+        {"user_id": "u", "event": "click", "item_id": "i", "timestamp": pd.Series(written, dtype=object)}
+    )
+    assert read_event_file(frame, COLUMNS).times.tolist() == read
+
+
+@pytest.mark.parametrize("wrong", [f"{NS}.5", "1700000000.123456789", float(NS), 2**63, "9" * 30])
+def test_times_that_are_not_exact_are_named(wrong: Any) -> None:
+    rows = {"user_id": "u", "event": "click", "item_id": "i", "timestamp": pd.Series([5, wrong], dtype=object)}
+    with pytest.raises(DataError, match=r"events:2: column 'timestamp': .*so long a time is exact only if"):
+        read_event_file(pd.DataFrame(rows), COLUMNS)
+
+
 def test_ids_that_are_numbers_are_ids() -> None:
     """Rows of searches have no item, which turns a column of numbers into floats."""
     rows = [(7, "click", 12, None, 5), (7, "search", None, 3, 6)]
@@ -89,12 +116,13 @@ def test_wrong_events_are_named_by_line(tmp_path: Path, name: str, lines: list[s
     assert message in str(error.value)
 
 
-def test_now_is_after_the_last_event_and_in_its_session() -> None:
+@pytest.mark.parametrize("late", [1.7e18, 2**63 - 1, 1_700_000_000_000_000_001])
+def test_now_is_after_the_last_event_and_in_its_session(late: float) -> None:
     """Also at times that single steps of a float cannot tell apart."""
-    late = 1.7e18
     clicks = Ragged(np.array([3]), np.array([0, 1, 1]))
-    searches = Searches(np.array([0, 1]), np.array([late, 5.0]), np.array([2, 1]), np.array([1, 1]), clicks)
-    events = Events(np.array([0, 0]), np.array([late, 0.0]), np.array([9, 8]), searches)
+    times, search_times = np.array([late, 0]), np.array([late, 5])
+    searches = Searches(np.array([0, 1]), search_times, np.array([2, 1]), np.array([1, 1]), clicks)
+    events = Events(np.array([0, 0]), times, np.array([9, 8]), searches)
     config = {"session_gap": 1000, "MAX_ITEM_LIST_LENGTH": 3, "max_search_length": 2, "max_clicks_per_search": 1,
               "ITEM_ID_FIELD": "item_id", "LIST_SUFFIX": "_list", "ITEM_LIST_LENGTH_FIELD": "item_length"}  # fmt: skip
     found = latest_histories(events, 3, config)

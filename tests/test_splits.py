@@ -18,6 +18,7 @@ from recbole.data.dataset import Dataset
 from test_click_times import Interaction, Search, write
 
 from recbole_ser import testing
+from recbole_ser.atomic.time_unit import unit_of
 from recbole_ser.convert.amazon import convert
 from recbole_ser.convert.layouts import trivago
 from recbole_ser.data.codes import training_hash
@@ -214,6 +215,10 @@ def test_a_time_between_two_whole_numbers() -> None:
     assert points_in_time(["2014-05-01T00:00:02.500", 1_398_902_405], times) == (1_398_902_402.5, 1_398_902_405)
 
 
+def test_dates_written_as_numbers_have_no_unit() -> None:
+    assert [unit_of(time) for time in (202311142213, 1.7e12, 9.5e8, 1.7e18)] == [None, "ms", "s", "ns"]
+
+
 def test_at_most_the_share_is_strictly_earlier() -> None:
     times = np.array([5, 1, 2, 2, 2, 3, 9, 9, 9, 9])
     assert points_in_time([0.2, 0.5], times) == (2, 5)
@@ -229,6 +234,7 @@ def test_at_most_the_share_is_strictly_earlier() -> None:
             r"begins validation at time \d+ and test at \d+: choose a second point",
         ),
         ({"TS": ["2014-05-01", "2014-06-01"]}, "does not tell their unit"),
+        ({"TS": ["2014-05-01T00:00:00.123456789", "2014-06-01"]}, "'2014-05-01T00:00:00.123456789' is no date"),
         ({"TS": ["soon", "later"]}, "'soon' is no date: write it like 2014-05-01"),
         ({"TS": [1, 50]}, r"no training target is left under eval_args.split TS \[1, 50\]"),
         ({"TS": [41, 42]}, "no validation target is left under eval_args.split"),

@@ -63,6 +63,7 @@ def remove(suffix: str) -> Change:
 
 
 # rule, what is done to the toy data set, where it is found, its column and its value
+NS, LATE = "1700000000", "1700000000.1234567891"
 CASES: list[tuple[str, Change, str, str | None, str | None]] = [
     ("file-missing", remove("inter"), "toy.inter", None, None),
     ("header-missing", write("inter", ""), "toy.inter:1", None, None),
@@ -102,6 +103,9 @@ CASES: list[tuple[str, Change, str, str | None, str | None]] = [
     ("not-a-number", write("item", VECTORS + "i1\t1 2\ni2\t1 x\n"), "toy.item:3", "v", "x"),
     ("not-finite", write("user", "user_id:token\tv:float_seq\na\t1 nan\n"), "toy.user:2", "v", "nan"),
     ("vector-length", write("item", VECTORS + "i1\t\ni2\t1 2\ni3\t1 2\ni4\t1\n"), "toy.item:5", "v", "1, not 2"),
+    ("inexact-time", replace("search", "\t45\t", f"\t{NS}.123456789\t"), "toy.search:5", "timestamp", None),
+    ("inexact-time", replace("search", "\t45\t", f"\t{NS}{NS}\t"), "toy.search:5", "timestamp", NS + NS),
+    ("inexact-time", write("search", TIMED + f"a\tq1\t5\ti3 i1\t{LATE} 6\n"), "toy.search:2", "click_times", None),
     ("empty-entry", replace("inter", "a\ti3", "\ti3"), "toy.inter:4", "user_id", None),
     ("empty-entry", replace("search", "\t45\t", "\t\t"), "toy.search:5", "timestamp", None),
     ("reserved-id", replace("inter", "a\ti3", "a\t[PAD]"), "toy.inter:4", "item_id", "[PAD]"),

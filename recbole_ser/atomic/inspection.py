@@ -17,7 +17,7 @@ from pyarrow import csv
 from tqdm import tqdm
 
 from recbole_ser.atomic.header import BLOCK, header_columns
-from recbole_ser.atomic.numbers import is_no_number, is_number
+from recbole_ser.atomic.numbers import are_exact_together, is_no_number, is_number, misread, parsed_numbers
 from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.atomic.rules import Findings
 from recbole_ser.atomic.schema import SEPARATOR, Column
@@ -124,13 +124,18 @@ def inspect_table(
 def inspect_number_lists(
     table: Table, name: str, findings: Findings, separator: str = " "
 ) -> tuple[np.ndarray, Ragged]:
-    """Find the entries of column ``name``, a ``float_seq``, that hold anything but finite numbers.
+    """Find the entries of column ``name``, a ``float_seq``, that hold anything but finite numbers that are exact.
 
     Returns:
         For each row the index of its list, -1 where it is missing, and the distinct lists, as indices of tokens.
     """
     tokens, rows, lists = split_sequences(table.tokens[name].categorical(), separator)
-    for rule, wrong in _wrong_numbers(pa.array(tokens, pa.string())).items():
+    texts = pa.array(tokens, pa.string())
+    rules = _wrong_numbers(texts)
+    right = pa.array(~rules["not-a-number"] & ~rules["not-finite"])
+    texts = pa.chunked_array([pc.if_else(right, texts, pa.scalar(None, pa.string()))])
+    rules["inexact-time"] = misread(texts, parsed_numbers(texts))
+    for rule, wrong in rules.items():
         table.report(rule, name, lists.contain(wrong)[rows], findings)
     return rows, lists
 
@@ -171,6 +176,7 @@ class _Reader:
         )
         self.rows, self.next_line = 0, 2
         self.windows = False
+        self.inexact: set[str] = set()  # columns with a finding
         self.skipped: list[int] = []
         self.texts: dict[str, list[pa.Array]] = {column.name: [] for column in self.textual}
         self.numbers: dict[str, list[np.ndarray]] = {c.name: [] for c in self.numeric if c.name in kept}
@@ -190,6 +196,13 @@ class _Reader:
             self._keep(table)
 
     def table(self) -> Table:
+        for name in self.required & self.numbers.keys():
+            blocks = self.numbers[name]
+            if name not in self.inexact and not are_exact_together(*blocks):  # each block is exact by itself
+                place = next(place for place, block in enumerate(blocks) if block.dtype.kind == "f")
+                row = np.array([sum(map(len, blocks[:place]))])
+                line = int(_lines(row, np.array(self.skipped, dtype=np.int64))[0])
+                self.findings.add("inexact-time", self.file, line, name)
         empty = pa.array([], pa.dictionary(pa.int32(), pa.string()))
         return Table(
             self.file,
@@ -291,11 +304,12 @@ class _Reader:
             self.findings.add_rows("empty-entry", self.file, lines[texts.is_null().to_numpy(False)], column)
         if not pc.all(pc.ascii_is_decimal(texts)).as_py():
             texts = self._readable(texts, column, lines, required)
-        try:
-            return pc.cast(texts, pa.int64()).to_numpy(False)
-        except pa.ArrowInvalid:
-            values = pc.cast(texts, pa.float64()).to_numpy(False)
+        values = parsed_numbers(pa.chunked_array([texts]))
         self._report("not-finite", texts, np.isinf(values), column, lines)
+        if required:
+            wrong = misread(pa.chunked_array([texts]), values)
+            self._report("inexact-time", texts, wrong, column, lines)
+            self.inexact |= {column} if wrong.any() else set()
         return values
 
     def _readable(self, texts: pa.Array, column: str, lines: np.ndarray, required: bool) -> pa.Array:

@@ -14,7 +14,7 @@ from pyarrow import csv
 
 from recbole_ser.atomic.header import header_columns
 from recbole_ser.atomic.inspection import BLOCK, inspect_number_lists, inspect_table
-from recbole_ser.atomic.numbers import parsed_numbers
+from recbole_ser.atomic.numbers import misread, parsed_numbers
 from recbole_ser.atomic.rules import Findings
 from recbole_ser.atomic.schema import SEPARATOR, Column
 from recbole_ser.atomic.sequences import split_lists, split_numbers
@@ -54,7 +54,7 @@ def read_atomic(
     so that 64-bit times stay exact.
 
     Args:
-        required: names of columns in which an empty entry, or NaN, is an error.
+        required: names of columns in which an empty entry, NaN, or a number that is not exact in 64 bits is an error.
         vectors: names of ``float_seq`` columns whose lists all have one length.  Their entries come as float64 arrays,
             with ``None`` or NaN for an empty one.
 
@@ -64,7 +64,7 @@ def read_atomic(
     columns, required, vectors = list(columns), set(required), set(vectors)
     first_fault = partial(_first_fault, path, columns, required, vectors, separator, seq_separator)
     try:
-        frame = _read(path, columns, vectors, separator, seq_separator)
+        frame = _read(path, columns, required, vectors, separator, seq_separator)
         _check_number_lists(frame, [column for column in columns if column.name not in vectors], seq_separator)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise first_fault(str(error)) from error
@@ -74,7 +74,7 @@ def read_atomic(
 
 
 def _read(
-    path: str | Path, columns: list[Column], vectors: set[str], separator: str, seq_separator: str
+    path: str | Path, columns: list[Column], required: set[str], vectors: set[str], separator: str, seq_separator: str
 ) -> pd.DataFrame:
     """Read the file with Arrow, which takes a lone carriage return for a line end."""
     # Numbers are read as texts: Arrow's CSV reader would accept spaces around them, and hexadecimal digits.
@@ -96,7 +96,7 @@ def _read(
         {
             c.name: _vectors(table.column(c.label), seq_separator)
             if c.name in vectors
-            else _to_pandas(table.column(c.label))
+            else _to_pandas(table.column(c.label), c.name in required)
             for c in columns
         }
     )
@@ -129,9 +129,12 @@ def _check_number_lists(frame: pd.DataFrame, columns: list[Column], separator: s
                 raise pa.ArrowInvalid("a number is not finite")
 
 
-def _to_pandas(column: pa.ChunkedArray) -> pd.Series:
+def _to_pandas(column: pa.ChunkedArray, exact: bool) -> pd.Series:
     if not pa.types.is_dictionary(column.type):
-        return pd.Series(parsed_numbers(column))
+        numbers = parsed_numbers(column)
+        if exact and misread(column, numbers).any():
+            raise pa.ArrowInvalid("a number is not exact")
+        return pd.Series(numbers)
     array = column.unify_dictionaries().combine_chunks()
     array = array.chunk(0) if isinstance(array, pa.ChunkedArray) and array.num_chunks else array
     if isinstance(array, pa.ChunkedArray):  # no rows at all

@@ -18,6 +18,7 @@ from recbole_ser.errors import DataError
 
 Severity = Literal["error", "warning"]
 
+_WHOLE_TIMES = "write both logs in whole numbers of a finer unit, such as nanoseconds"
 _SHOWN = 60  # how many characters of a value are shown
 _ORDER = [f".{suffix}" for suffix in ("inter", "search", "query", "item", "user")]  # order of files in reports
 
@@ -53,6 +54,7 @@ RULES = {
         Rule("not-a-number", "error", "not a number", "write it like 1650000000, -0.5 or 1e9"),
         Rule("not-finite", "error", "not a finite number", "leave the row out"),
         Rule("vector-length", "error", "not as many numbers as the first vector", "all have one length or are empty"),
+        Rule("inexact-time", "error", "64 bits hold times of so many digits only if all are whole", _WHOLE_TIMES),
         Rule("empty-entry", "error", "the entry is empty", "every row needs one"),
         Rule("reserved-id", "error", "the id of padding", "choose another id"),
         Rule("click-without-id", "error", "a clicked item has no id", "put one space between two ids, none around"),
@@ -162,6 +164,14 @@ class Findings:
     def example(self, rule: str) -> Finding:
         """The first finding of ``rule``, which must have one."""
         return min((f for kept in self._first.values() for f in kept if f.rule == rule), key=_place)
+
+
+def no_common_items(number: int, clicked: str, interacted: str) -> str:
+    """The warning that none of ``number`` clicked items has an interaction, with an example of either kind."""
+    return (
+        f"no interaction has any of the {number:,} items clicked in searches: they look like '{clicked}', those of "
+        f"interactions like '{interacted}'; write both logs with the same ids"
+    )
 
 
 def _place(finding: Finding) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recbole_ser.atomic.numbers import parsed_numbers
+from recbole_ser.atomic.numbers import misread, parsed_numbers
 from recbole_ser.atomic.ragged import Ragged
 
 
@@ -48,6 +48,13 @@ def split_numbers(texts: pd.Series, separator: str = " ") -> tuple[np.ndarray, R
     Returns:
         For each row the index of its list, -1 where it is missing; and the lists, int64 if all numbers are whole, else
         float64.
+
+    Raises:
+        pa.ArrowInvalid: a text is no number, or 64 bits do not hold it exactly.
     """
     tokens, codes, lists = split_sequences(texts, separator)
-    return codes, Ragged(parsed_numbers(pa.chunked_array([pa.array(tokens, pa.string())]))[lists.values], lists.starts)
+    written = pa.chunked_array([pa.array(tokens, pa.string())])
+    numbers = parsed_numbers(written)
+    if misread(written, numbers).any():
+        raise pa.ArrowInvalid("a number is not exact")
+    return codes, Ragged(numbers[lists.values], lists.starts)

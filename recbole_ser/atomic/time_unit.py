@@ -7,7 +7,9 @@ from typing import Any
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # how many of each are in a second
 DAY = 24 * 60 * 60  # seconds
 
-_EARLIEST, _LATEST = 10**8, 10**10  # seconds: from 1973 to 2286; the ranges of the units do not overlap
+# Seconds: from 1973 to 2286; finer units are known from 2001 on, as earlier milliseconds may be dates, YYYYMMDDHHMM.
+# The ranges of the units do not overlap.
+_EARLIEST, _EARLIEST_FINE, _LATEST = 10**8, 10**9, 10**10
 
 
 def unit_of(time: float) -> str | None:
@@ -16,5 +18,9 @@ def unit_of(time: float) -> str | None:
 
 
 def is_plausible(time: Any, unit: str) -> Any:
-    """Whether ``time``, a number or an array of numbers in ``unit`` since 1970, lies between 1973 and 2286."""
-    return (time >= _EARLIEST * UNITS[unit]) & (time < _LATEST * UNITS[unit])
+    """Whether ``time``, a number or an array of numbers in ``unit`` since 1970, lies between 1973 and 2286.
+
+    Units finer than seconds begin in 2001.
+    """
+    earliest = _EARLIEST if unit == "s" else _EARLIEST_FINE
+    return (time >= earliest * UNITS[unit]) & (time < _LATEST * UNITS[unit])

@@ -35,6 +35,9 @@ class Conversion:
     Args:
         out: folder of the data set.
         on_error: what to do at a malformed row: ``stop`` the conversion, or ``skip`` the row and count it.
+
+    Attributes:
+        warnings: lines about what is read as written although it is seldom meant; they go into the manifest.
     """
 
     def __init__(self, out: str | Path, on_error: OnError = "stop") -> None:
@@ -43,6 +46,7 @@ class Conversion:
         self.on_error = on_error
         self._counts: list[RowCounts] = []
         self._inputs: list[Path] = []
+        self.warnings: list[str] = []
 
     def __enter__(self) -> Conversion:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -108,6 +112,7 @@ class Conversion:
             "rows": {counts.source: counts.as_dict() for counts in self._counts},
             "inputs": [_describe(path) for path in self._inputs],
             "outputs": [_describe(path) for path in outputs],
+            **({"warnings": self.warnings} if self.warnings else {}),
         }
         write_json(self.staging / MANIFEST, manifest)
         self._withdraw()
@@ -133,7 +138,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def format_manifest(manifest: Mapping[str, Any]) -> str:
-    """A table of the rows in, rows out and rejected rows (by reason) of each source, and of the data set's sizes."""
+    """A table of the rows in, rows out and rejected rows (by reason) of each source, then sizes and warnings."""
     lines = [f"{'source':<52}{'rows in':>12}{'rows out':>12}{'rejected':>12}"]
     for source, counts in manifest["rows"].items():
         rejected = sum(counts["rejected"].values())
@@ -142,7 +147,8 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
             lines.append(f"    {reason:<72}{number:>12,}")
             lines += [f"        {example}" for example in counts.get("examples", {}).get(reason, [])]
     sizes = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in manifest["sizes"].items())
-    return "\n".join([*lines, f"{manifest['dataset']}: {sizes}"])
+    warnings = [f"warning: {warning}" for warning in manifest.get("warnings", ())]
+    return "\n".join([*lines, f"{manifest['dataset']}: {sizes}", *warnings])
 
 
 def _describe(path: Path) -> dict[str, Any]:

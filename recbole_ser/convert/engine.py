@@ -28,10 +28,18 @@ _MACROS = (
     "CREATE MACRO json_text(value) AS CASE\n"
     "  WHEN json_type(value) = 'DOUBLE' THEN number_text(TRY_CAST(value ->> '$' AS DOUBLE))\n"
     "  ELSE nullif(value ->> '$', '') END",
-    "-- nanoseconds as seconds: exact, and without trailing zeros\n"
+    "-- nanoseconds as seconds, without trailing zeros\n"
     "CREATE MACRO seconds_text(time) AS CASE WHEN time % 1000000000 = 0 THEN CAST(time // 1000000000 AS VARCHAR)\n"
     "  ELSE CAST(time // 1000000000 AS VARCHAR) || '.'\n"
     "    || rtrim(lpad(CAST(time % 1000000000 AS VARCHAR), 9, '0'), '0') END",
+    "-- whether a 64-bit float keeps a time, in nanoseconds, as seconds: whole microseconds it always does\n"
+    "CREATE MACRO fits_seconds(time) AS CASE WHEN time % 1000 = 0 THEN true\n"
+    "  ELSE CAST(CAST(seconds_text(time) AS DOUBLE) AS VARCHAR) = seconds_text(time) END",
+    "-- an entry of ISO 8601 text as a moment, without its fraction of a second, which may be finer than the type\n"
+    "CREATE MACRO iso_moment(text) AS CASE WHEN regexp_full_match(text,\n"
+    "    '[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?"
+    "(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)?)?')\n"
+    "  THEN TRY_CAST(regexp_replace(text, '[.,][0-9]+', '') AS TIMESTAMPTZ) END",
 )
 
 

@@ -30,6 +30,7 @@ def report(manifest: Mapping[str, Any]) -> str:
     """The report of a conversion: what became of the rows, and how the times were read."""
     lines = [format_manifest(manifest)]
     for log, times in manifest["options"]["times"].items():
+        unit = {"s": "seconds", "ns": "nanoseconds"}[times["written"]]
         told = " (told from the values)" if times["inferred"] else ""
-        lines.append(f"times of {log}: {times['unit']}{told}, {times['first']} to {times['last']}; written in seconds")
+        lines.append(f"times of {log}: {times['unit']}{told}, {times['first']} to {times['last']}; written in {unit}")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from recbole_ser.atomic.schema import Column
 from recbole_ser.convert.conversion import Conversion
 from recbole_ser.convert.engine import Engine, literal
 from recbole_ser.convert.raw_files import Files
@@ -25,6 +26,7 @@ class SQLConversion(Conversion):
         engine: the engine that runs the SQL.
         sizes: numbers of users, items and so on, by name.
         times: what the steps found out about the times of each log.
+        in_seconds: whether 64-bit floats keep all times as seconds.  If not, both logs are written in nanoseconds.
     """
 
     def __init__(self, out: str | Path, settings: Settings) -> None:
@@ -32,6 +34,8 @@ class SQLConversion(Conversion):
         self.settings = settings
         self.sizes: dict[str, int] = {}
         self.times: dict[str, Any] = {}
+        self.in_seconds = True
+        self._logs: list[tuple[dict[Column, str], str, str, Path]] = []
 
     def __enter__(self) -> SQLConversion:
         super().__enter__()
@@ -55,6 +59,13 @@ class SQLConversion(Conversion):
         """The path at which to write ``X.<suffix>``."""
         return self.staging / f"{self.name}.{suffix}"
 
+    def write_later(self, suffix: str, columns: dict[Column, str], relation: str, order: str) -> None:
+        """Write ``X.<suffix>`` at the end, when the unit of times is known; ``time_text`` gives nanoseconds in it.
+
+        The other arguments are those of `Engine.write`.
+        """
+        self._logs.append((columns, relation, order, self.path(suffix)))
+
     def stage(self, name: str, select: str) -> Files:
         """Write the rows of ``select`` to a temporary Parquet file, which is removed at the end."""
         path = self.staging / _WORK / f"{name}.parquet"
@@ -62,7 +73,13 @@ class SQLConversion(Conversion):
         return Files((path,), "parquet")
 
     def finish(self, converter: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Publish the files, with versions and times in the manifest; see `Conversion.publish`."""
+        """Write both logs and publish all files, with versions and times in the manifest; see `Conversion.publish`."""
+        unit, text = ("s", "seconds_text(time)") if self.in_seconds else ("ns", "CAST(time AS VARCHAR)")
+        self.engine.run(f"CREATE MACRO time_text(time) AS {text}")
+        for log in self._logs:
+            self.engine.write(*log)
+        for times in self.times.values():
+            times["written"] = unit
         self.engine.close()
         shutil.rmtree(self.staging / _WORK)
         versions = {"duckdb": duckdb.__version__, "pyarrow": pa.__version__}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -243,13 +245,44 @@ class AtomicDataset(Dataset):
         self.logger.info(f"{again.sum():,} interactions with an item that the user has met are left out ({keep} kept)")
         self.inter_feat = frame[~again]
 
+    def _filter_inter_by_user_or_item(self) -> None:
+        """As in RecBole, but the log says how many interactions it leaves out, and why."""
+        if self.config["filter_inter_by_user_or_item"]:
+            for suffix, key in [("user", self.uid_field), ("item", self.iid_field)]:
+                feat, keys = getattr(self, f"{suffix}_feat"), self.inter_feat[key]
+                gone = keys[~keys.isin(feat[key])] if feat is not None else keys[:0]
+                if len(gone):
+                    self.logger.warning(
+                        f"{len(gone):,} of {len(keys):,} interactions are left out: X.{suffix}, which is loaded, has "
+                        f"no line for {gone.nunique():,} of {keys.nunique():,} {suffix}s, or the filters leave none; "
+                        "list them there, or set filter_inter_by_user_or_item to false"
+                    )
+        super()._filter_inter_by_user_or_item()
+
+    def _parse_intervals_str(self, intervals_str: Any) -> list[tuple[str, Any, Any, str]] | None:
+        """As in RecBole, but bounds are exact decimals: nanoseconds are more than a float holds."""
+        if intervals_str is None:
+            return None
+        parts = [part.strip() for part in str(intervals_str).split(";")]
+        ends = [[Decimal(end.strip()) for end in part[1:-1].split(",")] for part in parts]
+        return [(part[0], low, high, part[-1]) for part, (low, high) in zip(parts, ends)]
+
+    def _within_intervals(self, num: np.ndarray, intervals: Any) -> Any:
+        """As in RecBole, but whole numbers are compared with whole bounds, in 64 bits."""
+        whole = num.dtype.kind == "i"
+        ends = [
+            (left, _bound(low, left == "[", whole), _bound(high, right == ")", whole), right)
+            for left, low, high, right in intervals
+        ]
+        return super()._within_intervals(num, ends)
+
     def _filter_by_inter_num(self) -> None:
         """RecBole's k-core filter, in NumPy: it repeats until the count of every user and item is in its interval."""
         limits = [
             (field, self._parse_intervals_str(self.config[key]))
             for field, key in [(self.uid_field, "user_inter_num_interval"), (self.iid_field, "item_inter_num_interval")]
         ]
-        limits = [(field, limit) for field, limit in limits if limit and limit != [("[", 0.0, float("inf"), ")")]]
+        limits = [(field, limit) for field, limit in limits if limit and limit != [("[", 0, Decimal("inf"), ")")]]
         while True:
             keep = np.ones(len(self.inter_feat), dtype=bool)
             for field, limit in limits:
@@ -322,6 +355,13 @@ class AtomicDataset(Dataset):
 def _suffix(source: FeatureSource | str) -> str:
     """The suffix of a frame's file: RecBole names its own files by an enumeration, additional ones by their suffix."""
     return source.value if isinstance(source, FeatureSource) else source
+
+
+def _bound(bound: Decimal, up: bool, whole: bool) -> float:
+    """An end of an interval as a number; for ``whole`` numbers it is rounded, up or down."""
+    if not whole or not bound.is_finite():
+        return float(bound)
+    return math.ceil(bound) if up else math.floor(bound)
 
 
 def _check_listed_once(ids: pd.Series, filepath: str) -> None:

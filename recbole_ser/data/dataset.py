@@ -14,12 +14,15 @@ from recbole.utils import FeatureType
 from torch import Tensor
 
 from recbole_ser import compat
+from recbole_ser.atomic.numbers import are_exact_together
 from recbole_ser.atomic.ragged import Ragged
+from recbole_ser.atomic.rules import no_common_items
 from recbole_ser.atomic.sequences import split_numbers
 from recbole_ser.data.atomic_dataset import AtomicDataset
 from recbole_ser.data.codes import UserCodes, read_codes
 from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_event_log
 from recbole_ser.data.instances import Split, split_instances
+from recbole_ser.data.keys import distinct
 from recbole_ser.data.numbers import by_id, scaled, standardised, with_means, with_zeros
 from recbole_ser.data.relations import TrainingClicks, training_clicks
 from recbole_ser.data.splits import LEAVE_ONE_OUT, TimePoints, points_of, split_name
@@ -77,6 +80,7 @@ class SERDataset(AtomicDataset):
         both_histories, rule = self.config["require_both_histories"], self.config["eval_args"]["split"]
         self.split = split_instances(self.log, both_histories, rule, self.points)
         self._refuse_empty_splits(rule)
+        self._warn_of_unknown_clicks()
         self.search_feat = self.query_feat = self._inter_feat = None
         for name, attributes in [("item_feat", self.item_attributes), ("user_feat", self.user_attributes)]:
             feat = getattr(self, name)
@@ -98,6 +102,12 @@ class SERDataset(AtomicDataset):
             if not len(targets):
                 path = f"{self.dataset_path}/{self.dataset_name}.inter"
                 raise DataError(path, f"no {name} target is left{under}", hint=hint)
+
+    def _warn_of_unknown_clicks(self) -> None:
+        clicked = self.log.clicks.numpy()
+        if len(clicked) and (clicked >= self.target_num).all():
+            names = self.field2id_token[self.iid_field]
+            self.logger.warning(no_common_items(len(distinct(clicked)), names[clicked.min()], names[1]))
 
     def _as_interaction(self, feat: pd.DataFrame, tables: dict[str, Tensor]) -> Interaction:
         """A feature frame as RecBole's models read it: int64 tokens and token sequences, float32 floats."""
@@ -125,6 +135,11 @@ class SERDataset(AtomicDataset):
         inter, search = self.inter_feat, getattr(self, "search_feat", None)
         users, times, items = (inter[f].to_numpy() for f in (self.uid_field, self.time_field, self.iid_field))
         searches = Searches.none() if search is None else self._searches(search)
+        columns = [times, searches.times, *([] if searches.click_times is None else [searches.click_times])]
+        if not are_exact_together(*columns):
+            path = f"{self.dataset_path}/{self.dataset_name}.search"
+            problem = "times are fractions in one column and whole numbers above 2**53 in the other"
+            raise DataError(path, problem, column=self.time_field, hint="write both logs in whole numbers of one unit")
         self.points = points_of(self.config["eval_args"]["split"], users, times, searches, self.user_num)
         return build_event_log(users, times, items, searches, self.user_num, self.config["session_gap"])
 

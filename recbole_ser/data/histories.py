@@ -290,7 +290,9 @@ def _sessions(users: np.ndarray, times: np.ndarray, searches: Searches, gap: flo
     """The session of each interaction and of each search, in the order given; numbers rise with (user, time)."""
     both_users, both_times = np.concatenate([users, searches.users]), np.concatenate([times, searches.times])
     order = np.lexsort((both_times, both_users))
-    begins = (np.diff(both_users[order]) != 0) | (np.diff(both_times[order]) > gap)
+    passed = np.diff(both_times[order])
+    passed = passed.view(np.uint64) if passed.dtype == np.int64 else passed  # a user's times rise: no sign, no overflow
+    begins = (np.diff(both_users[order]) != 0) | (passed > gap)
     numbers = np.empty(len(order), dtype=np.int32)
     numbers[order] = np.concatenate([[0], np.cumsum(begins)])
     return numbers[: len(users)], numbers[len(users) :]

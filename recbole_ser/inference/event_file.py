@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from recbole_ser.atomic.numbers import is_number, misread, parsed_numbers
 from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.errors import DataError
 
@@ -103,9 +105,15 @@ class _Rows:
         return np.array(["" if missing else str(v) for v, missing in zip(values, values.isna())], dtype=object)
 
     def numbers(self, name: str) -> np.ndarray:
-        values = pd.to_numeric(self.frame[name].astype(object), errors="coerce")  # dates are no numbers
-        times = values.to_numpy(np.int64 if values.dtype.kind == "i" else np.float64)
-        self.refuse(name, ~np.isfinite(times), "times are numbers, in the unit of the data")
+        """The numbers of a column, int64 if all are whole, else float64; they are exact."""
+        values = self.frame[name].astype(object)
+        texts = pa.array(["" if _is_missing(value) else str(value).strip() for value in values], pa.string())
+        self.refuse(name, ~is_number(texts).to_numpy(False), "times are numbers, in the unit of the data")
+        written = pa.chunked_array([texts])
+        times = parsed_numbers(written)
+        rounded = np.array([isinstance(value, float) and abs(value) >= 2**53 for value in values], dtype=bool)
+        rule = "so long a time is exact only if all are whole numbers below 2**63, without a decimal point"
+        self.refuse(name, misread(written, times) | rounded | ~np.isfinite(times), rule)
         return times
 
     def lists(self, name: str) -> Ragged:

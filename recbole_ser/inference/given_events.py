@@ -11,9 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from recbole_ser.atomic.numbers import are_exact_together
 from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.histories import Searches
+from recbole_ser.data.timed_dataset import TimedDataset
+from recbole_ser.errors import DataError
 from recbole_ser.inference.event_file import RawEvents, read_event_file
 from recbole_ser.inference.user_events import Events, UserEvents
 
@@ -38,14 +41,14 @@ class GivenEvents:
     notes: list[str]
 
 
-def read_events(source: str | Path | pd.DataFrame, dataset: SERDataset, new_queries: bool) -> GivenEvents:
+def read_events(source: str | Path | pd.DataFrame, dataset: TimedDataset, new_queries: bool) -> GivenEvents:
     """Read the events in ``source``, a file or a frame (``Recommender`` describes it), with the ids of ``dataset``.
 
     Args:
         new_queries: whether the model can read a query that has no id; if not, its search is left out.
 
     Raises:
-        DataError: see ``read_event_file``.
+        DataError: see ``read_event_file``; or the times are not exact beside those of the data.
     """
     columns = {
         "users": dataset.uid_field, "times": dataset.time_field, "items": dataset.iid_field,
@@ -53,6 +56,9 @@ def read_events(source: str | Path | pd.DataFrame, dataset: SERDataset, new_quer
         "clicks": dataset.clicks_field,
     }  # fmt: skip
     raw = read_event_file(source, columns, dataset.config["seq_separator"])
+    if not are_exact_together(raw.times, dataset.item_times, dataset.search_times):
+        problem = "times are fractions here and whole numbers above 2**53 in the data, or the other way round"
+        raise DataError(source if isinstance(source, (str, Path)) else "events", problem, column=dataset.time_field)
     users, tokens = pd.factorize(raw.users)
     notes: list[str] = []
 

@@ -109,24 +109,25 @@ def latest_histories(events: Events, user_num: int, config: Any) -> dict[str, Te
 
     The item to recommend is the target: one more interaction behind all events of the user, in the last one's session.
     """
-    times, searches = events.times, events.searches
     log = build_event_log(
         np.concatenate([events.users, np.arange(user_num)]),
-        np.concatenate([times, _right_after(events, user_num)]),
+        np.concatenate([events.times, _latest(events, user_num)]),
         np.concatenate([events.items, np.zeros(user_num, dtype=events.items.dtype)]),
-        searches,
+        events.searches,
         user_num,
         config["session_gap"],
     )
-    return HistoryReader.of(config, log).read(log.user_start[1:] - 1)
+    targets = log.user_start[1:] - 1  # behind all interactions, and here made to be behind all searches
+    log.searches_before[targets.long()] = log.search_start[1:]
+    return HistoryReader.of(config, log).read(targets)
 
 
-def _right_after(events: Events, user_num: int) -> np.ndarray:
-    """``[user_num]``: the first time that is later than all events of the user."""
+def _latest(events: Events, user_num: int) -> np.ndarray:
+    """``[user_num]``: the time of each user's last event; the earliest time of all for a user without events."""
     times = _both(events.times, events.searches.times)
     last = np.full(user_num, times.min(initial=0), dtype=times.dtype)
     np.maximum.at(last, _both(events.users, events.searches.users), times)
-    return last + 1 if last.dtype.kind == "i" else np.nextafter(last, np.inf)
+    return last
 
 
 def _both(first: np.ndarray, second: np.ndarray) -> np.ndarray:

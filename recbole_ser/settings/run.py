@@ -171,6 +171,8 @@ class Split(Settings):
 
 
 def _is_date(text: str) -> bool:
+    if re.search(r"[.,][0-9]{7}", text):  # Python would drop what is finer than a microsecond
+        return False
     try:
         datetime.datetime.fromisoformat(text.removesuffix("Z"))
     except ValueError:

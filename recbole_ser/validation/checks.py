@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_ser.atomic.inspection import Table, inspect_number_lists
+from recbole_ser.atomic.numbers import are_exact_together
 from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.atomic.rules import Findings
 from recbole_ser.atomic.schema import CLICK_TIMES, CLICKED_ITEMS, FILES, ITEM_ID, KEYS, QUERY_ID, TIMESTAMP, USER_ID
@@ -98,7 +99,16 @@ def check_contents(contents: Contents, findings: Findings) -> None:
         if suffix in contents.tables:
             _check_listed("unlisted", contents.inter, name, contents.tables[suffix], findings)
     _check_duplicates(contents, findings)
+    _check_one_kind_of_times(contents, findings)
     check_times([table for table in (contents.inter, contents.search) if table is not None], findings)
+
+
+def _check_one_kind_of_times(contents: Contents, findings: Findings) -> None:
+    search = contents.search
+    if search is not None and not are_exact_together(contents.inter.numbers[_TIME], search.numbers[_TIME]):
+        findings.add(
+            "inexact-time", search.file, 2, _TIME, "fractions in one log, whole numbers above 2**53 in the other"
+        )
 
 
 def _check_ids(table: Table, name: str, findings: Findings) -> None:

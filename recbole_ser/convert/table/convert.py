@@ -21,7 +21,9 @@ def convert_table(
     """Convert logs into the data set in ``out``, which is named after the folder.
 
     The files depend on the rows of the logs and on ``spec``, but not on the order of the rows, memory or threads.
-    Times become seconds, with as many decimals as they need; see `recbole_ser.text.words` for what becomes of queries.
+    Times become seconds, with as many decimals as they need; but if 64-bit floats, which step by 0.24 us at today's
+    seconds, would not keep one of them, both logs are in nanoseconds.  See `recbole_ser.text.words` for what becomes of
+    queries.
 
     Args:
         spec: the files, and the meaning of their columns.

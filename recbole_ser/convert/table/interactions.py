@@ -48,11 +48,12 @@ def write_interactions(conversion: SQLConversion, times: Times, select: str, *or
     """
     engine = conversion.engine
     engine.run(f"CREATE VIEW {INTERACTION_EVENTS} AS {select}")
-    questions = "count(DISTINCT user_id), count(DISTINCT item_id), min(time), max(time)"
-    users, items, first, last = engine.ask(f"SELECT {questions} FROM {INTERACTION_EVENTS}")[0]
-    columns = {USER_ID: "user_id", ITEM_ID: "item_id", TIMESTAMP: "seconds_text(time)"}
-    sort = ", ".join(["user_id", "time", *order, "item_id"])
-    written = engine.write(columns, INTERACTION_EVENTS, sort, conversion.path("inter"))
-    conversion.sizes |= {"users": users, "items": items, "interactions": written}
+    questions = "count(*), count(DISTINCT user_id), count(DISTINCT item_id), min(time), max(time)"
+    questions += ", bool_and(fits_seconds(time))"
+    rows, users, items, first, last, fits = engine.ask(f"SELECT {questions} FROM {INTERACTION_EVENTS}")[0]
+    columns = {USER_ID: "user_id", ITEM_ID: "item_id", TIMESTAMP: "time_text(time)"}
+    conversion.write_later("inter", columns, INTERACTION_EVENTS, ", ".join(["user_id", "time", *order, "item_id"]))
+    conversion.sizes |= {"users": users, "items": items, "interactions": rows}
     conversion.times["interactions"] = describe_times(times, first, last)
-    return written
+    conversion.in_seconds &= fits
+    return int(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from recbole_ser.atomic.rules import no_common_items
 from recbole_ser.atomic.schema import CLICK_TIMES, CLICKED_ITEMS, QUERY_ID, SOURCE, TERMS, TIMESTAMP, USER_ID
 from recbole_ser.convert.sql_conversion import SQLConversion
 from recbole_ser.convert.table.checked_rows import (
@@ -28,6 +29,7 @@ from recbole_ser.convert.table.columns import (
     word,
     words,
 )
+from recbole_ser.convert.table.interactions import INTERACTION_EVENTS
 from recbole_ser.convert.table.source import SourceTable, attach
 from recbole_ser.convert.table.spec import ClickRows, ListColumn, Query, SearchLog
 from recbole_ser.convert.table.times import describe_times, read_times
@@ -37,6 +39,7 @@ SEARCH_EVENTS = "search_events"
 DIFFERENT = "rows of one search differ in query or source"
 
 _NOTHING = "CAST(NULL AS VARCHAR)"
+_NO_TIMES = "CAST(NULL AS BIGINT[])"
 _QUERY_ID_DIGITS = 20  # of MD5, in base 16: two of a hundred million queries share one once in 10^8 conversions
 _EVENT = ("user_id", "time", "query_id", "query_text", "source", "clicked_items", "click_times")
 
@@ -46,8 +49,8 @@ def convert_searches(conversion: SQLConversion, log: SearchLog, deduplicate: boo
 
     Where clicks have rows of their own and some are later than their search, ``X.search`` also has the times of the
     clicks: a history must not show a click before its time.  The view `SEARCH_EVENTS` is left for later steps, with
-    the columns ``user_id``, ``time`` in nanoseconds, ``query_id``, ``query_text``, ``source``, ``clicked_items`` and
-    ``click_times``; the last two are lists separated by spaces.
+    the columns ``user_id``, ``time`` in nanoseconds, ``query_id``, ``query_text``, ``source``, ``clicked_items`` (a
+    list separated by spaces) and ``click_times`` (a list of nanoseconds).
 
     Raises:
         DataError: a file is damaged, a row is malformed (unless such rows are skipped), or no row is left.
@@ -66,12 +69,17 @@ def convert_searches(conversion: SQLConversion, log: SearchLog, deduplicate: boo
     else:
         _one_row_each(conversion, log, deduplicate, rows)
     queries = _write_queries(conversion, log.query)
-    searches = _write_searches(conversion, log, later_clicks)
+    _write_searches(conversion, log, later_clicks)
+    fits = "bool_and(fits_seconds(time)), bool_and(list_bool_and([fits_seconds(x) for x in click_times]))"
+    question = f"SELECT count(*), min(time), max(time), {fits} FROM {SEARCH_EVENTS}"
+    searches, first, last, *fitting = conversion.engine.ask(question)[0]
     if not grouped:
         move_out(rows.counts, DUPLICATE, rows.counts.rows_out - searches)
-    first, last = conversion.engine.ask(f"SELECT min(time), max(time) FROM {SEARCH_EVENTS}")[0]
     conversion.sizes |= {"search_events": searches, "queries": queries}
     conversion.times["searches"] = describe_times(times, first, last)
+    conversion.in_seconds &= False not in fitting
+    if log.clicks is not None:
+        _warn_of_unknown_clicks(conversion)
 
 
 def _columns(log: SearchLog) -> list[str]:
@@ -141,7 +149,7 @@ def _clicked(clicks: ListColumn | ClickRows | None) -> str:
 
 
 def _one_row_each(conversion: SQLConversion, log: SearchLog, deduplicate: bool, rows: CheckedRows) -> None:
-    values = {**_event_values(log), "clicked_items": _clicked(log.clicks), "click_times": _NOTHING}
+    values = {**_event_values(log), "clicked_items": _clicked(log.clicks), "click_times": _NO_TIMES}
     conversion.engine.run(
         f"CREATE VIEW {SEARCH_EVENTS} AS SELECT {'DISTINCT ' * deduplicate}{_named(values)}\nFROM {rows.kept}"
     )
@@ -169,7 +177,7 @@ def _group(
         f"CREATE TABLE search_groups AS SELECT user_id, search, min(time) AS time,\n"
         f"  {', '.join(f'min({name}) AS {name}' for name in same)},\n"
         f"  string_agg(clicked, ' ' {in_order}) AS clicked_items,\n"
-        f"  string_agg(seconds_text(time), ' ' {in_order}) FILTER (WHERE clicked IS NOT NULL) AS click_times,\n"
+        f"  list(time {in_order}) FILTER (WHERE clicked IS NOT NULL) AS click_times,\n"
         f"  coalesce(max(time) FILTER (WHERE clicked IS NOT NULL) > min(time), false) AS later_click,\n"
         f"  count(*) AS all_rows, count(item) AS items, count(clicked) AS clicks,\n"
         f"  {' OR '.join(f'coalesce(min({name}) <> max({name}), false)' for name in same)} AS differ\n"
@@ -221,17 +229,28 @@ def _write_queries(conversion: SQLConversion, query: Query) -> int:
     return counts.rows_out
 
 
-def _write_searches(conversion: SQLConversion, log: SearchLog, click_times: bool) -> int:
+def _write_searches(conversion: SQLConversion, log: SearchLog, click_times: bool) -> None:
     query_id, events = "query_id", SEARCH_EVENTS
     if log.query.id is None:
         query_id, events = "queries.query_id", f"{SEARCH_EVENTS} JOIN queries USING (query_text)"
-    columns = {USER_ID: "user_id", QUERY_ID: query_id, TIMESTAMP: "seconds_text(time)", CLICKED_ITEMS: "clicked_items"}
+    columns = {USER_ID: "user_id", QUERY_ID: query_id, TIMESTAMP: "time_text(time)", CLICKED_ITEMS: "clicked_items"}
     if click_times:
-        columns[CLICK_TIMES] = "click_times"
+        columns[CLICK_TIMES] = "array_to_string([time_text(x) for x in click_times], ' ')"
     if log.source is not None:
         columns[SOURCE] = "source"
     order = f"user_id, time, {query_id}, clicked_items, click_times, source"
-    return conversion.engine.write(columns, events, order, conversion.path("search"))
+    conversion.write_later("search", columns, events, order)
+
+
+def _warn_of_unknown_clicks(conversion: SQLConversion) -> None:
+    """Warn if no clicked item has an interaction: the two logs may write ids in different ways."""
+    clicked = f"SELECT DISTINCT unnest(string_split(clicked_items, ' ')) AS item_id FROM {SEARCH_EVENTS}"
+    known = f"SELECT DISTINCT item_id, true AS known FROM {INTERACTION_EVENTS}"
+    question = f"SELECT count(*), count(known), min(item_id) FROM ({clicked}) LEFT JOIN ({known}) USING (item_id)"
+    items, shared, example = conversion.engine.ask(question)[0]
+    if items and not shared:
+        other = conversion.engine.ask(f"SELECT min(item_id) FROM {INTERACTION_EVENTS}")[0][0]
+        conversion.warnings.append(no_common_items(items, example, other))
 
 
 def _named(values: dict[str, str]) -> str:

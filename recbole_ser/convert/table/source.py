@@ -19,6 +19,7 @@ NOT_JSON = "the row is not valid JSON"
 NOT_OBJECT = "the row is not a JSON object"
 NO_TYPE = "nothing"
 VALUE_PREFIX = "_the_"
+_LOOKED_AT = 1000  # rows of JSON lines, for the names of their keys
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def attach(engine: Engine, name: str, files: Files, columns: Sequence[str]) -> S
     """Make the relation ``name`` with ``columns`` of ``files``: a view of Parquet files, a table of text files' rows.
 
     Raises:
-        DataError: a file is damaged, or lacks one of the columns.
+        DataError: a file is damaged, or lacks one of the columns (of JSON lines: no row of any file has the key).
         UserError: a file cannot be read.
     """
     columns = list(dict.fromkeys(columns))
@@ -97,6 +98,26 @@ def _attach_text(engine: Engine, name: str, files: Files, columns: list[str]) ->
             batches = csv_batches(files, path, columns)
         for batch in batches:
             engine.insert(name, select, batch)
+    if files.format == "jsonl":
+        _require_keys(engine, name, files, columns)
+
+
+def _require_keys(engine: Engine, name: str, files: Files, columns: list[str]) -> None:
+    """Check that each of ``columns`` is a key of some row of JSON lines, be its value null."""
+    counts = ", ".join(f"count({identifier(column)})" for column in columns)
+    rows, *found = engine.ask(f"SELECT count(*) FILTER ({FAULT} IS NULL), {counts} FROM {name}")[0]
+    if rows and 0 in found:
+        column, path = columns[found.index(0)], files.paths[0]
+        begin = next(json_batches(path)).column(ROW).drop_null()[:_LOOKED_AT].to_pylist()
+        rows = f"(SELECT unnest([{', '.join(map(literal, begin))}]) AS row)"
+        keys = engine.ask(f"SELECT DISTINCT unnest(json_keys(TRY_CAST(row AS JSON))) AS key FROM {rows} ORDER BY key")
+        hint = _nearest(column, [key for (key,) in keys])
+        raise DataError(path, "no row has the key", column=column, hint=hint)
+
+
+def _nearest(column: str, present: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(column, present, n=1)
+    return f"did you mean '{nearest[0]}'?" if nearest else f"it has {', '.join(present)}"
 
 
 def _select_json(number: int, columns: list[str]) -> str:
@@ -121,9 +142,7 @@ def _require(path: Path, columns: Sequence[str], present: Sequence[str]) -> None
     folded = [name.casefold() for name in present]
     for column in columns:
         if column not in present:
-            nearest = difflib.get_close_matches(column, present, n=1)
-            hint = f"did you mean '{nearest[0]}'?" if nearest else f"it has {', '.join(present)}"
-            raise DataError(path, "the column is missing", column=column, line=1, hint=hint)
+            raise DataError(path, "the column is missing", column=column, line=1, hint=_nearest(column, present))
         if folded.count(column.casefold()) > 1:
             raise DataError(
                 path, "another column has this name, upper and lower case aside", column=column, line=1,

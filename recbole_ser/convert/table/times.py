@@ -1,4 +1,4 @@
-"""Reading times in any unit as nanoseconds since 1970, which are written as seconds in the end.
+"""Reading times in any unit as nanoseconds since 1970; `SQLConversion` writes them in the end.
 
 They are 64-bit integers, since doubles would lose digits: a time of today in nanoseconds needs 61 bits.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
+
+import pyarrow.parquet as pq
 
 from recbole_ser.convert.engine import Engine, identifier
 from recbole_ser.convert.table.columns import Check, Value, plain_text, value_name
@@ -21,6 +23,11 @@ END = 7_258_118_400  # the beginning of the year 2200, in seconds
 _TYPED = "timestamp"
 # Below this many seconds (March 1973) a number does not reveal its unit: it may be seconds, or a counter.
 _FIRST_TELLING = 10**8
+# Finer units are told from times since September 2001: earlier milliseconds may be a date, YYYYMMDDHHMM.
+_FIRST_FINE = 10**9
+# A number of seconds from 2033 to 2036 may be a date as well, YYYYMMDDHH.
+_DATE_AND_HOUR = "20[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])([01][0-9]|2[0-3])"
+_FINEST = {"s": 9, "ms": 6, "us": 3, "ns": 0, "iso": 9}  # decimals that are whole nanoseconds
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,8 @@ def read_times(engine: Engine, relation: SourceTable, column: TimeColumn) -> Tim
     """Find out how to read a column of times.
 
     Without a declared unit all values are looked at: the unit is the one that puts most of them between March 1973
-    and 2200.  A time before that span is then as wrong as one after it, since it may have another unit.
+    (September 2001 for units finer than seconds) and 2200.  A time before 1973 is then as wrong as one after that span,
+    since it may have another unit.
 
     Raises:
         DataError: the unit cannot be inferred, or the column's type and the declared unit exclude each other.
@@ -51,6 +59,9 @@ def read_times(engine: Engine, relation: SourceTable, column: TimeColumn) -> Tim
     if kind.startswith(("TIMESTAMP", "DATE")):
         if column.unit not in (None, "iso"):
             raise DataError(path, f"the type is {kind}, not a number: leave out the unit", column=column.column)
+        if kind == "TIMESTAMP WITH TIME ZONE" and "[ns" in str(pq.read_schema(path).field(column.column).type):
+            hint = "update DuckDB to version 2, or write the column without a time zone"
+            raise DataError(path, "this DuckDB rounds the times to microseconds", column=column.column, hint=hint)
         return _times(relation, column.column, _TYPED, False, _typed_nanoseconds(column.column, kind), 0)
     if kind == "FLOAT":
         hint = "write the column with 64 bits"
@@ -79,10 +90,19 @@ def _times(relation: SourceTable, column: str, unit: str, inferred: bool, nanose
     checks = [Check(f"{text} IS NULL", "time is missing", column=column)]
     if unit == "iso":
         reason, hint = "time is not ISO 8601 text", "declare the unit of numbers: s, ms, us or ns"
-        checks.append(Check(f"{_iso_moment(text)} IS NULL", reason, text, column, hint))
+        checks.append(Check(f"iso_moment({text}) IS NULL", reason, text, column, hint))
     elif unit != _TYPED:
         reason, hint = "time is not a number", "ISO 8601 text has the unit iso"
         checks.append(Check(f"TRY_CAST({text} AS DOUBLE) IS NULL", reason, text, column, hint))
+    if unit in _FINEST and not relation.types[column].endswith(("INT", "INTEGER", "DOUBLE")):
+        end = "" if unit == "iso" else "[0-9]*$"  # behind an exponent the digits say something else
+        finer = f"regexp_matches({text}, '[.,][0-9]{{{_FINEST[unit]}}}[0-9]*[1-9]{end}')"
+        hint = "round it: nothing finer is kept"
+        checks.append(Check(finer, "time is finer than a nanosecond", text, column, hint))
+    if unit in PER_SECOND and relation.types[column] == "JSON":
+        rounded = f"json_type({identifier(column)}) = 'DOUBLE' AND abs(TRY_CAST({text} AS DOUBLE)) >= {2**53}"
+        hint = "write it without a decimal point, or as text"
+        checks.append(Check(rounded, "so long a number is exact in JSON only if it is whole", text, column, hint))
     since = "March 1973" if first else "1970"
     how = "" if unit in ("iso", _TYPED) else f" in {unit}, as most times are" if inferred else f" in {unit}"
     beyond = f"coalesce({name} NOT BETWEEN {first * SECOND} AND {END * SECOND - 1}, true)"
@@ -93,22 +113,14 @@ def _times(relation: SourceTable, column: str, unit: str, inferred: bool, nanose
 
 def _typed_nanoseconds(column: str, kind: str) -> str:
     name = identifier(column)
-    if kind == "TIMESTAMP_NS":
+    if kind in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS"):
         return f"epoch_ns({name})"
     return _scaled(f"epoch_us(CAST({name} AS TIMESTAMP))", "0")
 
 
-def _iso_moment(text: str) -> str:
-    """SQL of ISO 8601 text as a TIMESTAMPTZ without its fraction of a second, which may be finer than that type.
-
-    A text without a zone is UTC.  (DuckDB 2 ignores the zone when it converts text to a TIMESTAMP.)
-    """
-    return f"TRY_CAST(regexp_replace({text}, '(:[0-9]{{2}}:[0-9]{{2}})[.,][0-9]+', '\\1') AS TIMESTAMPTZ)"
-
-
 def _iso_nanoseconds(text: str) -> str:
-    fraction = f"CAST(rpad(regexp_extract({text}, ':[0-9]{{2}}:[0-9]{{2}}[.,]([0-9]+)', 1), 9, '0') AS BIGINT)"
-    return _scaled(f"epoch_us({_iso_moment(text)})", fraction)
+    fraction = f"CAST(rpad(regexp_extract({text}, '[.,]([0-9]+)', 1), 9, '0') AS BIGINT)"
+    return _scaled(f"epoch_us(iso_moment({text}))", fraction)
 
 
 def _scaled(microseconds: str, fraction: str) -> str:
@@ -136,16 +148,20 @@ def _infer(engine: Engine, relation: SourceTable, column: str) -> Unit:
     is_number = relation.types[column].endswith(("INT", "INTEGER", "DOUBLE"))
     value = f"CAST({identifier(column)} AS DOUBLE)" if is_number else f"TRY_CAST({text} AS DOUBLE)"
     spans = [
-        f"count(*) FILTER (WHERE {value} >= {_FIRST_TELLING * scale} AND {value} < {END * scale})"
-        for scale in PER_SECOND.values()
+        f"count(*) FILTER (WHERE {value} >= {(_FIRST_TELLING if unit == 's' else _FIRST_FINE) * scale}"
+        f" AND {value} < {END * scale})"
+        for unit, scale in PER_SECOND.items()
     ]
-    iso = "0" if is_number else f"count({_iso_moment(text)})"
-    found = engine.ask(f"SELECT count(*), {', '.join(spans)}, {iso} FROM {relation.name} WHERE {text} IS NOT NULL")[0]
-    total, numbers = found[0], dict(zip([*PER_SECOND, "iso"], found[1:]))
+    iso = "0" if is_number else f"count(iso_moment({text}))"
+    late = f"{value} BETWEEN 2e9 AND 2.1e9"  # only these are looked at closely
+    dates = f"count(CASE WHEN {late} THEN nullif(regexp_full_match({text}, '{_DATE_AND_HOUR}'), false) END)"
+    question = f"SELECT count(*), {', '.join([*spans, iso, dates])} FROM {relation.name} WHERE {text} IS NOT NULL"
+    total, *counts, as_dates = engine.ask(question)[0]
+    numbers = dict(zip([*PER_SECOND, "iso"], counts))
     unit = max(numbers, key=numbers.__getitem__)
-    if total and 2 * numbers[unit] <= total:
+    if total and 2 * (numbers[unit] - as_dates * (unit == "s")) <= total:
         raise DataError(
             relation.files.paths[0], "the unit of the times cannot be told from them", column=column,
-            hint="declare it: {column: ..., unit: s}, or ms, us, ns, iso",
+            hint="declare it: {column: ..., unit: s}, or ms, us, ns, iso; dates are text like 2023-11-14T22:13",
         )  # fmt: skip
     return cast(Unit, unit)
