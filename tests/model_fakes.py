@@ -10,6 +10,8 @@ from recbole.data.interaction import Interaction
 from reference.sesrec_reference import Row, Search
 from torch import Tensor, nn
 
+from recbole_ser.model.layers import TransformerLayer
+
 SIZES: dict[str, Any] = {
     "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "LIST_SUFFIX": "_list", "NEG_PREFIX": "neg_",
     "ITEM_LIST_LENGTH_FIELD": "item_length", "device": "cpu",
@@ -99,3 +101,13 @@ def assert_equals_reference(
             wanted = weights[name].grad
             torch.testing.assert_close(parameter.grad, wanted, rtol=1e-7, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
             assert not every_gradient or parameter.grad.abs().sum() > 0, f"{name} gets no gradient"
+
+
+def assert_dropout_inside(model: nn.Module) -> None:
+    """Half of the units inside every position-wise network of a model with a dropout of 0.5 are dropped in training."""
+    layers = [module for module in model.train().modules() if isinstance(module, TransformerLayer)]
+    assert layers
+    for layer in layers:
+        inside = layer.network[1](torch.ones(10_000))
+        assert 0.45 < (inside == 0).double().mean() < 0.55 and 0.95 < inside.mean() < 1.05
+        assert layer.network[1].eval()(torch.ones(10)).eq(1).all()

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from model_fakes import ROWS, SIZES, assert_equals_reference, candidates, fake_dataset, interaction
+from model_fakes import (
+    ROWS,
+    SIZES,
+    assert_dropout_inside,
+    assert_equals_reference,
+    candidates,
+    fake_dataset,
+    interaction,
+)
 from reference.gserec_reference import GSERecReference
 from reference.sesrec_reference import Row, Search
 from torch import Tensor, nn
@@ -243,10 +251,9 @@ def test_a_batch_without_any_history_or_codes_has_finite_losses_and_gradients(si
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
-def test_temperatures_stay_above_their_minimum_and_are_not_decayed() -> None:
+def test_temperatures_stay_above_their_minimum() -> None:
     names = {f"{name}_contrast.temperature.raw" for name in ("user", "search", "rec")}
     model = build().train()
-    assert model.no_weight_decay() == names
     assert math.isclose(model.user_contrast.temperature().item(), 0.5, rel_tol=1e-6)
     assert math.isclose(model.search_contrast.temperature().item(), 0.3, rel_tol=1e-6)
     assert math.isclose(model.rec_contrast.temperature().item(), 0.3, rel_tol=1e-6)
@@ -332,7 +339,7 @@ def test_the_order_of_a_history_matters() -> None:
 # --- training and evaluation ----------------------------------------------------------------------------------------
 
 
-def test_one_step_is_adam_with_decay_of_everything_but_the_temperatures() -> None:
+def test_one_step_is_adam_with_decay_of_everything_but_temperatures_and_biases() -> None:
     rate, decay = 0.01, 0.1
     model = build().double().train()
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -341,7 +348,8 @@ def test_one_step_is_adam_with_decay_of_everything_but_the_temperatures() -> Non
     gradients = {name: value.grad.clone() for name, value in model.named_parameters()}
     optimizer.step()
     for name, value in model.named_parameters():
-        gradient = gradients[name] + (0 if name.endswith("_contrast.temperature.raw") else decay * before[name])
+        spared = name.endswith("_contrast.temperature.raw") or "bias" in name  # LayerNorm's weights are decayed
+        gradient = gradients[name] + (0 if spared else decay * before[name])
         first = (1 - 0.9) * gradient / (1 - 0.9)
         second = (1 - 0.999) * gradient.square() / (1 - 0.999)
         expected = before[name] - rate * first / (second.sqrt() + 1e-8)
@@ -422,15 +430,20 @@ def test_mixed_precision_trains() -> None:
     torch.testing.assert_close(loss.float(), expected, rtol=0.1, atol=0.1)
 
 
+def test_position_wise_networks_have_dropout_inside() -> None:
+    assert_dropout_inside(build(dropout_prob=0.5))
+
+
 def test_initial_weights_are_the_published_ones() -> None:
     torch.manual_seed(0)
     data = dataset()
     codes = torch.ones(3000, 1, dtype=torch.int64)
-    data.user_num, data.user_codes = 3000, UserCodes(codes, codes, 900, 2, {}, "")
+    data.user_num, data.user_codes = 3000, UserCodes(codes, codes, 900, 600, {}, "")
     model = GSERec({**CONFIG, "hidden_size": 32, "mlp_hidden_size": [200, 80]}, data)
     spread = {
         model.users.weight: math.sqrt(2 / (3000 + 32)),
-        model.search_graph.table.weight[1:]: math.sqrt(2 / (900 + 32)),
+        model.search_graph.table.weight[1:]: math.sqrt(2 / (900 + 600 - 1 + 32)),  # one table of both sides' codes
+        model.rec_graph.table.weight[1:]: math.sqrt(2 / (900 + 600 - 1 + 32)),
         model.mlp.first.weight: math.sqrt(2 / (200 + 5 * 32)),
         model.search_interest.weight: math.sqrt(2 / (32 * 32 + 32)),
         model.rec_contrast.weight: math.sqrt(2 / 64),
@@ -438,7 +451,7 @@ def test_initial_weights_are_the_published_ones() -> None:
     for weight, expected in spread.items():
         assert abs(weight.std().item() / expected - 1) < 0.1
     assert model.mlp.first.in_features == 5 * 32
-    assert not model.search_graph.table.weight[0].any()
+    assert not model.search_graph.table.weight[0].any() and not model.rec_graph.table.weight[0].any()
     for module in model.modules():
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             assert not module.weight[0].any()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from model_fakes import assert_equals_reference
+from model_fakes import assert_dropout_inside, assert_equals_reference
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
@@ -286,6 +286,10 @@ def test_losses_and_scores_do_not_depend_on_padding() -> None:
         batch = interaction(ROWS, *sizes)
         results.append((model.losses(batch)["rec"], model.score(model.encode(batch), candidates(ROWS))))
     torch.testing.assert_close(*results)
+
+
+def test_position_wise_networks_have_dropout_inside() -> None:
+    assert_dropout_inside(build(dropout_prob=0.5))
 
 
 def test_full_histories_have_a_place_for_every_token() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -228,6 +229,8 @@ def test_the_contrast_and_its_gradients_are_those_of_equation_1() -> None:
     )
     torch.testing.assert_close(found, expected)
     assert alignment_loss(search[:1], rec[:1], tau).item() == pytest.approx(0.0)
+    alike = torch.ones(6, 4, dtype=torch.float64)  # all rows are as likely, in both directions
+    assert alignment_loss(alike, alike, tau).item() == pytest.approx(math.log(6))
 
 
 def expected_gradients(model: RQVAE, inputs: tuple[Tensor, Tensor]) -> tuple[float, dict[str, Tensor]]:

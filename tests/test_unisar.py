@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from model_fakes import assert_equals_reference, fake_dataset
+from model_fakes import assert_dropout_inside, assert_equals_reference, fake_dataset
 from recbole.data.interaction import Interaction
 from reference.unisar_reference import Reference, Row, Search
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_ser.data.loader import JointBatch
 from recbole_ser.errors import ConfigError
+from recbole_ser.model.layers import Dropout
 from recbole_ser.model.search_aware.unisar import UniSAR, other_side
 from recbole_ser.testing import CHECKS, ModelUnderTest
 
@@ -252,9 +254,48 @@ def test_without_searches_in_training_there_is_no_query_item_alignment() -> None
     assert set(losses) == {"rec", "transition"}
 
 
-def test_temperatures_are_spared_weight_decay() -> None:
-    names = {"alignment.temperature.raw", "to_rec.temperature.raw", "to_search.temperature.raw"}
-    assert build().no_weight_decay() == names
+def test_temperatures_and_biases_are_spared_weight_decay() -> None:
+    model = build()
+    temperatures = {"alignment.temperature.raw", "to_rec.temperature.raw", "to_search.temperature.raw"}
+    biases = {name for name, _ in model.named_parameters() if "bias" in name}
+    assert model.no_weight_decay() == temperatures | biases
+    assert {"experts.shared.bias", "encoder.layers.0.attention_norm.bias", "towers.1.0.bias"} < biases
+
+
+def test_towers_and_initial_weights_are_the_published_ones() -> None:
+    torch.manual_seed(0)
+    values = {"hidden_size": 64, "mlp_hidden_size": [200, 80], "shared_experts": 4, "own_experts": 4}
+    model = UniSAR({**CONFIG, **values}, fake_dataset(items=4000))
+    tower = [
+        (layer.in_features, layer.out_features) if isinstance(layer, nn.Linear) else type(layer)
+        for layer in model.towers[0]
+    ]
+    published = [(64, 128), nn.ReLU, Dropout, (128, 64), nn.ReLU, Dropout]
+    assert tower == [*published, (64, 200), nn.ReLU, Dropout, (200, 80), nn.ReLU, Dropout, (80, 1)]
+    experts = torch.cat([layer.weight for layer in (model.experts.shared, *model.experts.own)]).split(64)
+    spread = {
+        **{expert: math.sqrt(2 / (320 + 64)) for expert in experts},
+        model.experts.gates[0].weight: math.sqrt(2 / (320 + 8)),
+        model.items.ids.weight[1:]: math.sqrt(2 / (4000 + 5)),
+        model.encoder.layers[0].attention.input.weight: math.sqrt(2 / (4 * 64)),
+        model.rec_interest.weight: math.sqrt(2 / (64 * 64 + 64)),
+    }
+    assert len(spread) == 3 * 4 + 4
+    for weight, expected in spread.items():
+        assert abs(weight.std().item() / expected - 1) < 0.05
+
+
+def test_position_wise_networks_have_dropout_inside() -> None:
+    assert_dropout_inside(build(dropout_prob=0.5))
+
+
+def test_negative_queries_are_distinct_queries_of_the_training_searches() -> None:
+    model = build(alignment_negatives=6000)
+    items, queries = model.alignment.draw(model.items.count)
+    assert set(items.tolist()) == set(range(1, 30))
+    counts = queries.bincount()
+    assert counts.nonzero().flatten().tolist() == [1, 2, 3, 5, 8]
+    assert (counts[counts > 0] / 1200 - 1).abs().max() < 0.1, "as often, however often they were searched"
 
 
 @pytest.mark.parametrize("values", [{"n_heads": 3}, {"transition_temperature": 0.01}])

@@ -76,8 +76,9 @@ class Side(nn.Module):
 class RQVAE(nn.Module):
     """Two sides, which are coupled only by the contrastive loss between their latent vectors.
 
-    The losses are means over rows and widths where Eq. 4 and 5 have squared norms, and over both sides and all levels
-    in Eq. 5: the published weights belong to means.
+    The losses are means, to which the published weights belong: over rows and directions in Eq. 1; over rows and widths
+    where Eq. 4 and 5 have squared norms; and over both sides and all levels in Eq. 5.  As in the paper tau_1 is learnt;
+    in the published code it stays 0.1.
 
     Args:
         inputs: d_s and d_r.
@@ -134,7 +135,7 @@ class RQVAE(nn.Module):
 
 
 def alignment_loss(search: Tensor, rec: Tensor, temperature: Tensor) -> Tensor:
-    """InfoNCE between the sides (GSERec, Eq. 1): the mean over rows of the sum of both directions.
+    """InfoNCE between the sides (GSERec, Eq. 1): the mean over all rows of both sides as anchors (published code).
 
     The similarity is the cosine, and the negatives of a row are the other rows on the other side (published code: on
     both sides).  The positive is part of the denominator: without it the loss would have no lower bound, since the
@@ -151,7 +152,7 @@ def alignment_loss(search: Tensor, rec: Tensor, temperature: Tensor) -> Tensor:
         return temperature * 0.0
     logits = (F.normalize(search) / temperature) @ F.normalize(rec).t()  # [B, B]
     same_user = torch.arange(len(logits))
-    return F.cross_entropy(logits, same_user) + F.cross_entropy(logits.t(), same_user)
+    return (F.cross_entropy(logits, same_user) + F.cross_entropy(logits.t(), same_user)) / 2
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:

@@ -102,6 +102,7 @@ def _train(model: RQVAE, inputs: Sequence[Tensor], distinct: Sequence[Tensor], p
 
     ``distinct`` has the rows of each side that collisions are counted among.  Between two epochs, codes that no user
     has are moved onto some users' vectors, so that they get another chance; not after the last, whose codes stay.
+    The weights are those of the last epoch (published code: those with the lowest collision rate).
     """
     spec, users = model.spec, len(inputs[0])
     batches = math.ceil(users / spec.batch_size)

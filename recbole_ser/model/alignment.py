@@ -14,31 +14,34 @@ from recbole_ser.model.losses import Temperature, info_nce, log_sum_exp_tanh
 class QueryItemAlignment(nn.Module):
     """InfoNCE in both directions over all (query, clicked item) pairs of the search histories of a batch.
 
-    The similarity of query q and item i is tanh(q' W_A i) in both directions.  Negatives are drawn with ``draw``, which
-    every training step does once.
+    The similarity of query q and item i is tanh(q' W_A i), in the direction from items to queries tanh(i' W_A q) if
+    ``turned``.  Negatives are drawn with ``draw``, which every training step does once.
 
     Args:
         width: d, width of the vectors of items and queries.
         negatives: K, number of negative items, and of negative queries, for each pair.
         temperature: initial value of the learnt temperature.
-        searches: the query of every search of the training period; there is at least one.
+        searched: queries, at least one, that negative queries are drawn from; a query may be in there several times.
+        turned: whether W_A is transposed for the direction from items to queries.
     """
 
-    searches: Tensor
+    searched: Tensor
 
-    def __init__(self, width: int, negatives: int, temperature: float, searches: Tensor) -> None:
+    def __init__(
+        self, width: int, negatives: int, temperature: float, searched: Tensor, *, turned: bool = False
+    ) -> None:
         super().__init__()
-        self.negatives = negatives
+        self.negatives, self.turned = negatives, turned
         self.drawn: Mentions | None = None
-        self.register_buffer("searches", searches, persistent=False)
+        self.register_buffer("searched", searched, persistent=False)
         self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(width, width)))  # W_A
         self.temperature = Temperature(temperature)
 
     def draw(self, item_count: int) -> Mentions:
-        """Draw new negatives: items uniformly, queries in proportion to their searches in the training period."""
+        """Draw new negatives with replacement, items from the whole catalogue and queries from ``searched``."""
         items = torch.randint(1, item_count, (self.negatives,), device=self.weight.device)
-        searches = torch.randint(len(self.searches), (self.negatives,), device=self.weight.device)
-        self.drawn = Mentions(items, self.searches[searches].long())
+        queries = torch.randint(len(self.searched), (self.negatives,), device=self.weight.device)
+        self.drawn = Mentions(items, self.searched[queries].long())
         return self.drawn
 
     def forward(self, interaction: Any, items: FeatureEmbedding, queries: FeatureEmbedding) -> Tensor:
@@ -60,11 +63,20 @@ class QueryItemAlignment(nn.Module):
 
         temperature = self.temperature()
         item = items(distinct_items)  # [distinct items, d]
-        query = queries(distinct_queries) @ self.weight  # q' W_A [distinct queries, d]
-        negative_query = queries(negative_queries) @ self.weight  # [distinct negative queries, d]
-        positive = torch.tanh((lookup(query, query_row) * lookup(item, item_row)).sum(dim=1)) / temperature  # [P]
-        to_items = log_sum_exp_tanh(query, items(negatives.items), temperature)  # [distinct queries]
+        query = queries(distinct_queries)  # [distinct queries, d]
+        back = self.weight.t() if self.turned else self.weight  # W_A for the direction from items to queries
+        projected = query @ self.weight  # q' W_A [distinct queries, d]
+        negative_query = queries(negative_queries) @ back  # [distinct negative queries, d]
+
+        def of_pairs(projected: Tensor) -> Tensor:
+            """The positives' logits ``[P]``."""
+            return torch.tanh((lookup(projected, query_row) * lookup(item, item_row)).sum(dim=1)) / temperature
+
+        positive = of_pairs(projected)
+        to_items = log_sum_exp_tanh(projected, items(negatives.items), temperature)  # [distinct queries]
         to_queries = log_sum_exp_tanh(item, negative_query, temperature, negative_counts)  # [distinct items]
         q2i = info_nce(positive, to_items.index_select(0, query_row))  # SESRec, Eq. 6: [P]
+        if self.turned:
+            positive = of_pairs(query @ back)
         i2q = info_nce(positive, to_queries.index_select(0, item_row))  # SESRec, Eq. 7: [P]
         return 0.5 * (q2i + i2q).sum() / max(len(clicks), 1)  # SESRec, Eq. 8

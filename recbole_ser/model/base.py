@@ -43,6 +43,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
     n_items: int  # padding id included
     input_type = InputType.LISTWISE  # one positive beside a list of negatives
     reads_codes = False  # whether the model reads ``dataset.user_codes``, see ``data/codes.py``
+    decays_biases = True  # whether weight decay changes biases, too
     search_task = False  # whether training batches bring search instances, see JointRecommender
     pretrain_epochs = 0  # number of first epochs that early stopping does not count
 
@@ -62,8 +63,10 @@ class SearchRecommender(PassCache, SequentialRecommender):
         """Called before each training epoch, counted from 0, also when a run is resumed."""
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay must not change: those of the temperatures."""
-        return {f"{name}.raw" for name, module in self.named_modules() if isinstance(module, Temperature)}
+        """Names of the parameters that weight decay must not change: temperatures and, where so published, biases."""
+        temperatures = {f"{name}.raw" for name, module in self.named_modules() if isinstance(module, Temperature)}
+        biases = {name for name, _ in self.named_parameters() if name.endswith(".bias") and not self.decays_biases}
+        return temperatures | biases
 
     def losses(self, interaction: Any) -> dict[str, Tensor]:
         """The main loss, ``rec``, and the auxiliary ones, by name; their sum is what is minimised."""

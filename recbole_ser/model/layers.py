@@ -133,6 +133,7 @@ class TransformerLayer(nn.Module):
         dropout: dropout probability of the output of each part.
         cross: whether there is a memory to attend to, as in a Transformer decoder.
         inner: width inside the position-wise network, by default d.
+        inner_dropout: dropout probability inside it, behind the activation.
         activation: activation of the position-wise network.
         attention_dropout: dropout probability of the attention weights.
         pre_norm: whether LayerNorm comes before each part instead of after it.
@@ -147,6 +148,7 @@ class TransformerLayer(nn.Module):
         *,
         cross: bool = False,
         inner: int | None = None,
+        inner_dropout: float = 0.0,
         activation: type[nn.Module] = nn.LeakyReLU,
         attention_dropout: float = 0.0,
         pre_norm: bool = False,
@@ -159,7 +161,8 @@ class TransformerLayer(nn.Module):
         self.cross = Attention(width, heads, attention_dropout) if cross else None
         self.cross_norm = nn.LayerNorm(width, eps=epsilon) if cross else None
         inner = inner or width
-        self.network = nn.Sequential(nn.Linear(width, inner), activation(), nn.Linear(inner, width))
+        between = nn.Sequential(activation(), Dropout(inner_dropout))
+        self.network = nn.Sequential(nn.Linear(width, inner), between, nn.Linear(inner, width))
         self.network_norm = nn.LayerNorm(width, eps=epsilon)
         self.dropout = Dropout(dropout)
 
@@ -393,7 +396,10 @@ class PairMLP(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """Xavier-normal weights, zero biases and zero padding rows; for ``module.apply``."""
+    """Xavier-normal weights, zero biases and zero padding rows; for ``module.apply``.
+
+    As published, the input of attention is Xavier-uniform, and each expert is a layer of its own.
+    """
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.xavier_normal_(module.weight)
     if isinstance(module, nn.Linear) and module.bias is not None:
@@ -402,3 +408,7 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.weight[module.padding_idx])
     if isinstance(module, Attention):
         nn.init.xavier_uniform_(module.input.weight)
+    if isinstance(module, ExpertGates):
+        for layer in (module.shared, *module.own):
+            for expert in layer.weight.detach().split(module.output):
+                nn.init.xavier_normal_(expert)

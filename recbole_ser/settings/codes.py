@@ -14,7 +14,8 @@ SMALLEST_EPSILON = 0.003  # exp(-2 / epsilon), the smallest share that Sinkhorn 
 
 class RQVAESpec(Settings):
     """How codes are made of vectors (GSERec, section 4.1.2); the defaults are the published values, except for
-    ``max_steps`` and ``tolerance``.
+    ``max_steps`` and ``tolerance``, which are not published: there training takes all epochs, and the weights with the
+    lowest collision rate are kept; here those of the last epoch are.
 
     With fewer distinct vectors than ``users_per_code`` for each code, K is lowered on this side, since a code that
     hardly anyone shares relates its users to nobody.  Published data sets have 48 to 750.
@@ -29,7 +30,7 @@ class RQVAESpec(Settings):
         "as a side's vectors are left out, but for the last one", default=[512, 256, 128, 64],
     )  # fmt: skip
     lambda_rq: Weight = setting("weight of the quantisation in Eq. 6", default=1.0)
-    lambda_rq_cl: Weight = setting("weight of Eq. 1 in Eq. 6; 0 leaves Eq. 1 out", default=1e-4)
+    lambda_rq_cl: Weight = setting("weight of Eq. 1, a mean over both directions, in Eq. 6; 0: none", default=1e-4)
     commitment: Weight = setting("weight of the second term of Eq. 5", default=0.25)
     temperature: Positive = setting("tau_1 of Eq. 1, where it starts", default=0.1)
     learning_rate: Annotated[float, Field(gt=0, le=10)] = setting("of AdamW", default=1e-3)

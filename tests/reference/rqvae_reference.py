@@ -85,7 +85,7 @@ def quantisation(
 
 
 def contrast(search: Tensor, rec: Tensor, temperature: Tensor) -> Tensor:
-    """Eq. 1, the positive among the terms of the denominator."""
+    """Eq. 1 as a mean over the rows of both sides, the positive among the terms of the denominator."""
     users = range(len(search))
 
     def similarity(left: Tensor, right: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def contrast(search: Tensor, rec: Tensor, temperature: Tensor) -> Tensor:
         positive = similarity(search[user], rec[user]).exp()
         total = total - (positive / sum(similarity(search[user], rec[other]).exp() for other in users)).log()
         total = total - (positive / sum(similarity(search[other], rec[user]).exp() for other in users)).log()
-    return total / len(search)
+    return total / (len(search) + len(rec))
 
 
 def network(layers: nn.Sequential, row: Tensor) -> Tensor:

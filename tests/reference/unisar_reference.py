@@ -164,10 +164,10 @@ class Reference:
         gates = softmax(list(self.linear(f"experts.gates.{task}", values)))
         hidden = total([gate * expert for gate, expert in zip(gates, experts)])
         hidden = self.linear(f"towers.{task}.0", hidden).clamp(min=0)
-        hidden = self.linear(f"towers.{task}.3", hidden)
+        hidden = self.linear(f"towers.{task}.3", hidden).clamp(min=0)
         for number in range(len(self.config["mlp_hidden_size"])):
-            hidden = self.linear(f"towers.{task}.{4 + 3 * number}", hidden).clamp(min=0)
-        return self.linear(f"towers.{task}.{4 + 3 * len(self.config['mlp_hidden_size'])}", hidden)[0]
+            hidden = self.linear(f"towers.{task}.{6 + 3 * number}", hidden).clamp(min=0)
+        return self.linear(f"towers.{task}.{6 + 3 * len(self.config['mlp_hidden_size'])}", hidden)[0]
 
     # --- (3), (4) and (8) -------------------------------------------------------------------------------------------
 
@@ -208,17 +208,18 @@ class Reference:
         items, queries = [self.item(i) for i in negative_items], [self.query(q) for q in negative_queries]
         temperature = self.temperature("alignment")
 
-        def similarity(query: Tensor, item: Tensor) -> Tensor:
-            return torch.exp(torch.tanh(query @ self.weights["alignment.weight"] @ item) / temperature)
+        def similarity(left: Tensor, right: Tensor) -> Tensor:
+            """From left to right: from a query to an item, or from an item to a query, with one matrix for both."""
+            return torch.exp(torch.tanh(left @ self.weights["alignment.weight"] @ right) / temperature)
 
         losses = []
         for row in rows:
             for search in row.searches:
                 for click in search.clicks:
                     query, item = self.query(search.query), self.item(click)
-                    positive = similarity(query, item)
-                    q2i = -torch.log(positive / (positive + total([similarity(query, n) for n in items])))
-                    i2q = -torch.log(positive / (positive + total([similarity(n, item) for n in queries])))
+                    forth, back = similarity(query, item), similarity(item, query)
+                    q2i = -torch.log(forth / (forth + total([similarity(query, n) for n in items])))
+                    i2q = -torch.log(back / (back + total([similarity(item, n) for n in queries])))
                     losses.append((q2i + i2q) / 2)
         return mean(losses)
 

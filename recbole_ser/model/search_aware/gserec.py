@@ -6,6 +6,7 @@ https://doi.org/10.1145/3746252.3761314.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -56,10 +57,10 @@ class GSERec(SearchRecommender):
     - Eq. 9 and 12: means over the batch and over both directions, with the positive in the denominator (published
       code); over the negatives alone, as printed, the loss has no lower bound once the temperature is learnt.
     - Eq. 9 and 12: the temperatures cannot fall below 0.01 and are not decayed.
-    - Eq. 11: the parts have residual connections and LayerNorm behind them (published code).
+    - Eq. 11: the parts have residual connections, LayerNorm behind them and dropout, inside FFN too (published code).
     - Eq. 14: bilinear attention, softmax over the history, a matrix for either side (published code).
     - Eq. 15: the MLP has layers of 200, 80 and 1 with ReLU and dropout (published code) and gives a logit.
-    - Eq. 17: lambda_Reg is the optimiser's ``weight_decay``.
+    - Eq. 17: lambda_Reg is the optimiser's ``weight_decay``; biases are not decayed (published code).
 
     Where the published code differs from the paper and this does not:
 
@@ -72,6 +73,7 @@ class GSERec(SearchRecommender):
     """
 
     reads_codes = True
+    decays_biases = False
 
     class Settings(SearchRecommender.Settings, ItemWidths, QueryWidths, TransformerSizes, MLPSizes):
         graph_layers: Annotated[int, Field(ge=0, le=64)] = setting("K, layers of propagation; 0: no message passing")
@@ -97,7 +99,7 @@ class GSERec(SearchRecommender):
         codes, layers = dataset.user_codes, settings.graph_layers
         self.search_graph = UserCodeGraph(codes.search, codes.search_num, width, layers)
         self.rec_graph = UserCodeGraph(codes.rec, codes.rec_num, width, layers)
-        options = {"activation": nn.ReLU, "attention_dropout": dropout, "epsilon": 1e-5}
+        options = {"activation": nn.ReLU, "attention_dropout": dropout, "inner_dropout": dropout, "epsilon": 1e-5}
         self.search_encoder, self.rec_encoder = (
             TransformerEncoder(width, settings.n_layers, heads, dropout, **options) for _ in range(2)
         )
@@ -115,6 +117,9 @@ class GSERec(SearchRecommender):
                 ViewContrast(*contrast, settings.history_temperature) for _ in range(2)
             )
         self.apply(initialise)
+        spread = math.sqrt(2 / (codes.search_num + codes.rec_num - 1 + width))  # the published code has one table
+        for graph in (self.search_graph, self.rec_graph):
+            nn.init.normal_(graph.table.weight[1:], std=spread)
 
     def encode(self, interaction: Any) -> UserState:
         items, queries = interaction[self.ITEM_SEQ], interaction["search_query_list"]

@@ -89,8 +89,10 @@ class IV4REC(SearchRecommender):
       is solved in every step, once per distinct item of the batch, with dropout drawn once per item, too.
     - Z: the queries under which the item was clicked most often in the training period, at most
       ``queries_per_item``.
-    - DIN as in this package, with Dice after every hidden layer; layers for d = 32 instead of 768.
-    - The L2 terms on single networks are the optimiser's ``weight_decay``; one positive beside several negatives.
+    - DIN as in this package, with Dice after every hidden layer (published: not after the last one of the activation
+      unit); layers are as wide as the items here, where published ones are 768 (IV4REC+: 64).
+    - ``weight_decay`` of all parameters stands for the L2 terms on single networks; one positive beside several
+      negatives.
 
     Decided here, because the public description does not say:
 

@@ -36,7 +36,7 @@ class JSR(JointRecommender):
       every model here, instead of a learnt weighting of words.
     - (2): the paper looks u up.  The papers that compare with JSR name no backbone, but report figures near those
       of SASRec and far beyond those of models that look the user up; so u is encoded by blocks like those of SASRec
-      (Kang and McAuley, ICDM 2018), without its scaling of the items.
+      (Kang and McAuley, ICDM 2018), without its scaling of the items, and with keys and values normalised too.
     - (5): the search task has a weight.
 
     Decided here: the sizes of FC, with ReLU and dropout between the layers; a user without history is u = 0, for whom

@@ -43,7 +43,7 @@ class NRHUB(SearchRecommender):
     - Padding and empty views get no attention.  The public implementation averages padding vectors there.
 
     Decided here: a user without any history is the zero vector, so that all items score 0; no dropout; initial
-    weights as in the other models here.
+    weights as in the other models here (the public implementation: PyTorch's own, and v standard normal).
 
     NRHUB reads neither the order of the events nor the user's id, nor where a search came from.
 

@@ -65,15 +65,16 @@ class QuerySeqRec(SearchRecommender):
       published one is the mean of up to five words from the table of the items.
     - Events are merged by time; the published data come with their queries in place.
     - Augmentation draws from the clicks and searches of the training period; the published graph files are missing.
+    - Initial weights are Xavier normal (published: uniform), those of the attention's input uniform.
 
     Where the published code differs from the paper's Transformer and this does not: it has no residual connection
     around the attention, normalises only the query side of it, adds the residual of the position-wise network twice,
     never trains biases and LayerNorm, and of a sequence longer than its window trains only what follows a query.
 
-    Decided here: what is replaced with ``graph_prob`` but has no relation is replaced by any item or query; the target
-    of a row is not the next item of its last query, which so tells nothing of it; in the whole softmax, items that
-    were only ever clicked are included, for they have to be predicted too.  A row without any event is one padding
-    token, with what such rows have in common as its state.
+    Decided here: dropout behind the attention, too; what is replaced with ``graph_prob`` but has no relation is
+    replaced by any item or query; the target of a row is not the next item of its last query, which so tells nothing of
+    it; in the whole softmax, items that were only ever clicked are included, for they have to be predicted too.  A row
+    without any event is one padding token, with what such rows have in common as its state.
 
     Confidence: high for the model and its loss, which the public code shows; medium for the augmentation; low for how
     the papers that compare with it merged queries and items, of which they say nothing.
@@ -102,7 +103,7 @@ class QuerySeqRec(SearchRecommender):
         self.dropout = Dropout(dropout)
         self.encoder = TransformerEncoder(
             width, settings.n_layers, settings.n_heads, dropout,
-            activation=nn.ReLU, attention_dropout=dropout, pre_norm=True,
+            inner_dropout=dropout, activation=nn.ReLU, attention_dropout=dropout, pre_norm=True,
         )  # fmt: skip
 
         clicks = dataset.training_clicks

@@ -62,22 +62,27 @@ class SESRec(SearchRecommender):
 
     - Eq. 1: the projections have a bias (published code).
     - Eq. 3: a search without clicks has a click mean of zero; the published code puts its first result there.
+    - Eq. 4-5: residual connections, dropout and LayerNorm behind either part; no mask of the future, no dropout of the
+      attention's weights; FFN is d wide inside, with LeakyReLU (published code).
     - Eq. 6-7: means over the pairs of the batch, with the positive in the denominator (published code); over the
       negatives alone, as printed, the loss has no lower bound once the temperature is learnt.
     - Eq. 6-7: the temperature cannot fall below 0.01 and is not decayed; the published one can cross zero.
     - Eq. 11-12: an empty set becomes all valid positions (published code).
+    - Eq. 15: 1e-6 is added to every difference of a distance (published code).
     - Eq. 17-19: the candidate is its projected vector, with a W_d for either side (published code).
     - Eq. 21: the MLP has layers of 200, 80 and 1 with ReLU and dropout (published code) and gives a logit.
-    - Eq. 22-23: means over the batch; lambda is the optimiser's ``weight_decay`` (published code).
+    - Eq. 22-23: means over the batch; lambda is the optimiser's ``weight_decay``, of biases too (published code).
 
     Where the published code differs from the paper and this does not:
 
-    - Eq. 6-7: both directions use s(q, i), and negatives are drawn anew for every batch.
+    - Eq. 6-7: both directions use s(q, i), and negatives are drawn anew for every batch; there i to q has W_A turned,
+      and negatives are read in turn from two lists, in the same order in every epoch.
     - Eq. 10: padding stays out of the co-attention.
     - Eq. 11-12: a similarity equal to the threshold is dissimilar.
 
-    Decided here: negative queries are drawn from the training period only; an empty history has zero interests, and
-    neither it nor the user's other history takes part in the contrast.
+    Decided here: negative queries are drawn as often as they are searched, in the training period only (published code:
+    in the whole log); an empty history has zero interests, and neither it nor the user's other history takes part in
+    the contrast.
     """
 
     class Settings(SearchRecommender.Settings, ItemWidths, QueryWidths, UserWidths, TransformerSizes, MLPSizes):

@@ -71,13 +71,16 @@ class UnifiedSSR(JointRecommender):
       ``search_weight`` (the original mixes batches of either task).  What only searches train keeps still in
       fine-tuning.
     - Optimiser and learning rate are this package's (the original: Adam with Noam's warm-up over 4000 steps), and so
-      are the initial weights (Xavier normal; the original: uniform) and LayerNorm's variance.
+      are the initial weights (Xavier normal; the original: uniform) and LayerNorm (the original: unbiased variance, and
+      the small constant is added to the deviation).
+    - Negatives are this package's: the original draws any item but the target, all alike.
 
     Decided here:
 
     - (5): the window is soft.  With places running from 0 to 1, that of half k has its centre at 1/4 or 3/4 plus
       tanh(.) / 4, the radius sigmoid(.) / 4 and the membership sigmoid(32 (radius - distance)); at zero outputs of the
       linear map it is the middle half of the half, as published.
+    - (5): a segment is a sum; in the public code it is a mean, which has the same cosines.
     - (5): windows shape the session loss alone; the public code also doubles the states inside them for the scores.
     - (6): rows with fewer than two positions are left out; the start of (3) is in no segment.
     - (4): w is 0.1 + 0.8 sigmoid(.); at the end of a clamped range it would get no gradient.

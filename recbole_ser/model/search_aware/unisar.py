@@ -61,35 +61,38 @@ class UniSAR(JointRecommender):
     (2) Extraction: R = Enc(items + P_r) and S = Enc(searches + P_s), within each side; [S->R; R->S] =
         Enc([items; searches] + P), with the positions P of both in one order of time, where an item attends to
         searches alone and a search to items alone.
-    (3) Query-item alignment: InfoNCE of tanh(q' W i) / tau in both directions over the clicks of the search
-        histories, against random items and queries.
+    (3) Query-item alignment: the mean of two InfoNCE losses over all clicks of the search histories, of tanh(q' W i) /
+        tau against random items and of tanh(i' W q) / tau against random queries.
     (4) Transition alignment: NT-Xent between the means of S->R and R, and between those of R->S and S.
     (5) Fusion: F_r = Dec(R, memory S->R) and F_s = Dec(S, memory R->S).
     (6) Interests: w_r and w_s, sums of F_r and F_s weighted by softmax(f' W i) for the candidate i.
-    (7) Prediction: experts and gates on [w_r; w_s; i; u; q], then the task's tower, MLP and logit.  For
-        recommendation a learnt vector takes the place of q.
+    (7) Prediction: experts and gates on [w_r; w_s; i; u; q], then the task's tower, of two layers, each with ReLU and
+        dropout behind it, then the MLP and its logit.  For recommendation a learnt vector takes the place of q.
     (8) L = L_R + search_weight L_S, each BCE + alignment_weight (3) + transition_weight (4), over its own batch.
 
-    As in the public code: one-layer post-norm encoders and decoders with ReLU, the forms of (3), (4) and (6), four
-    shared and four own experts for each task, the widths in (7), one batch of each task in every step, and the same
-    negatives of (3) for both.
+    As in the public code: one-layer post-norm encoders and decoders with ReLU, and with dropout inside their
+    position-wise networks; the forms of (3), (4) and (6); four shared and four own experts for each task, the layers
+    and widths in (7); the initial spread of embeddings and experts; one batch of each task in every step, and the same
+    negatives of (3) for both; biases are not decayed.
 
     Where this differs from the public code:
 
-    - (1): a query is its id beside its words, and an item its id beside its attributes, as in every model here.
+    - (1): a query is its id beside its words, as in every model here; there it is its words alone.
+    - (2): of an interaction and a search at the same time the search comes first; there the interaction does.
     - (2): a position with nothing to attend to gets the bias of the attention; the public code gives NaN there.
-    - (2): there is no dropout between the two linear layers inside an encoder.
-    - (3): negatives are drawn anew for every step, queries from the training period only; means over pairs.
+    - (3): negatives are drawn anew for every step, with replacement, and queries from those of the training period;
+      there both are read in turn from shuffled lists of all items and all queries.
     - (3) and (4): temperatures cannot fall below 0.01 and are not decayed.
     - (4): only users with both histories take part.
     - The learning rate falls on a plateau only if ``lr_plateau`` says so; the published figures owe much to that.
 
-    Decided here: the tower has ReLU and dropout between its layers and nothing behind them, and the MLP is each
-    task's own.  Without searches in the training period there is no (3).  What a weight of 0 switches off has no
-    parameters or, with ``search_weight: 0``, frozen ones.
+    Decided here: the MLP is each task's own.  Without searches in the training period there is no (3).  What a weight
+    of 0 switches off has no parameters or, with ``search_weight: 0``, frozen ones.
 
-    Confidence: high for (1) to (6) and (8), good for (7), where the activations' places are ours.
+    Confidence: high.
     """
+
+    decays_biases = False
 
     class Settings(JointRecommender.Settings, ItemWidths, QueryWidths, UserWidths, TransformerSizes, MLPSizes):
         shared_experts: Layers = setting("experts of both tasks")
@@ -119,7 +122,7 @@ class UniSAR(JointRecommender):
         def transformer(layers: int, cross: bool = False) -> TransformerEncoder:
             return TransformerEncoder(
                 width, layers, heads, dropout,
-                cross=cross, inner=width, activation=nn.ReLU, attention_dropout=dropout, epsilon=1e-5,
+                cross=cross, inner_dropout=dropout, activation=nn.ReLU, attention_dropout=dropout, epsilon=1e-5,
             )  # fmt: skip
 
         self.rec_encoder, self.search_encoder, self.encoder = (transformer(settings.n_layers) for _ in range(3))
@@ -128,9 +131,9 @@ class UniSAR(JointRecommender):
         self.experts = ExpertGates(2, 5 * width, width, settings.shared_experts, settings.own_experts, dropout)
         self.towers = nn.ModuleList(_tower(width, settings.mlp_hidden_size, dropout) for _ in (REC, SEARCH))
         if self.alignment_weight:
-            searches = dataset.training_search_queries
+            searched = dataset.training_search_queries.unique()
             negatives, temperature = settings.alignment_negatives, settings.alignment_temperature
-            self.alignment = QueryItemAlignment(width, negatives, temperature, searches)
+            self.alignment = QueryItemAlignment(width, negatives, temperature, searched, turned=True)
         if self.transition_weight:
             temperature = settings.transition_temperature
             self.to_rec, self.to_search = (TransitionAlignment(width, temperature) for _ in range(2))
@@ -222,6 +225,5 @@ def other_side(rec_mask: Tensor, search_mask: Tensor) -> Tensor:
 
 def _tower(width: int, hidden: list[int], dropout: float) -> nn.Sequential:
     """The layers that turn a task's mixture of experts into a logit: the tower, then the MLP."""
-    return nn.Sequential(
-        *perceptron([width, 2 * width, width], nn.ReLU, dropout), *perceptron([width, *hidden, 1], nn.ReLU, dropout)
-    )
+    tower = perceptron([width, 2 * width, width], nn.ReLU, dropout, last=True)
+    return nn.Sequential(*tower, *perceptron([width, *hidden, 1], nn.ReLU, dropout))

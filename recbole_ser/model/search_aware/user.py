@@ -70,8 +70,12 @@ class USER(JointRecommender):
     - (5): the public code has Linear and tanh, for a softmax over candidates, and features made by hand.  Cross entropy
       of single candidates needs logits of any size: the cosines are divided by a learnt temperature, and the MLP's
       output is not squashed.
+    - The Transformers are those of SESRec: LayerNorm behind each part, d wide inside, LeakyReLU.
     - Loss: binary cross entropy, as for every model of this package, of both tasks jointly, the search one times
       ``search_weight``, instead of joint training followed by fine-tuning for either task.
+
+    Where the public code has a flaw that is not reproduced: in (4) it pairs the candidates of a row with the history of
+    another row, as it repeats histories in another order than candidates.
 
     Decided here: positions count events back from the intent and are added, like the type of each event, to the inputs
     of (2) (the public code makes both and adds neither).
