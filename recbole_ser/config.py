@@ -158,8 +158,9 @@ class SERConfig(Config):
             self._overlay(values, read_yaml(path), _named(path))
         self._overlay_dataset(values, ours / f"dataset/{dataset}.yaml", model)
         self.internal_config_dict = values
+        keys = {*self.origin, *self.external_config_dict} - {_OF_DATASETS}
         self.origin.update(by_the_user)
-        for key in self.external_config_dict:
+        for key in sorted(keys):
             self._refuse_unknown(key, model)
 
     def _overlay_dataset(self, values: dict[str, Any], path: Path, model: str) -> None:
@@ -171,8 +172,6 @@ class SERConfig(Config):
         before = {key: values.get(key) for key in new if key in self.model_keys | set(TrainingSettings.model_fields)}
         self._overlay(values, new, _named(path))
         self.changed = {key: value for key, value in before.items() if value != values[key]}
-        for key in new.keys() - {_OF_DATASETS}:
-            self._refuse_unknown(key, model)
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         final = _with_given(self.internal_config_dict, self.given)
@@ -234,7 +233,7 @@ class SERConfig(Config):
 
     def _overlay(self, values: dict[str, Any], new: dict[str, Any], origin: str) -> None:
         for key, value in plain(new).items():
-            values[key] = _merged(values.get(key), value)
+            values[key] = merged(values.get(key), value)
             self.origin[key] = origin
 
     def _where(self, path: str) -> str:
@@ -257,7 +256,8 @@ def _named(path: Path) -> str:
     return f"properties/{path.relative_to(package_folder('properties')).as_posix()}"
 
 
-def _merged(old: Any, new: Any) -> Any:
+def merged(old: Any, new: Any) -> Any:
+    """``new``, or both key by key where both are mappings."""
     return {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
 
 
@@ -266,7 +266,7 @@ def _with_given(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
     result = dict(values)
     for key in sorted(given, key=lambda key: "." in key):
         head, *path = key.split(".")
-        result[head] = _with_leaf(result.get(head), path, given[key]) if path else _merged(result.get(key), given[key])
+        result[head] = _with_leaf(result.get(head), path, given[key]) if path else merged(result.get(key), given[key])
     return result
 
 

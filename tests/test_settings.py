@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def test_recboles_models_are_declared_by_their_own_yaml_files() -> None:
         ("SESRec", "mlp_hidden_size", [0], "a list of 1 to 16, each a whole number from 1 to 16384"),
         ("SESRec", "mlp_hidden_size", 64, "a list of 1 to 16"),
         ("SESRec", "margin", -1, "a number from 0"),
+        ("SESRec", "temperature", 0.01, "a number above 0.01 up to 1000"),
         ("SESRec", "split_threshold", "max", "mean or median or a number above 0 and below 1"),
         ("SESRec", "topk", [0], "a whole number from 1 to 1000000 or a list"),
         ("SESRec", "train_batch_size", 0, "a whole number from 1"),
@@ -195,6 +197,19 @@ def test_a_key_of_another_model_is_refused_and_the_nearest_named() -> None:
     assert "SASRec has no key 'alpha': see 'recbole-ser run --model=SASRec --help'" in refusal("SASRec", alpha=0.1)
     assert "BPR has no key 'hidden_size'" in refusal("BPR", hidden_size=32)
     assert "SESRec has no key 'dropout': did you mean 'dropout_prob'" in refusal("SESRec", dropout=0.1)
+
+
+def test_a_misspelt_key_in_any_file_of_defaults_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(package_folder("properties"), tmp_path / "properties")
+    monkeypatch.setattr("recbole_ser.config.package_folder", tmp_path.joinpath)
+    monkeypatch.setattr("recbole_ser.settings.of_class.package_folder", tmp_path.joinpath)
+    for name, key in [("overall", "epoch"), ("model/SESRec", "alpa"), ("dataset/cell", "topkk")]:
+        path = tmp_path / f"properties/{name}.yaml"
+        text = path.read_text()
+        path.write_text(f"{text}\n{key}: 1\n")
+        assert f"properties/{name}.yaml: SESRec has no key '{key}': did you mean" in refusal("SESRec", "cell")
+        path.write_text(text)
+    SERConfig("SESRec", "cell")
 
 
 def test_the_log_needs_wandb_to_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:

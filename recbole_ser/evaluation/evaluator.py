@@ -29,8 +29,7 @@ class RankEvaluator(Evaluator):
     targets.
 
     Raises:
-        ConfigError: a metric needs more than the positive's rank, ``valid_metric`` is not among those computed, or
-            ``average_over`` is neither targets nor users.
+        ConfigError: a metric needs more than the positive's rank, or ``valid_metric`` is not among those computed.
     """
 
     def __init__(self, config: Any) -> None:

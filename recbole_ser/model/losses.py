@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ser.errors import ConfigError
+from recbole_ser.settings.types import LOWEST_TEMPERATURE
 
 
 class Temperature(nn.Module):
@@ -22,7 +23,7 @@ class Temperature(nn.Module):
         ConfigError: ``initial`` is not above ``minimum``.
     """
 
-    def __init__(self, initial: float, minimum: float = 0.01) -> None:
+    def __init__(self, initial: float, minimum: float = LOWEST_TEMPERATURE) -> None:
         super().__init__()
         if not initial > minimum:
             raise ConfigError(f"temperature must be above {minimum}, not {initial}")

@@ -11,17 +11,18 @@ A model of your own declares its settings like ours do:
 
 from recbole_ser.settings.declaration import Settings, setting
 from recbole_ser.settings.model import ModelSettings
-from recbole_ser.settings.types import Count, Positive, Probability, Share, Weight, Width, Widths
+from recbole_ser.settings.types import (
+    Count,
+    Positive,
+    Probability,
+    Share,
+    StartTemperature,
+    Weight,
+    Width,
+    Widths,
+)  # fmt: skip
 
 __all__ = [
-    "Count",
-    "ModelSettings",
-    "Positive",
-    "Probability",
-    "Settings",
-    "Share",
-    "Weight",
-    "Width",
-    "Widths",
-    "setting",
+    "Count", "ModelSettings", "Positive", "Probability", "Settings", "Share", "StartTemperature", "Weight", "Width",
+    "Widths", "setting",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from recbole_ser.settings.declaration import Settings, setting
-from recbole_ser.settings.types import Count, Positive, Weight, Width, Widths
+from recbole_ser.settings.types import Count, StartTemperature, Weight, Width, Widths
 
 SMALLEST_EPSILON = 0.003  # exp(-2 / epsilon), the smallest share that Sinkhorn starts from, must be a normal double
 
@@ -32,7 +32,7 @@ class RQVAESpec(Settings):
     lambda_rq: Weight = setting("weight of the quantisation in Eq. 6", default=1.0)
     lambda_rq_cl: Weight = setting("weight of Eq. 1, a mean over both directions, in Eq. 6; 0: none", default=1e-4)
     commitment: Weight = setting("weight of the second term of Eq. 5", default=0.25)
-    temperature: Positive = setting("tau_1 of Eq. 1, where it starts", default=0.1)
+    temperature: StartTemperature = setting("tau_1 of Eq. 1, where it starts", default=0.1)
     learning_rate: Annotated[float, Field(gt=0, le=10)] = setting("of AdamW", default=1e-3)
     weight_decay: Annotated[float, Field(ge=0, le=1)] = setting("of AdamW", default=1e-7)
     gradient_norm: Annotated[float, Field(gt=0)] = setting("the norm that gradients are clipped to", default=1.0)

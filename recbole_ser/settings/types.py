@@ -18,4 +18,7 @@ Length = Annotated[int, Field(ge=1, le=10_000)]  # of a history
 Probability = Annotated[float, Field(ge=0, lt=1)]  # of leaving something out
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]  # of a term of the loss
-Positive = Annotated[float, Field(gt=0, le=1_000)]  # a temperature, for example
+Positive = Annotated[float, Field(gt=0, le=1_000)]
+
+LOWEST_TEMPERATURE = 0.01  # a learnt temperature stays above it
+StartTemperature = Annotated[float, Field(gt=LOWEST_TEMPERATURE, le=1_000)]

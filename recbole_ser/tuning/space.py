@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_ser.config import SERConfig
+from recbole_ser.config import SERConfig, merged
 from recbole_ser.errors import ConfigError
 from recbole_ser.settings.checking import check_key, nearest
 from recbole_ser.settings.run import AllSettings, without_fixed
@@ -143,7 +143,7 @@ def _check_values(dimension: Dimension, config: SERConfig, where: str) -> None:
     key = dimension.key.partition(".")[0]
     real = dimension.kind in ("uniform", "loguniform")
     for value in dimension.values:
-        made = _merged(config[key], settings({dimension.key: float(value) if real else value}, config)[key])
+        made = merged(config[key], settings({dimension.key: float(value) if real else value}, config)[key])
         check_key((config.model_settings, AllSettings), key, without_fixed(key, made), lambda path: where)
 
 
@@ -190,10 +190,6 @@ def settings(values: Mapping[str, Any], config: SERConfig) -> dict[str, Any]:
             target = target.setdefault(part, {})
         target[inside[-1]] = value
     return made
-
-
-def _merged(old: Any, new: Any) -> Any:
-    return {**old, **new} if isinstance(old, Mapping) and isinstance(new, Mapping) else new
 
 
 def _copy(value: Any) -> Any:

@@ -21,7 +21,7 @@ from recbole_ser.model.losses import ViewContrast
 from recbole_ser.model.propagation import Propagated, UserCodeGraph
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, TransformerSizes
-from recbole_ser.settings.types import Positive, Weight
+from recbole_ser.settings.types import StartTemperature, Weight
 
 LENGTH_GROUPS = 4  # on the CPU a batch is split into this many groups by the length of histories, to save padding
 
@@ -81,8 +81,8 @@ class GSERec(SearchRecommender):
         history_contrast_weight: Weight = setting("lambda_His-CL, weight of the contrast of histories; 0: none")
         cross_attention: bool = setting("whether codes enrich the histories (MCA)")
         contrast_similarity: Literal["bilinear", "cosine"] = setting("bilinear: tanh of a learnt form")
-        user_temperature: Positive = setting("tau_2, where it starts")
-        history_temperature: Positive = setting("tau_3, where it starts")
+        user_temperature: StartTemperature = setting("tau_2, where it starts")
+        history_temperature: StartTemperature = setting("tau_3, where it starts")
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -32,7 +32,7 @@ from recbole_ser.model.layers import (
 from recbole_ser.model.losses import triplet
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, TransformerSizes, UserWidths
-from recbole_ser.settings.types import Count, Positive, Weight
+from recbole_ser.settings.types import Count, StartTemperature, Weight
 
 
 class History(NamedTuple):
@@ -90,7 +90,7 @@ class SESRec(SearchRecommender):
         beta: Weight = setting("weight of the interest contrast; 0: none")
         multi_interest: bool = setting("whether there are similar and dissimilar interests beside the aggregated one")
         alignment_negatives: Count = setting("items, and as many queries, that the alignment draws for each batch")
-        temperature: Positive = setting("of the alignment, where it starts")
+        temperature: StartTemperature = setting("of the alignment, where it starts")
         margin: Weight = setting("margin of the interest contrast")
         split_threshold: Literal["mean", "median"] | Annotated[float, Field(gt=0, lt=1)] = setting(
             "similarity above which an event is similar to the other history (Table 4)"

@@ -33,7 +33,7 @@ from recbole_ser.model.layers import (
 from recbole_ser.model.losses import Temperature, nt_xent
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, TransformerSizes, UserWidths
-from recbole_ser.settings.types import Count, Layers, Positive, Weight
+from recbole_ser.settings.types import Count, Layers, StartTemperature, Weight
 
 REC, SEARCH = 0, 1  # the tasks
 
@@ -98,10 +98,10 @@ class UniSAR(JointRecommender):
         shared_experts: Layers = setting("experts of both tasks")
         own_experts: Layers = setting("experts of each task")
         alignment_weight: Weight = setting("weight of the query-item alignment; 0: none")
-        alignment_temperature: Positive = setting("of this alignment, where it starts")
+        alignment_temperature: StartTemperature = setting("of this alignment, where it starts")
         alignment_negatives: Count = setting("items, and as many queries, that it draws for each batch")
         transition_weight: Weight = setting("weight of the two transition alignments; 0: none")
-        transition_temperature: Positive = setting("of these, where both start")
+        transition_temperature: StartTemperature = setting("of these, where both start")
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -25,7 +25,7 @@ from recbole_ser.model.layers import TransformerEncoder, TransformerLayer, initi
 from recbole_ser.model.losses import Temperature
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, QueryWidths, TransformerSizes, UserWidths
-from recbole_ser.settings.types import Positive, Width
+from recbole_ser.settings.types import StartTemperature, Width
 
 ITEM, SEARCH, INTENT = range(3)  # the types of the elements of a sequence
 
@@ -86,7 +86,7 @@ class USER(JointRecommender):
 
     class Settings(JointRecommender.Settings, ItemWidths, QueryWidths, UserWidths, TransformerSizes):
         mlp_hidden_size: Width = setting("width of the MLP that makes a score of four cosines")
-        temperature: Positive = setting("by which the cosines are divided, where it starts")
+        temperature: StartTemperature = setting("by which the cosines are divided, where it starts")
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
