@@ -20,7 +20,7 @@ from recbole_ser.settings.types import (
     Weight,
     Width,
     Widths,
-)  # fmt: skip
+)
 
 __all__ = [
     "Count", "ModelSettings", "Positive", "Probability", "Settings", "Share", "StartTemperature", "Weight", "Width",
