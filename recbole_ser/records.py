@@ -1,0 +1,65 @@
+"""Reading the JSON files that this package itself writes: each has a declared shape, and a damaged one is one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from recbole_ser.errors import DataError
+
+T = TypeVar("T")
+
+
+def read_record(path: str | Path, shape: type[T], remedy: str) -> T:
+    """Read the JSON in ``path`` as a value of type ``shape``: a dataclass, a typed dictionary, ``dict[str, float]``, ...
+
+    Args:
+        remedy: what the user can do if the file is missing or damaged, for the error.
+
+    Raises:
+        DataError: the file is missing, cannot be read, is not JSON, or holds something else than ``shape``.
+    """
+    return parse_record(_bytes_of(path, remedy), shape, path, remedy)
+
+
+def read_records(path: str | Path, shape: type[T], remedy: str) -> list[T]:
+    """Read a file with one JSON value of type ``shape`` per line; a last line without line end was cut off: no record.
+
+    Raises:
+        DataError: as for ``read_record``, with the line.
+    """
+    lines = _bytes_of(path, remedy).split(b"\n")[:-1]
+    return [parse_record(line, shape, path, remedy, number) for number, line in enumerate(lines, start=1)]
+
+
+def parse_record(content: bytes, shape: type[T], path: str | Path, remedy: str, line: int | None = None) -> T:
+    """Read ``content``, which is the file ``path`` or its line number ``line``, as ``read_record`` does."""
+    try:
+        return TypeAdapter(shape).validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        problem = f"damaged: {place}: {first['msg']}" if place else f"damaged: {first['msg']}"
+        raise DataError(path, problem, line=line, hint=remedy) from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What the JSON in ``text`` says, whoever wrote it.
+
+    Raises:
+        ValueError: ``text`` is not JSON, is nested too deeply, or holds a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _bytes_of(path: str | Path, remedy: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}", hint=remedy) from error
