@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def read_record(path: str | Path, shape: type[T], remedy: str) -> T:
-    """Read the JSON in ``path`` as a value of type ``shape``: a dataclass, a typed dictionary, ``dict[str, float]``, ...
+    """Read the JSON in ``path`` as a value of type ``shape``: a dataclass, say, or ``dict[str, float]``.
 
     Args:
         remedy: what the user can do if the file is missing or damaged, for the error.

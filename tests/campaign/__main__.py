@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from campaign import CLASSES, campaign  # noqa: E402
+from campaign import CLASSES, campaign
 
 
 def main() -> None:
