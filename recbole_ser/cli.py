@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -50,6 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {_about(error)}", file=sys.stderr)
+        return 2
+
+
+def _about(error: OSError) -> str:
+    """What the operating system refused, in one line."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    hint = " (free some space; a run or sweep that had begun can be resumed)" if error.errno == errno.ENOSPC else ""
+    return f"{where}{error.strerror or error}{hint}"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from recbole_ser import compat
 from recbole_ser.atomic.location import dataset_folder
 from recbole_ser.bundled import package_folder
 from recbole_ser.errors import ConfigError
-from recbole_ser.registry import find_model
+from recbole_ser.registry import find_model, is_model, registered_name
 from recbole_ser.settings.checking import check, nearest
 from recbole_ser.settings.declaration import plain
 from recbole_ser.settings.model import ModelSettings
@@ -28,6 +28,7 @@ from recbole_ser.settings.wording import shown
 from recbole_ser.yaml_values import Loader, read_yaml
 
 _WIDTHS = frozenset(["embedding_size", "hidden_size"])  # a data set's file has both, and a model one of them or both
+_NAME = re.compile(r"[^./\\\x00-\x1f-][^/\\\x00-\x1f]*")  # of a data set: it becomes part of paths
 _OF_DATASETS = "raw"  # the key of a data set's file that says where its raw files are
 
 
@@ -102,10 +103,11 @@ class SERConfig(Config):
 
     def arguments(self) -> dict[str, Any]:
         """The arguments, with absolute paths, for which ``SERConfig(**arguments)`` is this configuration again."""
-        model = f"{self.model_class.__module__}:{self.model_class.__qualname__}"
+        path = f"{self.model_class.__module__}:{self.model_class.__qualname__}"
         data_path = str(Path(self["data_path"]).absolute().parent)
         codes_file = {"codes_file": self["codes_file"]} if self["codes_file"] else {}
         values = {**_plain(self.given), "data_path": data_path, **codes_file}
+        model = registered_name(self.model_class) or path
         return {"model": model, "dataset": self["dataset"], "config_dict": values}
 
     # --- what RecBole does differently ------------------------------------------------------------------------------
@@ -144,6 +146,13 @@ class SERConfig(Config):
         self, model: str | type[AbstractRecommender], dataset: str
     ) -> tuple[str, type[AbstractRecommender], str]:
         model_class = find_model(model) if isinstance(model, str) else model
+        if not is_model(model_class):
+            raise ConfigError(f"model: {model!r} is no model class")
+        if not isinstance(dataset, str) or not _NAME.fullmatch(dataset):
+            raise ConfigError(
+                f"dataset is {dataset!r}: it must be the name of a folder in data_path, no path, and not begin with "
+                "'.' or '-': for a folder elsewhere give --data_path too"
+            )
         return model_class.__name__, model_class, dataset
 
     def _load_internal_config_dict(self, model: str, model_class: type[AbstractRecommender], dataset: str) -> None:

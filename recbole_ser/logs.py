@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,23 +21,33 @@ class _PlainFormatter(logging.Formatter):
 
 
 @contextmanager
-def log_to(file: str | Path | None, level: str = "INFO") -> Iterator[None]:
+def log_to(file: str | Path | None, level: str = "INFO") -> Iterator[Callable[[str | Path], None]]:
     """Inside this block the root logger, which is RecBole's, writes to the console and appends to ``file``, if any.
 
     Earlier handlers are silent inside the block and are restored after it.
+
+    Yields:
+        A function that gives the block a file which could not be made before; all messages so far are in it too.
     """
     logger = logging.getLogger()
     handlers, before_level = logger.handlers[:], logger.level
     console = logging.StreamHandler(sys.stderr)
     console.setFormatter((logging.Formatter if sys.stderr.isatty() else _PlainFormatter)("%(message)s"))
-    logger.handlers = [console]
-    if file is not None:
-        to_file = logging.FileHandler(file, mode="a", encoding="utf-8")
+    kept = logging.handlers.MemoryHandler(capacity=sys.maxsize, flushLevel=sys.maxsize, flushOnClose=False)
+
+    def write_to(path: str | Path) -> None:
+        to_file = logging.FileHandler(path, mode="a", encoding="utf-8")
         to_file.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(to_file)
+        kept.setTarget(to_file)
+        kept.flush()
+        logger.handlers = [console, to_file]
+
+    logger.handlers = [console, kept]
     logger.setLevel(level.upper())
     try:
-        yield
+        if file is not None:
+            write_to(file)
+        yield write_to
     finally:
         for handler in logger.handlers:
             handler.close()

@@ -1,16 +1,24 @@
-"""Reading the JSON files that this package itself writes: each has a declared shape, and a damaged one is one line."""
+"""The JSON files that this package itself writes and reads: each has a declared shape, and a damaged one is one line.
+
+Files that later results depend on are sealed: they hold a checksum of their content, so that a changed bit is noticed.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from recbole_ser.errors import DataError
+from recbole_ser.files import write_json
 
 T = TypeVar("T")
+
+_SEAL = "checksum"  # the last key of a sealed file
 
 
 def read_record(path: str | Path, shape: type[T], remedy: str) -> T:
@@ -33,6 +41,24 @@ def read_records(path: str | Path, shape: type[T], remedy: str) -> list[T]:
     """
     lines = _bytes_of(path, remedy).split(b"\n")[:-1]
     return [parse_record(line, shape, path, remedy, number) for number, line in enumerate(lines, start=1)]
+
+
+def write_sealed(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` as ``write_json`` does, with its checksum."""
+    write_json(path, {**content, _SEAL: _checksum(json.loads(json.dumps(content)))})
+
+
+def read_sealed(path: str | Path, shape: type[T], remedy: str) -> T:
+    """Read what ``write_sealed`` wrote, as ``read_record`` does.  Who edits such a file removes its checksum.
+
+    Raises:
+        DataError: as for ``read_record``, or the content is not the one that was written.
+    """
+    content = read_record(path, dict[str, Any], remedy)
+    if _SEAL in content and content.pop(_SEAL) != _checksum(content):
+        hint = f"{remedy}; if you changed it on purpose, remove its last entry, '{_SEAL}'"
+        raise DataError(path, "damaged: its checksum is not that of its content", hint=hint)
+    return parse_record(json.dumps(content).encode(), shape, path, remedy)
 
 
 def parse_record(content: bytes, shape: type[T], path: str | Path, remedy: str, line: int | None = None) -> T:
@@ -62,4 +88,10 @@ def _bytes_of(path: str | Path, remedy: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise DataError(path, f"cannot be read: {error.strerror}", hint=remedy) from error
+        missing = isinstance(error, FileNotFoundError)
+        problem = "file not found" if missing else f"cannot be read: {error.strerror}"
+        raise DataError(path, problem, hint=remedy) from error
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recbole_ser.errors import ConfigError
 
@@ -80,6 +80,19 @@ def available_models() -> dict[str, ModelSpec]:
     return {**outside, **MODELS}
 
 
+def is_model(value: Any) -> bool:
+    """Whether ``value`` is the class of a model."""
+    from recbole.model.abstract_recommender import AbstractRecommender  # slow, and not needed to list the models
+
+    return isinstance(value, type) and issubclass(value, AbstractRecommender)
+
+
+def registered_name(model_class: type) -> str | None:
+    """The name under which ``model_class`` is registered; ``None`` if it is not."""
+    spec = available_models().get(model_class.__name__)
+    return spec.name if spec is not None and spec.load() is model_class else None
+
+
 def find_model(name: str) -> type[AbstractRecommender]:
     """The class of model ``name``, which may also be the path ``package.module:Class`` of a model of one's own.
 
@@ -89,13 +102,16 @@ def find_model(name: str) -> type[AbstractRecommender]:
     models = available_models()
     if name in models:
         return models[name].load()
-    if ":" in name:
+    if all(name.partition(":")):
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.insert(0, here)  # an installed command does not search the working directory
         try:
-            return ModelSpec(name, name).load()
+            found = ModelSpec(name, name).load()
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"model '{name}' cannot be imported: {error}") from error
+        if not is_model(found):
+            raise ConfigError(f"'{name}' is no model: it must be a subclass of SearchRecommender or of a RecBole model")
+        return found
     near = difflib.get_close_matches(name, models, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise ConfigError(

@@ -6,6 +6,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from recbole_ser.data.candidates import CandidateTable
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader, candidate_table
 from recbole_ser.data.splits import split_name
+from recbole_ser.errors import UserError
 from recbole_ser.logs import log_to
 from recbole_ser.runs.claim import claim, claim_new
 from recbole_ser.runs.folder import RunFolder
@@ -54,23 +56,27 @@ def run(
         UserError: an argument, a setting or a file is wrong; the message says what to do.
     """
     config = SERConfig(model, dataset, config_files, config_dict)
-    return _run(config, claim_folder(config), callback)
+    if config["run_dir"] and Path(config["run_dir"]).exists():
+        claim(config["run_dir"], _taken(config))  # which refuses it, before anything that takes long
+    return _run(config, None, callback)
 
 
 def resume(
     path: str | Path,
     *,
-    model: type[AbstractRecommender] | None = None,
+    model: str | type[AbstractRecommender] | None = None,
     callback: OnEvaluation | None = None,
 ) -> RunResult:
     """Go on with the run in folder ``path`` from its last finished epoch; a finished run is only scored again.
 
     Args:
-        model: the class of the run's model, if it cannot be imported, because it was defined in a notebook, say.
+        model: the run's model, if no installed package registers it: loading a folder runs no code that only the
+            folder names.  As ``module:Class``, or as a class, which may have been defined in a notebook.
         callback: as for ``run``.
 
     Raises:
-        UserError: there is no run, it was started on other data, or another process is running it.
+        UserError: there is no run, a file of it is damaged, it was started on other data, or another process is
+            running it.
     """
     folder = RunFolder.load(path)
     return _run(run_config(folder, model), folder, callback)
@@ -97,12 +103,29 @@ class Prepared:
         return replace(self, dataset=dataset)
 
     def training(self) -> TrainLoader:
-        """The training instances in batches, with new negatives in every epoch."""
-        return TrainLoader(self.dataset.config, self.dataset)
+        """The training instances in batches, with new negatives in every epoch.
+
+        Raises:
+            UserError: there are none.
+        """
+        loader = TrainLoader(self.dataset.config, self.dataset)
+        _refuse_empty("training", loader.rows)
+        return loader
 
     def targets(self, phase: str) -> EvalLoader:
-        """The targets of the split ``valid`` or ``test``, with the items that are ranked for each."""
-        return EvalLoader(self.dataset.config, self.dataset, phase, self.candidates.get(phase))
+        """The targets of the split ``valid`` or ``test``, with the items that are ranked for each.
+
+        Raises:
+            UserError: there are none.
+        """
+        loader = EvalLoader(self.dataset.config, self.dataset, phase, self.candidates.get(phase))
+        _refuse_empty({"valid": "validation"}.get(phase, phase), loader.rows)
+        return loader
+
+
+def _refuse_empty(split: str, rows: int) -> None:
+    if not rows:
+        raise UserError(f"the {split} split has no targets: too few events per user, or too strict filters")
 
 
 def claim_folder(config: SERConfig) -> RunFolder:
@@ -112,10 +135,13 @@ def claim_folder(config: SERConfig) -> RunFolder:
         UserError: the folder ``run_dir`` exists already.
     """
     if config["run_dir"]:
-        hint = f"go on with the run in it by 'recbole-ser run --resume={config['run_dir']}', or choose another run_dir"
-        return RunFolder(claim(config["run_dir"], hint))
+        return RunFolder(claim(config["run_dir"], _taken(config)))
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return RunFolder(claim_new(Path("saved") / config["dataset"] / f"{config['model']}-{stamp}-{config['seed']}"))
+
+
+def _taken(config: SERConfig) -> str:
+    return f"go on with the run in it by 'recbole-ser run --resume={config['run_dir']}', or choose another run_dir"
 
 
 def enter(folder: RunFolder, config: SERConfig) -> None:
@@ -167,15 +193,26 @@ def make_codes(config: SERConfig) -> dict[str, Any]:
     return build_codes(SERDataset(config), config["codes"], config["codes_file"], config["show_progress"])
 
 
-def build_trainer(config: SERConfig, folder: RunFolder, prepared: Prepared) -> SERTrainer:
-    """A trainer for a run in ``folder``, with a new model that depends on the seed and the configuration alone."""
+def build_model(config: SERConfig, prepared: Prepared) -> AbstractRecommender:
+    """A new model, which depends on the seed, the configuration and the data alone."""
+    init_seed(config["seed"], config["reproducibility"])
+    return config.model_class(config, prepared.dataset).to(config["device"])
+
+
+def build_trainer(
+    config: SERConfig, folder: RunFolder, prepared: Prepared, model: AbstractRecommender | None = None
+) -> SERTrainer:
+    """A trainer of ``model``, by default a new one, for a run in ``folder``.
+
+    Raises:
+        UserError: the run in the folder was started on other data.
+    """
     enter(folder, config)
     hashes = {phase: table.hash for phase, table in prepared.candidates.items()}
     dataset = prepared.dataset
     targets = {phase: dataset.target_hash(phase) for phase in ("valid", "test")}
     folder.write_data(dataset.data_hash, protocol_name(config), hashes, dataset.summary(), prepared.codes, targets)
-    init_seed(config["seed"], config["reproducibility"])
-    return SERTrainer(config, config.model_class(config, dataset).to(config["device"]))
+    return SERTrainer(config, build_model(config, prepared) if model is None else model)
 
 
 def protocol_name(config: SERConfig) -> str:
@@ -188,16 +225,25 @@ def protocol_name(config: SERConfig) -> str:
     return ", ".join(parts + ["mean over users"] * (config["average_over"] == "users"))
 
 
-def _run(config: SERConfig, folder: RunFolder, callback: OnEvaluation | None) -> RunResult:
-    with folder.locked(), log_to(folder.log, config["state"]):
+def _run(config: SERConfig, folder: RunFolder | None, callback: OnEvaluation | None) -> RunResult:
+    """Train and test in ``folder``; ``None``: in a new one, which is made when all that a run needs is there."""
+    with ExitStack() as held:
+        also_log_to = held.enter_context(log_to(None, config["state"]))
+        if folder is not None:
+            held.enter_context(folder.locked())
+            also_log_to(folder.log)
         for line in config.notes():
             logging.getLogger().info(line)
-        enter(folder, config)  # before anything that takes long, so that an interrupted run can be resumed
         prepared = prepare(config)
-        trainer = build_trainer(config, folder, prepared)
+        training, valid, test = prepared.training(), prepared.targets("valid"), prepared.targets("test")
+        model = build_model(config, prepared)
+        if folder is None:
+            folder = claim_folder(config)
+            held.enter_context(folder.locked())
+            also_log_to(folder.log)
+        trainer = build_trainer(config, folder, prepared, model)
         trainer.resume_checkpoint()
-        progress = config["show_progress"]
-        trainer.fit(prepared.training(), prepared.targets("valid"), True, progress, callback)
-        result = trainer.test(prepared.targets("test"), show_progress=progress)
+        trainer.fit(training, valid, True, config["show_progress"], callback)
+        result = trainer.test(test, show_progress=config["show_progress"])
     print(final_table(result))
     return result

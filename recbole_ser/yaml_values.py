@@ -10,6 +10,9 @@ import yaml
 
 from recbole_ser.errors import ConfigError
 
+# What PyYAML raises at text that is no YAML, at values such as 2026-13-45 or !!bool maybe, and at deep nesting.
+_NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+
 
 class Loader(yaml.SafeLoader):
     """YAML's safe loader that also reads ``1e-3`` as a number, as RecBole's files write it."""
@@ -29,7 +32,7 @@ def parse_value(text: str) -> Any:
     """The value of ``text`` as YAML: a number, truth value, null (``~``), list or mapping, or else the text itself."""
     try:
         return yaml.load(text, Loader=Loader)
-    except yaml.YAMLError:
+    except _NOT_YAML:
         return text
 
 
@@ -43,10 +46,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from error
+        problem = (str(getattr(error, "problem", error)).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{where}: not valid YAML: {problem}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from campaign import CLASSES, campaign
 
-CASES = {}
+CASES = {"bit_rot": 25, "run_folders": 25, "sweep_folders": 200, "places": 40, "full_disks": 20}
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from recbole_ser.errors import UserError
 from recbole_ser.runs.checkpoint import load_checkpoint, other_parameters, save_checkpoint
 from recbole_ser.runs.claim import claim, claim_new
 from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.result import RunResult
 
 STATE: dict[str, Any] = {
     "state_dict": OrderedDict(weight=torch.arange(6.0)),
@@ -87,6 +88,38 @@ def test_garbage_is_refused(tmp_path_factory: pytest.TempPathFactory, content: b
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"garbage\.pt: not "):
         load_checkpoint(path, "cpu")
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_a_changed_bit_is_refused_or_means_nothing(
+    whole: bytes, tmp_path_factory: pytest.TempPathFactory, data: Any
+) -> None:
+    path, changed = tmp_path_factory.getbasetemp() / "rotten.pt", bytearray(whole)
+    changed[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(changed)
+    try:
+        state = load_checkpoint(path, "cpu")
+    except UserError as error:
+        assert "rotten.pt: not a checkpoint" in str(error) and "restore it from a copy" in str(error)
+    else:
+        assert torch.equal(state["state_dict"].pop("weight"), STATE["state_dict"]["weight"])
+        assert {**state, "state_dict": {}} == {**STATE, "state_dict": {}}
+
+
+def test_a_full_disk_is_named_as_what_it_is(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path, limits = tmp_path / "a.pt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    save_checkpoint(path, STATE)
+    before = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # no file may be larger, as if the disk were full
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            save_checkpoint(path, {**STATE, "large": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.filename == str(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_file_and_a_missing_part_are_named(tmp_path: Path) -> None:
@@ -217,6 +250,26 @@ def test_other_settings_cannot_be_resumed_with(tmp_path: Path) -> None:
         toy_trainer(tmp_path).resume_checkpoint(tmp_path / "best.pt")
 
 
+def test_metrics_other_than_those_written_are_refused(tmp_path: Path) -> None:
+    toy_trainer(tmp_path, epochs=3).fit(FakeTrainLoader(), FakeEvalLoader(), verbose=False)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    for kept in (lines[:1] + lines[2:], [], [lines[0].replace("0.", "1."), *lines[1:]]):
+        (tmp_path / "metrics.jsonl").write_text("".join(kept))
+        with pytest.raises(UserError, match=r"metrics\.jsonl: not the file that this run wrote up to epoch 2: restore"):
+            toy_trainer(tmp_path).resume_checkpoint()
+    (tmp_path / "metrics.jsonl").write_text("".join(lines) + lines[2].replace('"epoch": 2', '"epoch": 3'))
+    toy_trainer(tmp_path).resume_checkpoint()
+    assert (tmp_path / "metrics.jsonl").read_text() == "".join(lines)
+
+
+def test_the_weights_of_another_epoch_are_refused(tmp_path: Path) -> None:
+    trainer = toy_trainer(tmp_path, epochs=1)
+    trainer.fit(FakeTrainLoader(), FakeEvalLoader(), verbose=False)
+    save_checkpoint(tmp_path / "best.pt", {**trainer._weights(7)})
+    with pytest.raises(UserError, match=r"best\.pt: holds the weights of epoch 7, and the best epoch was 0"):
+        trainer.rank(FakeEvalLoader())
+
+
 def test_weights_of_another_data_set_are_refused(tmp_path: Path) -> None:
     class Wider(Toy):
         def __init__(self, config: Any, dataset: Any) -> None:
@@ -229,9 +282,9 @@ def test_weights_of_another_data_set_are_refused(tmp_path: Path) -> None:
 
 
 def test_metrics_of_epochs_to_be_trained_again_are_dropped_with_a_torn_line(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder, costs = RunFolder(tmp_path), {"learning_rate": 1, "seconds": 1, "cpu_seconds": 1}
     for epoch in range(4):
-        folder.append_metrics({"epoch": epoch, "valid": {"mrr": 0.1}})
+        folder.append_metrics({"epoch": epoch, "valid": {"mrr": 0.1}, "losses": {}, **costs})
     with (tmp_path / "metrics.jsonl").open("a") as handle:
         handle.write('{"epoch": 4, "val')
     assert [line["epoch"] for line in folder.metrics()] == [0, 1, 2, 3]
@@ -262,14 +315,18 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     config = {"learning_rate": 1e-3, "topk": [1, 5], "lr_plateau": None, "train_neg_sample_args": {"sample_num": 4}}
     folder.write_config(config, {})
     folder.write_environment("cpu")
-    folder.write_ranks(np.array(["NA", "a,b", "7"]), torch.tensor([3, 1, 2]))
+    ranks = folder.write_ranks(np.array(["NA", "a,b", "7"]), torch.tensor([3, 1, 2]))
     again = RunFolder.load(tmp_path)
     assert again.config() == config
     assert again.environment()["versions"]["torch"] == str(torch.__version__)
     assert again.environment()["threads"] == torch.get_num_threads()
+    with pytest.raises(UserError, match=r"result\.json: file not found \('recbole-ser run --resume=FOLDER' finishes"):
+        again.ranks()
+    folder.write_result(RunResult("M", "d", 1, "full", 0, 1, {}, {}, {}, "h", 1, 1.0, 1.0, 1.0, ranks=ranks))
     assert again.ranks().to_dict("list") == {"user_id": ["NA", "a,b", "7"], "rank": [3, 1, 2]}
-    with pytest.raises(UserError, match=r"has no result\.json"):
-        again.result()
+    (tmp_path / "ranks.csv").write_text("user_id,rank\nNA,1\n")
+    with pytest.raises(UserError, match=r"ranks\.csv: missing or damaged: .* scores it again"):
+        again.ranks()
 
 
 def test_a_run_on_other_data_is_refused(tmp_path: Path) -> None:

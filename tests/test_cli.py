@@ -51,6 +51,22 @@ def test_wrong_input_is_one_line_and_exit_status_2(
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    ["run --model=Pop --dataset=ser-sample --run_dir=file/x", "describe ser-sample --json=file/x.json",
+     "validate ser-sample --json=file/x.json"],
+)  # fmt: skip
+def test_what_the_system_refuses_is_one_line(
+    arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    assert main(arguments.split()) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: file") and error.endswith(("Not a directory", "File exists"))
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize(
     ("command", "complaint"),
     [
         ("validate nowhere", "there is no data set 'nowhere'"),

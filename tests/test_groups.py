@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from recbole_ser.evaluation.groups import (
 )
 from recbole_ser.runner import run as train
 from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.result import RunResult
 
 SECOND = 1 / math.log2(3)  # NDCG of rank 2
 
@@ -181,7 +183,10 @@ def write_run(folder: Path, model: str, ranks: list[int], **data: Any) -> Path:
     facts = {"counts": dataset.summary(), "targets": {"test": dataset.target_hash("test")}, **facts}
     run.write_data(**facts)
     tested = dataset.id2token("user_id", dataset.log.users[dataset.split.test.long()].numpy())
-    run.write_ranks(tested, torch.tensor(ranks))
+    hashes = {"candidates": facts["candidates"], "data": facts["fingerprint"], "targets": facts["targets"]}
+    costs = {"best_epoch": 0, "epochs": 1, "parameters": 1, "seconds": 1.0, "cpu_seconds": 1.0, "peak_memory_mib": 1.0}
+    names = {"model": model, "dataset": "toy", "seed": 1, "protocol": facts["protocol"], "valid": {}, "test": {}}
+    run.write_result(RunResult(**names, **costs, **hashes, ranks=run.write_ranks(tested, torch.tensor(ranks))))
     return run.path
 
 
@@ -283,8 +288,10 @@ def test_runs_with_other_targets_are_refused_where_the_whole_catalogue_is_ranked
 
 
 def test_runs_whose_ranks_are_of_other_users_are_refused(runs: list[Path]) -> None:
-    text = (runs[1] / "ranks.csv").read_text()
-    (runs[1] / "ranks.csv").write_text(text.replace("u3", "u9"))
+    folder, ranks = RunFolder(runs[1]), RunFolder(runs[1]).ranks()
+    names = ranks["user_id"].replace("u3", "u9").to_numpy()
+    checksum = folder.write_ranks(names, torch.from_numpy(ranks["rank"].to_numpy()))
+    folder.write_result(replace(folder.result(), ranks=checksum))
     with pytest.raises(UserError, match="has other users than that of"):
         command("groups", *runs)
     with pytest.raises(UserError, match="are not those of the test split"):
@@ -299,7 +306,7 @@ def test_data_that_have_changed_since_the_run_are_refused(runs: list[Path], fold
 
 def test_folders_without_a_finished_run_are_refused(runs: list[Path], folder: Path) -> None:
     (runs[0] / "ranks.csv").unlink()
-    with pytest.raises(UserError, match=r"has no ranks.csv \(yet\)"):
+    with pytest.raises(UserError, match=r"ranks\.csv: missing or damaged"):
         command("groups", *runs)
     with pytest.raises(UserError, match="not the folder of a run"):
         command("groups", folder / "nowhere")

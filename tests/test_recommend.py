@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from recbole_ser.errors import DataError, UserError
 from recbole_ser.evaluation import ranking
 from recbole_ser.inference import Recommender, recommend, scores
 from recbole_ser.inference.new_queries import with_queries
+from recbole_ser.records import write_sealed
 from recbole_ser.registry import MODELS, find_model
 from recbole_ser.runner import run
+from recbole_ser.runs.folder import RunFolder
 from recbole_ser.settings.of_class import settings_of
 from recbole_ser.testing import SMALL
 
@@ -242,7 +245,7 @@ def test_a_run_keeps_its_settings_when_the_defaults_change(runs: Runs, tmp_path:
     folder = tmp_path / "run"
     shutil.copytree(runs.path("SASRec"), folder)
     arguments = json.loads((folder / "arguments.json").read_text())
-    del arguments["config_dict"]["MAX_ITEM_LIST_LENGTH"]  # as if it had been the default
+    del arguments["config_dict"]["MAX_ITEM_LIST_LENGTH"], arguments["checksum"]  # as if it had been the default
     (folder / "arguments.json").write_text(json.dumps(arguments))
     pd.testing.assert_frame_equal(recommend(folder, ["u1"]), runs("SASRec").recommend(["u1"]))
 
@@ -457,15 +460,18 @@ def test_runs_that_are_not_what_they_were_are_refused(runs: Runs, tmp_path: Path
     shutil.copytree(runs.folder / "data", tmp_path / "data")  # with the codes that the run made
     text = (folder / "arguments.json").read_text().replace(str(runs.folder), str(tmp_path))
     (folder / "arguments.json").write_text(text)
+    with pytest.raises(UserError, match=r"arguments\.json: damaged: .* on purpose, remove its last entry, 'checksum'"):
+        Recommender.load(folder)
+    (folder / "arguments.json").write_text(re.sub(r',\s*"checksum": "\w+"', "", text))
     expected = runs("GSERec").recommend(["u1"])
     pd.testing.assert_frame_equal(recommend(folder, ["u1"]), expected)
 
-    data = json.loads((folder / "data.json").read_text())
+    data = dict(RunFolder(folder).data())
     other = {**data, "codes": {**data["codes"], "hash": "0"}}
-    (folder / "data.json").write_text(json.dumps(other))
+    write_sealed(folder / "data.json", other)
     with pytest.raises(UserError, match=r"the codes in .* have changed since this run"):
         Recommender.load(folder)
-    (folder / "data.json").write_text(json.dumps(data))
+    write_sealed(folder / "data.json", data)
     weights = (folder / "best.pt").read_bytes()
     (folder / "best.pt").write_bytes(weights[:1000])
     with pytest.raises(UserError, match=r"best\.pt: not a checkpoint"):

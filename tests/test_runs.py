@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 import recbole_ser
-from recbole_ser.errors import UserError
+from recbole_ser.cli import main
+from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.files import exclusive
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.runs.claim import claim, claim_new
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.loading import finished_run
 from recbole_ser.runs.sweep_folder import SweepFolder
+from recbole_ser.tuning.plan import read_plan
 
 ROOT = Path(__file__).parent.parent
 
@@ -120,12 +123,12 @@ def test_a_class_that_cannot_be_imported_is_given(toy_folder: Path, tmp_path: Pa
     result = recbole_ser.run(local_model(), "toy", config_dict=values(toy_folder, run_dir=str(tmp_path / "run")))
     assert result.folder is not None
     for load in (recbole_ser.resume, recbole_ser.Recommender.load):
-        with pytest.raises(UserError, match=r"<locals>\.Local' cannot be imported: .* must be given as model="):
+        with pytest.raises(UserError, match=r"its model is .*<locals>\.Local, which no installed package registers"):
             load(result.folder)
     assert recbole_ser.resume(result.folder, model=local_model()).test == result.test
     found = recbole_ser.Recommender.load(result.folder, model=local_model()).recommend(["a"], 2)
     assert found["user_id"].tolist() == ["a", "a"]
-    with pytest.raises(UserError, match="this is a run of Local, not of SESRec"):
+    with pytest.raises(UserError, match="its model is Local, not SESRec"):
         recbole_ser.Recommender.load(result.folder, model=type("SESRec", (local_model(),), {}))
 
 
@@ -147,3 +150,94 @@ def test_of_a_sweep_the_chosen_trial_is_taken(
     of_sweep = capsys.readouterr().out
     assert command("recommend", tmp_path / "run", "--users", "a", "-k", 1) == 0
     assert capsys.readouterr().out == of_sweep
+
+
+# --- what only a folder names is not run ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def planted(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A finished run of ``planted:Planted``, whose module leaves a mark when it is imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "planted.py").write_text(
+        "from pathlib import Path\nfrom recbole_ser.model.general.pop import Pop\nPath('mark').touch()\n"
+        "class Planted(Pop):\n    pass\n"
+    )
+    recbole_ser.run("planted:Planted", "toy", config_dict=values(toy_folder, run_dir="run"))
+    sweep = SweepFolder.start(
+        "sweep",
+        {
+            "plan": read_plan("Pop", {"seed": {"choice": [1]}})[0].to_json(),
+            "arguments": dict(RunFolder.load("run").arguments()),
+        },
+    )
+    assert RunFolder.load("run").arguments()["model"] == "planted:Planted" and sweep.path.is_dir()
+    del sys.modules["planted"]
+    (tmp_path / "mark").unlink()
+    yield tmp_path
+    sys.modules.pop("planted", None)
+
+
+@pytest.mark.parametrize(
+    "asked", [("run", "--resume=run"), ("recommend", "run", "--all"), ("groups", "run"), ("tune", "--resume=sweep")]
+)
+def test_code_that_only_a_folder_names_is_not_run(
+    asked: tuple[str, ...], planted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(asked) == 2 and not (planted / "mark").exists()
+    error = capsys.readouterr().err
+    assert "its model is planted:Planted, which no installed package registers" in error
+    assert "--model=planted:Planted" in error
+    if asked[0] != "tune":
+        assert main([*asked, "--model=planted:Planted"]) == 0 and (planted / "mark").exists()
+
+
+# --- a start that fails leaves nothing --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dataset", ["../../x", "/etc", "..", ".", "", "a/b", "a\\b", "-x", ".hidden", "a\nb", "toy/", "nowhere"]
+)
+def test_a_start_that_fails_leaves_nothing(
+    dataset: str, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for run_dir in (None, "mine"):
+        with pytest.raises(UserError, match=r"dataset is .*: it must be the name of a folder|there is no data set"):
+            recbole_ser.run("Pop", dataset, config_dict=values(toy_folder, run_dir=run_dir))
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_nothing_is_made_before_data_and_model_are_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(SearchRecommender):
+        def __init__(self, config: Any, dataset: Any) -> None:
+            raise ConfigError("this model wants something else")
+
+    monkeypatch.chdir(tmp_path)
+    write_toy(tmp_path / "data")
+    with pytest.raises(ConfigError, match="something else"):
+        recbole_ser.run(Broken, "toy", config_dict=values(tmp_path / "data"))
+    write_toy(tmp_path / "data", inter=["a i1 1", "b i2 1", "c i3 5", "d i4 1"])
+    with pytest.raises(UserError, match="the validation split has no targets"):
+        recbole_ser.run("Pop", "toy", config_dict=values(tmp_path / "data"))
+    (tmp_path / "data" / "toy" / "toy.inter").write_text("user_id:token\n")
+    with pytest.raises(UserError, match=r"toy\.inter"):
+        recbole_ser.run("Pop", "toy", config_dict=values(tmp_path / "data"))
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("name", ["2019_01", "no", "010", "1e3", "~", "a b"])
+def test_names_of_data_sets_stay_text(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_toy(tmp_path / "data", name)
+    arguments = [f"--{key}={value}" for key, value in values(tmp_path / "data", run_dir=tmp_path / "run").items()]
+    assert main(["run", "--model=Pop", f"--dataset={name}", *arguments]) == 0
+    assert RunFolder.load(tmp_path / "run").result().dataset == name
+    assert main(["run", f"--resume={tmp_path / 'run'}"]) == 0
+
+
+@pytest.mark.parametrize("model", ["os:system", "os:path", "pathlib:Path", ":", "os:", ":x", "nowhere:X", "a:b:c"])
+def test_what_is_no_model_is_refused(model: str, toy_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"is no model|cannot be imported|there is no model"):
+        recbole_ser.run(model, "toy", config_dict=values(toy_folder))

@@ -308,11 +308,13 @@ def test_settings_that_cannot_be_trained_with(tmp_path: Path, values: dict[str, 
         toy_trainer(tmp_path, **values)
 
 
-def test_an_empty_split_is_an_error(tmp_path: Path) -> None:
-    empty = FakeEvalLoader()
-    empty.rows = 0
-    with pytest.raises(UserError, match="validation split has no targets"):
-        toy_trainer(tmp_path).fit(FakeTrainLoader(), empty)
+def test_a_log_file_that_is_made_late_has_everything(tmp_path: Path) -> None:
+    with log_to(None) as also_log_to:
+        logging.getLogger().info("before")
+        also_log_to(tmp_path / "log.txt")
+        logging.getLogger().info("after")
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.rpartition(" ")[2] for line in lines] == ["before", "after"]
 
 
 def test_the_log_names_losses_and_holds_no_colours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

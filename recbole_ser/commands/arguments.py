@@ -172,6 +172,16 @@ def configuration_options(command: F) -> F:
     return command
 
 
+def trusted_model_option(command: F) -> F:
+    """Give ``command``, which loads runs, the option ``--model``, by which the user allows foreign code to be run."""
+    return click.option(
+        "-m",
+        "--model",
+        metavar="module:Class",
+        help="the run's model, if no installed package registers it: its code is run only if you name it",
+    )(command)
+
+
 def dataset_argument(command: F) -> F:
     """Give ``command`` an argument for the data set, a name or a folder, and ``--data_path``, where names are found."""
     command = click.option(

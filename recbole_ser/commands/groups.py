@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from recbole_ser.commands.arguments import Command, given_options
+from recbole_ser.commands.arguments import Command, given_options, trusted_model_option
 from recbole_ser.errors import ConfigError
 
 
@@ -19,6 +19,7 @@ from recbole_ser.errors import ConfigError
 @click.option("--metric", default="NDCG@10", show_default=True, metavar="M,M,...", help="Hit@k, NDCG@k, MRR@k, MRR")
 @click.option("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="folder to write tables and plots to")
+@trusted_model_option
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -28,6 +29,7 @@ def command(
     metric: str,
     seed: int,
     out: Path | None,
+    model: str | None,
 ) -> None:
     """Compare finished runs by how much their users searched: who gains from a model?
 
@@ -49,7 +51,7 @@ def command(
         metric_values(np.ones(0), name)  # a wrong name is an error before the data are read
     if seed < 0:
         raise ConfigError(f"--seed {seed} is negative")
-    report = group_report(runs, metrics, starts, groups, seed)
+    report = group_report(runs, metrics, starts, groups, seed, model)
     print(report_text(report))
     if out is not None:
         write_tables(report, out)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from recbole_ser.commands.arguments import Command
+from recbole_ser.commands.arguments import Command, trusted_model_option
 from recbole_ser.errors import ConfigError, UserError
 
 _FILE = click.Path(path_type=Path)
@@ -30,6 +30,7 @@ _SUFFIXES = (".csv", ".parquet", ".jsonl")
 @click.option("--exclude-seen", is_flag=True, help="leave out items of the user's history")
 @click.option("--candidates", type=_FILE, metavar="FILE", help="rank these items only: raw ids, one per line")
 @click.option("--out", type=_FILE, metavar="FILE", help="write a .csv, .parquet or .jsonl file")
+@trusted_model_option
 def command(
     run: str,
     users: tuple[str, ...],
@@ -41,6 +42,7 @@ def command(
     exclude_seen: bool,
     candidates: Path | None,
     out: Path | None,
+    model: str | None,
 ) -> None:
     """Recommend the best items to users of a finished run, or for histories in a file.
 
@@ -68,7 +70,7 @@ def command(
     from recbole_ser.inference import Recommender  # slow to import
     from recbole_ser.inference.tables import WRITERS, print_table
 
-    recommender = Recommender.load(run)
+    recommender = Recommender.load(run, model)
     with _warnings_on_stderr():
         parts = recommender.in_parts(
             recommender.users if everybody else names,

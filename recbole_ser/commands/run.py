@@ -38,7 +38,11 @@ class _Run(ConfiguredCommand):
 
 @click.command(cls=_Run, short_help="train and test a model")
 @configuration_options
-@click.option("--resume", metavar="FOLDER", help="go on with the interrupted run in this folder")
+@click.option(
+    "--resume",
+    metavar="FOLDER",
+    help="go on with the interrupted run in this folder (give --model=module:Class too if that is your own code)",
+)
 @click.pass_context
 def command(
     ctx: click.Context, model: str | None, dataset: str | None, config_files: tuple[str, ...], resume: str | None
@@ -59,9 +63,9 @@ def command(
 
     values = parse_arguments(ctx.args)
     if resume is not None:
-        for name in [*values, *given_options(ctx, ["resume"])]:
+        for name in [*values, *given_options(ctx, ["resume", "model"])]:
             raise ConfigError(f"--resume takes the run's own configuration; leave out --{name}")
-        runner.resume(resume)
+        runner.resume(resume, model=model)
         return
     required_keys(model=model, dataset=dataset)
     assert model is not None and dataset is not None

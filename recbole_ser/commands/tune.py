@@ -47,7 +47,11 @@ _RESOURCES = ("address", "concurrent", "cpus_per_trial", "gpus_per_trial")
     "--address", help="address of a Ray cluster (or set RAY_ADDRESS); without one, trials run on this machine"
 )
 @click.option("--storage", metavar="FOLDER", help="the sweep's folder; on a cluster all machines must see it")
-@click.option("--resume", metavar="FOLDER", help="go on with the sweep in this folder")
+@click.option(
+    "--resume",
+    metavar="FOLDER",
+    help="go on with the sweep in this folder (give --model=module:Class too if that is your own code)",
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -82,9 +86,9 @@ def command(
     asked = {name: options.pop(name) for name in _RESOURCES}
     resources = Resources(**{name: value for name, value in asked.items() if value is not None})
     if resume is not None:
-        for name in [*values, *given_options(ctx, ["resume", "trials", *_RESOURCES])]:
+        for name in [*values, *given_options(ctx, ["resume", "model", "trials", *_RESOURCES])]:
             raise ConfigError(f"--resume takes the sweep's own configuration; leave out --{name}")
-        resume_sweep(resume, trials=options["trials"], resources=resources)
+        resume_sweep(resume, model=model, trials=options["trials"], resources=resources)
         return
     required_keys(model=model, dataset=dataset)
     assert model is not None and dataset is not None

@@ -9,14 +9,18 @@ from recbole_ser.data.histories import EventLog
 from recbole_ser.data.instances import Split
 from recbole_ser.errors import DataError
 
+_ROUNDS = 20  # of drawing again; one who knows half of all items keeps a known one with a probability of 1e-6
+_CELLS = 1 << 22  # pairs of users and items that are looked at together
+
 
 class NegativeSampler:
     """Draws items that a user has no training interaction with.
 
     The user's validation and test items may be drawn: never drawing them would tell a model which they are.
 
-    Items are drawn at random, and those that the user knows are drawn again until none is left.  A known pair is
-    found by binary search among all (user, item) pairs of training, each held as one number.
+    Items are drawn at random, and those that the user knows are drawn again.  What is still known after some rounds
+    belongs to users who know nearly everything, and is drawn from exactly those items that the user does not know.  A
+    known pair is found by binary search among all (user, item) pairs of training, each held as one number.
 
     Args:
         log, split: the events, and which of them are training events.
@@ -55,20 +59,56 @@ class NegativeSampler:
             can_be_drawn = items < target_num
             seen = torch.cat([seen, self._key(users[can_be_drawn], items[can_be_drawn])])
         self.seen = torch.unique(seen)  # sorted (user, item) pairs
-        drawable = torch.zeros(target_num, dtype=torch.bool)
-        drawable[1:] = True if self.pool is None else torch.bincount(self.pool, minlength=target_num)[1:] > 0
-        # Drawing for a user who knows every drawable item would never end.
-        known = torch.bincount((self.seen // target_num)[drawable[self.seen % target_num]])  # per user
-        if len(known) and known.max() >= drawable.sum():
+        weights = self._weights()
+        self.drawable = weights.nonzero().squeeze(1)
+        self.drawable_weights = weights[self.drawable]
+        known = torch.bincount((self.seen // target_num)[weights[self.seen % target_num] > 0])  # per user
+        if len(known) and known.max() >= len(self.drawable):
             raise DataError("training data", f"a user knows every item that a {distribution} negative could be")
 
     def draw(self, users: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """``[B, count]`` negatives for ``users [B]``, int64; within a row they may repeat."""
         users = users.unsqueeze(1).expand(-1, count)  # [B, count]
         items = self._draw(users.shape, generator)
-        while (seen := self._is_seen(users, items)).any():
+        for _ in range(_ROUNDS):
+            seen = self._is_seen(users, items)
+            if not seen.any():
+                return items
             items[seen] = self._draw((int(seen.sum()),), generator)
+        seen = self._is_seen(users, items)
+        items[seen] = self._draw_unseen(users[seen], generator)
         return items
+
+    def _draw_unseen(self, users: Tensor, generator: torch.Generator) -> Tensor:
+        """A negative for each of ``users [n]``, drawn from all items that the user does not know."""
+        distinct, place = users.unique(return_inverse=True)
+        items = torch.empty_like(users)
+        width = len(self.drawable)
+        rows = max(_CELLS // width, 1)
+        for start in range(0, len(distinct), rows):  # in parts, which bounds the memory
+            part = distinct[start : start + rows]
+            seen = self._is_seen(part.unsqueeze(1), self.drawable)  # [part, drawable]
+            # One long line of all weights: a user's stretch of it begins where the one before ends.
+            ends = self.drawable_weights.masked_fill(seen, 0.0).flatten().cumsum(0)
+            stretches = torch.cat([ends.new_zeros(1), ends[width - 1 :: width]])
+            own = (place >= start) & (place < start + rows)
+            low, high = stretches[place[own] - start], stretches[place[own] - start + 1]
+            drawn = low + (high - low) * torch.rand(len(low), generator=generator, dtype=torch.float64)
+            cell = torch.searchsorted(ends, drawn.minimum(high.nextafter(low)), right=True)
+            items[own] = self.drawable[cell % width]
+        return items
+
+    def _weights(self) -> Tensor:
+        """How often each item would be drawn, in proportion, float64 ``[target_num]``; 0: never."""
+        if self.pool is None:
+            weights = torch.ones(self.target_num, dtype=torch.float64)
+            weights[0] = 0.0
+            return weights
+        if self.limits is None:
+            return torch.bincount(self.pool, minlength=self.target_num).double()
+        weights = torch.zeros(self.target_num, dtype=torch.float64)
+        weights[self.pool] = self.limits.diff(prepend=torch.zeros(1, dtype=torch.float64))
+        return weights
 
     def _draw(self, shape: tuple[int, ...] | torch.Size, generator: torch.Generator) -> Tensor:
         if self.pool is None:

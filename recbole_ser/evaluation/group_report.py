@@ -68,6 +68,7 @@ def group_report(
     edges: tuple[int, ...] | None = None,
     number: int = 4,
     seed: int = 0,
+    model: str | None = None,
 ) -> GroupReport:
     """Compare the finished runs in the folders ``paths`` by user group; a sweep's folder stands for its chosen trial.
 
@@ -76,6 +77,7 @@ def group_report(
         edges: the counts at which groups begin; ``None``: ``number`` quantiles of the tested users.
         number: number of groups if no edges are given.
         seed: seed of the bootstrap.
+        model: the first run's model, if no installed package registers it, see ``run_config``.
 
     Raises:
         UserError: a folder holds no finished run, the runs have different data or candidates, or the data files have
@@ -89,7 +91,7 @@ def group_report(
     for folder, frame in zip(folders, ranks.values()):
         if frame["user_id"].tolist() != users:
             raise UserError(f"{folder.path}: ranks.csv has other users than that of {folders[0].path}")
-    dataset = _dataset(folders[0], users)
+    dataset = _dataset(folders[0], users, model)
     test = dataset.split.test.long()
     tested = dataset.log.users[test].numpy()
     first = np.unique(tested, return_index=True)[1]  # the row of each user's first target: rows rise with time
@@ -123,13 +125,14 @@ def group_report(
 
 def _refuse_other_targets(first: RunFolder, other: RunFolder) -> None:
     a, b = first.data(), other.data()
-    for what, one, two in [
+    pairs: list[tuple[str, Any, Any]] = [
         ("data sets", a["hash"], b["hash"]),
         ("protocols", a["protocol"], b["protocol"]),
         ("test targets", a["targets"].get("test", "none"), b["targets"].get("test", "none")),
         ("test candidates", a["candidates"].get("test", "none"), b["candidates"].get("test", "none")),
         ("numbers of users, items or events", a["counts"], b["counts"]),
-    ]:
+    ]
+    for what, one, two in pairs:
         if one != two:
             short = None if what == "protocols" else _SHORT
             names = f" ({one[:short]} and {two[:short]})" if isinstance(one, str) else ""
@@ -138,7 +141,7 @@ def _refuse_other_targets(first: RunFolder, other: RunFolder) -> None:
 
 def _names(folders: Sequence[RunFolder]) -> list[str]:
     """A name for each run: its model, or the folder where several runs have the same model."""
-    models = [str(folder.config()["model"]) for folder in folders]
+    models = [folder.model_name() for folder in folders]
     names = [folder.path.name if Counter(models)[model] > 1 else model for model, folder in zip(models, folders)]
     names = names if len(set(names)) == len(names) else [str(folder.path) for folder in folders]
     for name, count in Counter(names).items():
@@ -147,9 +150,9 @@ def _names(folders: Sequence[RunFolder]) -> list[str]:
     return names
 
 
-def _dataset(folder: RunFolder, users: list[str]) -> SERDataset:
+def _dataset(folder: RunFolder, users: list[str], model: str | None) -> SERDataset:
     """The data set as the run had it, after a check that ``users`` are the users of its test targets."""
-    dataset = load_data(folder, run_config(folder), SERDataset)
+    dataset = load_data(folder, run_config(folder, model), SERDataset)
     tested = dataset.log.users[dataset.split.test.long()].numpy()
     if dataset.id2token(dataset.uid_field, tested).tolist() != users:
         raise UserError(f"{folder.path}: the users in ranks.csv are not those of the test split")

@@ -84,11 +84,12 @@ class Recommender:
         self.reads = self._fields_read()
 
     @classmethod
-    def load(cls, folder: str | Path, model: type[AbstractRecommender] | None = None) -> Recommender:
+    def load(cls, folder: str | Path, model: str | type[AbstractRecommender] | None = None) -> Recommender:
         """Load the finished run in ``folder``, or the chosen trial of a finished sweep.
 
         Args:
-            model: the class of the run's model, if it cannot be imported, because it was defined in a notebook, say.
+            model: the run's model, if no installed package registers it: loading a folder runs no code that only the
+                folder names.  As ``module:Class``, or as a class, which may have been defined in a notebook.
 
         Raises:
             UserError: there is no run, it is not finished, its checkpoint is damaged, or the data have changed since.

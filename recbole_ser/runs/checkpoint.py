@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +24,29 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     """
     state = plain_state(state, "checkpoint")
     with atomic_write(path, "wb") as handle:
-        torch.save(state, handle)
+        keeping = _ErrorKeeper(handle)
+        try:
+            torch.save(state, cast(IO[bytes], keeping))
+        except RuntimeError as error:  # PyTorch's own, about its place in the file, when the disk is full
+            raise keeping.error or error from None
+
+
+class _ErrorKeeper:
+    """Writes to ``handle``, and keeps the error of a write that failed."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self.handle = handle
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.handle.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.handle.flush()
 
 
 def load_checkpoint(
@@ -34,14 +57,17 @@ def load_checkpoint(
     Raises:
         UserError: the file is missing or damaged, holds more than tensors and plain values, or lacks one of ``keys``.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise UserError(f"{path}: there is no such checkpoint")
     try:
+        with zipfile.ZipFile(path) as archive:  # PyTorch writes checksums into it, and does not compare them
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} differs")
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # on damaged bytes the restricted unpickler raises nearly anything
         raise UserError(
             f"{path}: not a checkpoint of this package, or a damaged one; it was not loaded "
-            f"({type(error).__name__}: {_first_sentence(error)})"
+            f"({_first_sentence(error)}): restore it from a copy, or start a new run"
         ) from error
     missing = [key for key in keys if not isinstance(state, dict) or key not in state]
     if missing:

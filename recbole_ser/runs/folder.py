@@ -6,22 +6,64 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 import yaml
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
 
 from recbole_ser.environment import describe_environment
-from recbole_ser.errors import UserError
-from recbole_ser.files import atomic_write, exclusive, write_json
+from recbole_ser.errors import DataError, UserError
+from recbole_ser.files import atomic_write, exclusive, sha256, write_json
+from recbole_ser.records import read_record, read_records, read_sealed, write_sealed
 from recbole_ser.runs.result import RunResult
+from recbole_ser.yaml_values import read_yaml
+
+_SCORE_AGAIN = "'recbole-ser run --resume=FOLDER' finishes the run, or scores it again"
+_NEW_RUN = "restore it from a copy, or start a new run"
+
+
+class RunArguments(TypedDict):
+    """What a run was started with, see ``SERConfig.arguments``."""
+
+    model: str
+    dataset: str
+    config_dict: dict[str, Any]
+
+
+class RunData(TypedDict):
+    """What a run is trained and tested on, see ``RunFolder.write_data``."""
+
+    hash: str
+    protocol: str
+    candidates: dict[str, str]
+    counts: dict[str, int]
+    codes: dict[str, str] | None
+    targets: dict[str, str]
+
+
+class EpochMetrics(TypedDict):
+    """A line of ``metrics.jsonl``; it also has the peaks of memory, where the system tells them."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", allow_inf_nan=False)  # type: ignore[misc]
+
+    epoch: int
+    losses: dict[str, float]
+    valid: dict[str, float]
+    learning_rate: float
+    seconds: float
+    cpu_seconds: float
 
 
 class RunFolder:
     """Writes and reads the files of one run.  Every file but the log is either complete or not there at all.
+
+    A file that was damaged is refused when it is read, in one line that says what to do.
 
     The files are ``config.yaml``, ``arguments.json``, ``environment.json``, ``data.json``, ``metrics.jsonl`` (one line
     per evaluated epoch), ``result.json``, ``ranks.csv`` (the ranks of the test targets), ``best.pt``, ``last.pt``,
@@ -61,21 +103,25 @@ class RunFolder:
 
     def write_config(self, values: dict[str, Any], arguments: dict[str, Any]) -> None:
         """Write the resolved configuration, in plain YAML types, and, for resuming, the arguments it was made from."""
-        write_json(self.path / "arguments.json", arguments)
+        write_sealed(self.path / "arguments.json", arguments)
         with atomic_write(self.path / "config.yaml") as handle:
             yaml.safe_dump(values, handle, sort_keys=True, allow_unicode=True)
 
-    def arguments(self) -> dict[str, Any]:
-        return json.loads(self._read("arguments.json"))
+    def arguments(self) -> RunArguments:
+        return read_sealed(self.path / "arguments.json", RunArguments, _NEW_RUN)
+
+    def model_name(self) -> str:
+        """The name of the run's model, without the module of its class."""
+        return self.arguments()["model"].rpartition(":")[2].rpartition(".")[2]
 
     def config(self) -> dict[str, Any]:
-        return yaml.safe_load(self._read("config.yaml"))
+        return read_yaml(self.path / "config.yaml")
 
     def write_environment(self, device: torch.device | str) -> None:
         write_json(self.path / "environment.json", describe_environment(device))
 
     def environment(self) -> dict[str, Any]:
-        return json.loads(self._read("environment.json"))
+        return read_record(self.path / "environment.json", dict[str, Any], "resuming the run writes it anew")
 
     def write_data(
         self,
@@ -99,15 +145,21 @@ class RunFolder:
         Raises:
             UserError: the run was started on other data.
         """
-        data = {"hash": fingerprint, "protocol": protocol, "candidates": candidates, "counts": counts, "codes": codes}
-        data["targets"] = targets or {}
+        data = RunData(
+            hash=fingerprint,
+            protocol=protocol,
+            candidates=candidates,
+            counts=counts,
+            codes=codes,
+            targets=targets or {},
+        )
         if (self.path / "data.json").exists() and (before := self.data()) != data:
-            changed = ", ".join(key for key in data if before.get(key) != data[key])
+            changed = ", ".join(key for key, value in data.items() if before.get(key) != value)
             raise UserError(f"{self.path}: this run was started on other data ({changed} changed): start a new run")
-        write_json(self.path / "data.json", data)
+        write_sealed(self.path / "data.json", data)
 
-    def data(self) -> dict[str, Any]:
-        return json.loads(self._read("data.json"))
+    def data(self) -> RunData:
+        return read_sealed(self.path / "data.json", RunData, _NEW_RUN)
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add the line of one evaluated epoch; it must have the key ``epoch``."""
@@ -116,17 +168,23 @@ class RunFolder:
             handle.flush()
             os.fsync(handle.fileno())
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[EpochMetrics]:
         """The lines of the evaluated epochs; a line that was cut off by a crash is left out."""
         path = self.path / "metrics.jsonl"
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return read_records(path, EpochMetrics, _NEW_RUN) if path.exists() else []
 
     def drop_metrics_after(self, epoch: int) -> None:
         """Forget the lines of epochs that are about to be trained again."""
-        kept = [line for line in self.metrics() if line["epoch"] <= epoch]
-        with atomic_write(self.path / "metrics.jsonl") as handle:
-            handle.writelines(json.dumps(line, allow_nan=False) + "\n" for line in kept)
+        path = self.path / "metrics.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line, values in zip(lines, self.metrics()) if values["epoch"] <= epoch]
+        with atomic_write(path, "wb") as handle:
+            handle.writelines(kept)
+
+    def metrics_checksum(self) -> str:
+        """A hash of ``metrics.jsonl`` as it is now; empty if there is no such file."""
+        path = self.path / "metrics.jsonl"
+        return sha256(path) if path.exists() else ""
 
     def totals(self) -> dict[str, Any]:
         """The number of epochs, their seconds and CPU seconds together, and the largest peak memory of any of them."""
@@ -135,28 +193,40 @@ class RunFolder:
             "epochs": lines[-1]["epoch"] + 1 if lines else 0,
             "seconds": sum(line["seconds"] for line in lines),
             "cpu_seconds": sum(line["cpu_seconds"] for line in lines),
-            "peak_memory_mib": max((line.get("peak_memory_mib", 0.0) for line in lines), default=0.0),
+            "peak_memory_mib": peak_memory(lines),
         }
 
     def write_result(self, result: RunResult) -> None:
-        write_json(self.path / "result.json", result.as_dict())
+        write_sealed(self.path / "result.json", result.as_dict())
 
     def result(self) -> RunResult:
-        return RunResult(**json.loads(self._read("result.json")), folder=self.path)
+        values = read_sealed(self.path / "result.json", RunResult, _SCORE_AGAIN)
+        return replace(values, folder=self.path)
 
-    def write_ranks(self, user_tokens: np.ndarray, ranks: torch.Tensor) -> None:
-        """Write the rank of each test target, by user and then by time, for tests of significance between runs."""
+    def write_ranks(self, user_tokens: np.ndarray, ranks: torch.Tensor) -> str:
+        """Write the rank of each test target, by user and then by time, for tests of significance between runs.
+
+        Returns:
+            The hash of the file, for the result.
+        """
         with atomic_write(self.path / "ranks.csv") as handle:
             frame = pd.DataFrame({"user_id": user_tokens, "rank": ranks.numpy()})
             frame.to_csv(handle, index=False, lineterminator="\n")
+        return sha256(self.path / "ranks.csv")
 
     def ranks(self) -> pd.DataFrame:
-        """The ranks of the test targets, with the columns ``user_id`` (text) and ``rank`` (from 1)."""
-        self._read("ranks.csv")
-        return pd.read_csv(self.path / "ranks.csv", dtype={"user_id": str, "rank": np.int64}, keep_default_na=False)
+        """The ranks of the test targets, with the columns ``user_id`` (text) and ``rank`` (from 1).
 
-    def _read(self, name: str) -> str:
-        try:
-            return (self.path / name).read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            raise UserError(f"{self.path}: this run has no {name} (yet)") from error
+        Raises:
+            UserError: the run is not finished.
+            DataError: the ranks are not those of the result.
+        """
+        expected, path = self.result().ranks, self.path / "ranks.csv"
+        if not path.is_file() or sha256(path) != expected:
+            raise DataError(path, "missing or damaged: it has not the checksum in result.json", hint=_SCORE_AGAIN)
+        return pd.read_csv(path, dtype={"user_id": str, "rank": np.int64}, keep_default_na=False)
+
+
+def peak_memory(lines: list[EpochMetrics]) -> float:
+    """The largest resident memory, in MiB, that any of the lines reports; 0 if none does."""
+    return max((cast(Any, line).get("peak_memory_mib", 0.0) for line in lines), default=0.0)

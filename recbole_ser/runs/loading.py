@@ -10,8 +10,8 @@ from torch import nn
 
 from recbole_ser.config import SERConfig
 from recbole_ser.data.dataset import SERDataset
-from recbole_ser.errors import ConfigError, UserError
-from recbole_ser.registry import find_model
+from recbole_ser.errors import UserError
+from recbole_ser.registry import available_models, find_model
 from recbole_ser.runs.checkpoint import load_checkpoint
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.sweep_folder import SweepFolder
@@ -21,28 +21,47 @@ _HERE = frozenset(["device", "data_path", "codes_file"])  # settings that say wh
 AnyDataset = TypeVar("AnyDataset", bound=SERDataset)
 
 
-def run_config(folder: RunFolder, model: type[AbstractRecommender] | None = None) -> SERConfig:
+def run_config(folder: RunFolder, model: str | type[AbstractRecommender] | None = None) -> SERConfig:
     """The configuration that the run in ``folder`` was started with.
 
     Args:
-        model: the class of the run's model, if it cannot be imported.
+        model: the run's model, as ``module:Class`` or as a class; needed if no installed package registers it.
 
     Raises:
-        UserError: ``model`` has another name than the run's model, or that cannot be imported.
+        UserError: see ``trusted_model``.
     """
     arguments = folder.arguments()
-    if model is not None:
-        name = folder.config()["model"]
-        if model.__name__ != name:
-            raise UserError(f"{folder.path}: this is a run of {name}, not of {model.__name__}")
-        arguments["model"] = model
-    else:
-        try:
-            find_model(arguments["model"])
-        except ConfigError as error:
-            hint = "a class that was defined in a notebook or a function must be given as model=..."
-            raise UserError(f"{folder.path}: {error}; {hint}") from error
-    return SERConfig(**arguments)
+    trusted = trusted_model(folder.path, arguments["model"], model)
+    return SERConfig(trusted, arguments["dataset"], config_dict=arguments["config_dict"])
+
+
+def trusted_model(
+    path: Path, recorded: str, model: str | type[AbstractRecommender] | None
+) -> str | type[AbstractRecommender]:
+    """The model to load for the folder ``path``, whose files say that its model is ``recorded``.
+
+    A folder may come from somebody else, and loading a model runs code.  So code that is not part of an installed
+    package is only run when the user, and not just the folder, names it.
+
+    Args:
+        model: the model that the user names; ``None``: none.
+
+    Raises:
+        UserError: ``recorded`` is no registered model, and the user does not name it; or names another one.
+        ConfigError: there is no such model, or it cannot be imported.
+    """
+    if model is None:
+        if recorded not in available_models() and not recorded.startswith("recbole.model."):
+            raise UserError(
+                f"{path}: its model is {recorded}, which no installed package registers: to let its code run, name it: "
+                f"--model={recorded}, or in Python model=..., as for a class that was defined in a notebook"
+            )
+        return recorded
+    model_class = find_model(model) if isinstance(model, str) else model
+    name = recorded.rpartition(":")[2].rpartition(".")[2]
+    if model_class.__name__ != name:
+        raise UserError(f"{path}: its model is {name}, not {model_class.__name__}")
+    return model_class
 
 
 def load_data(folder: RunFolder, config: SERConfig, dataset_class: type[AnyDataset]) -> AnyDataset:
@@ -58,7 +77,7 @@ def load_data(folder: RunFolder, config: SERConfig, dataset_class: type[AnyDatas
 
 
 def load_run(
-    folder: RunFolder, dataset_class: type[AnyDataset], model: type[AbstractRecommender] | None = None
+    folder: RunFolder, dataset_class: type[AnyDataset], model: str | type[AbstractRecommender] | None = None
 ) -> tuple[SERConfig, AnyDataset, Any]:
     """Load the finished run in ``folder``: its configuration, its data, and its model with the weights of its test.
 
@@ -66,12 +85,12 @@ def load_run(
 
     Args:
         dataset_class: the class of the loaded data set.
-        model: the class of the run's model, if it cannot be imported.
+        model: see ``run_config``.
 
     Raises:
         UserError: the run is not finished, its checkpoint is damaged, or data or codes have changed.
     """
-    if not (folder.path / "result.json").is_file():
+    if not (folder.path / "result.json").exists():
         raise UserError(f"{folder.path}: this run is not finished: go on with 'recbole-ser run --resume={folder.path}'")
     config = run_config(folder, model)
     checkpoint = load_checkpoint(folder.best, config["device"], ("settings", "state_dict", "other_parameter"))

@@ -20,6 +20,7 @@ class RunResult:
         valid, test: metrics by name, in full precision.
         candidates: hash of the candidate table by split; empty when the whole catalogue was ranked.
         targets: hash of the targets by split.
+        ranks: hash of ``ranks.csv``, the ranks of the test targets.
         data: hash of the data set.
         parameters: number of values that the model learns.
         seconds, cpu_seconds: wall-clock and CPU time of all evaluated epochs, before and after interruptions.
@@ -45,6 +46,7 @@ class RunResult:
     peak_memory_mib: float
     codes: dict[str, str] | None = None
     targets: dict[str, str] = field(default_factory=dict)
+    ranks: str = ""
     folder: Path | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recbole_ser.errors import UserError
-from recbole_ser.files import exclusive, write_json
-from recbole_ser.runs.folder import RunFolder
+from typing_extensions import TypedDict
+
+from recbole_ser.errors import DataError, UserError
+from recbole_ser.files import exclusive
+from recbole_ser.records import read_sealed, write_sealed
+from recbole_ser.runs.folder import EpochMetrics, RunFolder, peak_memory
 from recbole_ser.runs.result import RunResult
 
 # The status of a trial.  Waiting and running are not written down: a trial without an outcome is one of them.
 FINISHED, STOPPED, FAILED, KILLED = "finished", "stopped", "failed", "killed"
 WAITING, RUNNING = "waiting", "running"
 KEPT = (FINISHED, STOPPED, FAILED)  # a resumed sweep does not train these again
+
+_NEW_SWEEP = "restore it from a copy, or start a new sweep"
+_TRAIN_AGAIN = "remove metrics.jsonl, last.pt and outcome.json of this trial: resuming the sweep trains it again"
+
+
+class _Proposed(TypedDict):
+    values: dict[str, Any]
+
+
+class _Chosen(TypedDict):
+    trial: int
 
 
 @dataclass(frozen=True)
@@ -75,24 +88,38 @@ class TrialFolder:
     def outcome(self) -> dict[str, str]:
         """The ``status`` and ``error`` of the trial; empty if it has not ended."""
         path = self.path / "outcome.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not path.exists():
+            return {}
+        remedy = "remove it: resuming the sweep goes on with this trial"
+        outcome = read_sealed(path, dict[str, str], remedy)
+        if outcome.get("metrics", "") != self._metrics_checksum():
+            problem = "damaged: its checksum is not the one in outcome.json"
+            raise DataError(self.path / "metrics.jsonl", problem, hint=_TRAIN_AGAIN)
+        return outcome
 
     def end(self, status: str, error: str = "") -> None:
-        write_json(self.path / "outcome.json", {"status": status, "error": error})
+        """Record how the trial ended, with a checksum of its metrics, which choose between trials."""
+        outcome = {"status": status, "error": error, "metrics": self._metrics_checksum()}
+        write_sealed(self.path / "outcome.json", outcome)
+
+    def _metrics_checksum(self) -> str:
+        return RunFolder(self.path).metrics_checksum()
 
     def reopen(self) -> None:
         (self.path / "outcome.json").unlink(missing_ok=True)
 
     def values(self) -> dict[str, Any]:
-        return json.loads((self.path / "trial.json").read_text(encoding="utf-8"))["values"]
+        return read_sealed(self.path / "trial.json", _Proposed, _NEW_SWEEP)["values"]
 
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[EpochMetrics]:
         """The lines of the evaluated epochs in ``metrics.jsonl``."""
         return RunFolder(self.path).metrics()
 
     def read(self, metric: str) -> Trial:
         """The trial as it is now; ``metric`` is the validation metric that chooses."""
         lines, outcome = self.lines(), self.outcome
+        if any(metric not in line["valid"] for line in lines):
+            raise DataError(self.path / "metrics.jsonl", f"a line has no valid {metric}", hint=_TRAIN_AGAIN)
         scores = [line["valid"][metric] for line in lines]
         best = scores.index(max(scores)) if scores else None
         return Trial(
@@ -106,7 +133,7 @@ class TrialFolder:
             scores=tuple(scores),
             seconds=sum(line["seconds"] for line in lines),
             cpu_seconds=sum(line["cpu_seconds"] for line in lines),
-            peak_memory_mib=max((line.get("peak_memory_mib", 0.0) for line in lines), default=0.0),
+            peak_memory_mib=peak_memory(lines),
         )
 
     def drop_weights(self, best: bool) -> None:
@@ -137,7 +164,7 @@ class SweepFolder:
         """
         folder = cls(path)
         folder.trials_path.mkdir(parents=True, exist_ok=True)
-        write_json(folder.path / "sweep.json", content)
+        folder.update(content)
         return folder
 
     @classmethod
@@ -162,13 +189,10 @@ class SweepFolder:
             yield
 
     def content(self) -> dict[str, Any]:
-        try:
-            return json.loads((self.path / "sweep.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{self.path / 'sweep.json'}: not JSON: {error}") from error
+        return read_sealed(self.path / "sweep.json", dict[str, Any], _NEW_SWEEP)
 
     def update(self, content: dict[str, Any]) -> None:
-        write_json(self.path / "sweep.json", content)
+        write_sealed(self.path / "sweep.json", content)
 
     def trial(self, number: int) -> TrialFolder:
         return TrialFolder(self.trials_path / f"{number:03d}")
@@ -176,7 +200,7 @@ class SweepFolder:
     def add_trial(self, number: int, values: dict[str, Any]) -> TrialFolder:
         """Make the folder of a new trial and write the trial's values into it."""
         trial = self.trial(number)
-        write_json(trial.path / "trial.json", {"number": number, "values": values})
+        write_sealed(trial.path / "trial.json", {"number": number, "values": values})
         return trial
 
     def trials(self) -> list[TrialFolder]:
@@ -190,17 +214,16 @@ class SweepFolder:
 
     def write_result(self, trial: Trial, result: RunResult) -> None:
         """Write the number and the values of the chosen trial, and its result on the test split."""
-        write_json(self.path / "result.json", {"trial": trial.number, "values": trial.values, **result.as_dict()})
+        write_sealed(self.path / "result.json", {"trial": trial.number, "values": trial.values, **result.as_dict()})
 
     def result(self) -> tuple[int, RunResult] | None:
         """The number of the trial that was tested, and its result; ``None`` if none has been tested yet."""
         path = self.path / "result.json"
-        if not path.is_file():
+        if not path.exists():
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-        number = content.pop("trial")
-        content.pop("values")
-        return number, RunResult(**content, folder=self.trial(number).path)
+        remedy = "remove it: resuming the sweep scores the chosen trial again"
+        number = read_sealed(path, _Chosen, remedy)["trial"]
+        return number, replace(read_sealed(path, RunResult, remedy), folder=self.trial(number).path)
 
 
 def best_trial(trials: list[Trial]) -> Trial | None:

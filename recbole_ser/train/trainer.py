@@ -107,9 +107,6 @@ class SERTrainer(Trainer):
         Returns:
             The best validation score and all metrics of that epoch.
         """
-        for name, data in (("training", train_data), ("validation", valid_data)):
-            if not data.rows:
-                raise UserError(f"the {name} split has no targets: too few events per user, or too strict filters")
         self._on_evaluation, self._verbose = callback_fn, verbose
         self._stopwatch.lap()
         if not self.finished:
@@ -188,7 +185,7 @@ class SERTrainer(Trainer):
     def rank(self, eval_data: Any, load_best_model: bool = True, show_progress: bool = False) -> Tensor:
         """The rank of every target of ``eval_data``, int64 ``[rows]``, under the best weights or the current ones."""
         if load_best_model:
-            self._load_weights(self.run_folder.best, load_checkpoint(self.run_folder.best, self.device))
+            self._load_best()
         self.model.eval()
         return rank_targets(self.scorer, eval_data, self.device, type(self.model).__name__, show_progress)
 
@@ -208,7 +205,7 @@ class SERTrainer(Trainer):
     def test(self, test_data: Any, show_progress: bool = False) -> RunResult:
         """Score the test targets with the best weights, and write ``ranks.csv`` and ``result.json``."""
         ranks = self.rank(test_data, show_progress=show_progress)
-        self.run_folder.write_ranks(test_data.user_tokens(), ranks)
+        checksum = self.run_folder.write_ranks(test_data.user_tokens(), ranks)
         data, totals = self.run_folder.data(), self.run_folder.totals()
         result = RunResult(
             model=self.config["model"],
@@ -222,6 +219,7 @@ class SERTrainer(Trainer):
             data=data["hash"],
             codes=data.get("codes"),
             targets=data["targets"],
+            ranks=checksum,
             parameters=sum(value.numel() for value in self.model.parameters() if value.requires_grad),
             folder=self.run_folder.path,
             **totals,
@@ -265,6 +263,15 @@ class SERTrainer(Trainer):
             "other_parameter": other_parameters(self.model),
         }
 
+    def _load_best(self) -> None:
+        checkpoint = load_checkpoint(self.run_folder.best, self.device, ("epoch", "state_dict", "other_parameter"))
+        if self.best_epoch >= 0 and checkpoint["epoch"] != self.best_epoch:
+            raise UserError(
+                f"{self.run_folder.best}: holds the weights of epoch {checkpoint['epoch']}, and the best epoch was "
+                f"{self.best_epoch}: restore it from a copy, or start a new run"
+            )
+        self._load_weights(self.run_folder.best, checkpoint)
+
     def _load_weights(self, path: str | Path, checkpoint: dict[str, Any]) -> None:
         try:
             self.model.load_state_dict(checkpoint["state_dict"])
@@ -280,7 +287,9 @@ class SERTrainer(Trainer):
     def _save_last(self, epoch: int) -> None:
         progress = {name: getattr(self, name) for name in _PROGRESS}
         stateful = {name: getattr(self, name).state_dict() for name in self._stateful()}
-        save_checkpoint(self.run_folder.last, {**self._weights(epoch), "progress": progress, **stateful})
+        metrics = self.run_folder.metrics_checksum()
+        content = {**self._weights(epoch), "progress": progress, "metrics": metrics, **stateful}
+        save_checkpoint(self.run_folder.last, content)
 
     def _stateful(self) -> list[str]:
         return ["optimizer", "scaler"] + ([] if self.scheduler is None else ["scheduler"])
@@ -295,7 +304,8 @@ class SERTrainer(Trainer):
             self.run_folder.drop_metrics_after(-1)
             return
         path = resume_file or self.run_folder.last
-        checkpoint = load_checkpoint(path, self.device, (*self._weights(0), "progress", *self._stateful()))
+        needed = (*self._weights(0), "progress", "metrics", *self._stateful())
+        checkpoint = load_checkpoint(path, self.device, needed)
         self._refuse_other_settings(path, checkpoint["settings"])
         self._load_weights(path, checkpoint)
         for name in self._stateful():
@@ -304,6 +314,11 @@ class SERTrainer(Trainer):
             setattr(self, name, checkpoint["progress"][name])
         self.start_epoch = checkpoint["epoch"] + 1
         self.run_folder.drop_metrics_after(checkpoint["epoch"])
+        if self.run_folder.metrics_checksum() != checkpoint["metrics"]:
+            raise UserError(
+                f"{self.run_folder.path / 'metrics.jsonl'}: not the file that this run wrote up to epoch "
+                f"{checkpoint['epoch']}: restore it from a copy, or start a new run"
+            )
         self.logger.info(f"Resuming after epoch {checkpoint['epoch']}")
 
     def _refuse_other_settings(self, path: str | Path, before: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from recbole_ser.config import SERConfig
 from recbole_ser.data.codes import read_codes
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.logs import log_to
-from recbole_ser.registry import available_models
 from recbole_ser.runner import Prepared, build_trainer, prepare
 from recbole_ser.runs.claim import claim, claim_new
 from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.loading import trusted_model
 from recbole_ser.runs.result import RunResult, final_table
 from recbole_ser.runs.sweep_folder import FAILED, KILLED, SweepFolder, Trial, best_trial
 from recbole_ser.tuning import ray_versions
@@ -94,18 +95,31 @@ def tune(
     build_search(plan, config["seed"], 0)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     default = Path("saved") / dataset / f"tune-{config['model']}-{plan.name}-{stamp}-{config['seed']}"
-    hint = f"go on with the sweep in it by 'recbole-ser tune --resume={storage}', or choose another"
-    path = claim_new(default) if storage is None else claim(storage, hint)
-    content = {"plan": plan.to_json(), "arguments": config.arguments()}
-    return _tune(config, plan, resources or Resources(), SweepFolder.start(path, content))
+    taken = f"go on with the sweep in it by 'recbole-ser tune --resume={storage}', or choose another"
+    if storage is not None and Path(storage).exists():
+        claim(storage, taken)  # which refuses it, before anything that takes long
+
+    def start() -> SweepFolder:
+        path = claim_new(default) if storage is None else claim(storage, taken)
+        return SweepFolder.start(path, {"plan": plan.to_json(), "arguments": config.arguments()})
+
+    return _tune(config, plan, resources or Resources(), start)
 
 
-def resume(path: str | Path, *, trials: int | None = None, resources: Resources | None = None) -> SweepResult:
+def resume(
+    path: str | Path,
+    *,
+    model: str | type[AbstractRecommender] | None = None,
+    trials: int | None = None,
+    resources: Resources | None = None,
+) -> SweepResult:
     """Go on with the sweep in folder ``path``.
 
     Trials that have ended are kept; the others go on from their checkpoints, also those whose process died.
 
     Args:
+        model: the sweep's model, if no installed package registers it: loading a folder runs no code that only the
+            folder names.
         trials: a new number of trials, for ``random`` and ``tpe``; ``None``: the number that the sweep had.
         resources: as for ``tune``.
 
@@ -115,7 +129,8 @@ def resume(path: str | Path, *, trials: int | None = None, resources: Resources 
     folder = SweepFolder.load(path)
     content = folder.content()
     plan = Plan.from_json(content["plan"], f"{folder.path / 'sweep.json'}")
-    config = SERConfig(**content["arguments"])
+    arguments = content["arguments"]
+    config = SERConfig(**{**arguments, "model": trusted_model(folder.path, arguments["model"], model)})
     if trials is not None and trials != plan.trials:
         plan = replace(plan, trials=trials)
         plan.check(config, "--resume")
@@ -125,33 +140,47 @@ def resume(path: str | Path, *, trials: int | None = None, resources: Resources 
     return _tune(config, plan, resources or Resources(), folder)
 
 
-def _tune(config: SERConfig, plan: Plan, resources: Resources, folder: SweepFolder) -> SweepResult:
+def _tune(
+    config: SERConfig, plan: Plan, resources: Resources, folder: SweepFolder | Callable[[], SweepFolder]
+) -> SweepResult:
+    """Tune in ``folder``; if that is a function, in the new one that it makes when all that a sweep needs is there."""
     ray_versions.import_ray(loopback=not resources.address)
     from recbole_ser.tuning import engine  # imports Ray, which takes a while
 
     metric = config["valid_metric"].lower()
-    with folder.locked(), log_to(folder.log, config["state"]):
+    with ExitStack() as held:
+        also_log_to = held.enter_context(log_to(None, config["state"]))
+
+        def enter(folder: SweepFolder) -> SweepFolder:
+            held.enter_context(folder.locked())
+            also_log_to(folder.log)
+            return folder
+
+        if isinstance(folder, SweepFolder):
+            enter(folder)
         swept_codes = any(dimension.key.startswith(f"{CODES}.") for dimension in plan.space)
         prepared = prepare(config, with_codes=not swept_codes)
+        held.enter_context(engine.cluster(resources))
+        wanted = engine.per_trial(resources)
+        if not isinstance(folder, SweepFolder):
+            folder = enter(folder())
         shared = Shared(without_config(prepared), _codes(plan, config, prepared, folder) if swept_codes else {})
-        with engine.cluster(resources):
-            wanted = engine.per_trial(resources)
-            task = Task(config.arguments(), metric, str(folder.trials_path), str(Path.cwd()), has_gpu="gpu" in wanted)
-            _log.info(f"{plan.trials} trials of {config['model']} ({plan.search}, {plan.scheduler}): {folder.path}")
-            search = build_search(plan, config["seed"], len(folder.trials()))
-            session = engine.Trials(plan, search, folder, metric, LiveTable(plan.trials, metric), config["epochs"])
-            reference = engine.share(shared)
-            del prepared, shared  # the trials' copy is used from here on
-            try:
-                engine.run_trials(task, reference, session, wanted, resources.concurrent)
-            except KeyboardInterrupt:
-                _log.warning(f"interrupted: go on with: recbole-ser tune --resume={shlex.quote(str(folder.path))}")
-                raise
-            finally:
-                write_tables(folder, folder.read_trials(metric))
-            trials = folder.read_trials(metric)
-            chosen = _choose(trials)
-            result = _test(config, chosen, engine.fetch(reference), folder)
+        task = Task(config.arguments(), metric, str(folder.trials_path), str(Path.cwd()), has_gpu="gpu" in wanted)
+        _log.info(f"{plan.trials} trials of {config['model']} ({plan.search}, {plan.scheduler}): {folder.path}")
+        search = build_search(plan, config["seed"], len(folder.trials()))
+        session = engine.Trials(plan, search, folder, metric, LiveTable(plan.trials, metric), config["epochs"])
+        reference = engine.share(shared)
+        del prepared, shared  # the trials' copy is used from here on
+        try:
+            engine.run_trials(task, reference, session, wanted, resources.concurrent)
+        except KeyboardInterrupt:
+            _log.warning(f"interrupted: go on with: recbole-ser tune --resume={shlex.quote(str(folder.path))}")
+            raise
+        finally:
+            write_tables(folder, folder.read_trials(metric))
+        trials = folder.read_trials(metric)
+        chosen = _choose(trials)
+        result = _test(config, chosen, engine.fetch(reference), folder)
     _conclude(config, plan, folder, trials, chosen)
     print(sweep_table(trials, metric))
     print(f"\nchosen is trial {chosen.number}, by {metric} in validation")
@@ -222,8 +251,7 @@ def _conclude(config: SERConfig, plan: Plan, folder: SweepFolder, trials: list[T
     path = folder.path / "best.yaml"
     values = RunFolder.load(folder.trial(chosen.number).path).arguments()["config_dict"]
     values.pop("run_dir", None)  # a new run has a folder of its own
-    model = config["model"] if config["model"] in available_models() else config.arguments()["model"]
-    command = f"recbole-ser run --model={model} --dataset={config['dataset']}"
+    command = f"recbole-ser run --model={config.arguments()['model']} --dataset={config['dataset']}"
     write_best(path, values, f"{command} --config_files={shlex.quote(str(path))}")
     try:
         write_plots(plan, trials, folder.plots, config["valid_metric"].lower())
