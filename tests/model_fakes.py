@@ -33,7 +33,7 @@ def fake_dataset(items: int = 30, queries: int = 12, terms: int = 15) -> SimpleN
 
     vocabulary = {"item_id": items, "type": 5, "tags": 7, "level": 4}
     return SimpleNamespace(
-        user_num=10, item_num=items, query_num=queries, term_num=terms, source_num=3,
+        user_num=10, item_num=items, target_num=items, query_num=queries, term_num=terms, source_num=3,
         query_terms=lists(queries, 4, terms), num=vocabulary.__getitem__,
         item_attributes={"type": lists(items, 1, 5)[:, 0], "tags": lists(items, 3, 7)},
         user_attributes={"level": lists(10, 1, 4)[:, 0]},

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import load_dataset, write_lines, write_toy
+from conftest import SIZES, load_dataset, write_lines, write_toy
 
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader, instances
 from recbole_ser.errors import ConfigError, DataError
+from recbole_ser.model.base import SearchRecommender
 from recbole_ser.validation.report import validate
 
 
@@ -474,3 +475,40 @@ def test_repeated_interactions_are_left_out_in_the_order_of_time_and_file(
     assert sorted(found) == sorted((user, item) for user, _, _, item in expected)
     for name in ("u0", "u1", "u2"):
         assert [item for user, item in found if user == name] == [row[3] for row in expected if row[0] == name]
+
+
+class OneRowPerUser(SearchRecommender):
+    """Its training rows are users."""
+
+    trains_on = "users"
+
+
+class AnyInteraction(SearchRecommender):
+    """Its training rows are all interactions of the training period, also those without a history."""
+
+    trains_on = "interactions"
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_one_row_per_user_holds_the_whole_training_period(toy: Callable[..., SERDataset], both: bool) -> None:
+    dataset = toy(OneRowPerUser, require_both_histories=both, shuffle=False)
+    (batch,) = TrainLoader(dataset.config, dataset)
+    split, log = dataset.split, dataset.log
+    assert "neg_item_id" not in batch and len(batch) == len(log.users[split.training_interactions].unique())
+    for row, user in enumerate(batch["user_id"].tolist()):
+        items = log.items[split.training_interactions][log.users[split.training_interactions] == user].tolist()
+        length = int(batch["item_length"][row])
+        assert batch["item_id_list"][row, :length].tolist() == items[-SIZES["MAX_ITEM_LIST_LENGTH"] :]
+        assert batch["item_id_list"][row, length:].sum() == 0 and int(batch["item_id"][row]) == items[-1]
+    held_out = {(int(log.users[p]), int(log.items[p])) for p in [*split.valid.tolist(), *split.test.tolist()]}
+    last = set(zip(batch["user_id"].tolist(), batch["item_id"].tolist()))
+    assert not held_out & last
+
+
+def test_a_model_may_train_on_any_interaction(toy: Callable[..., SERDataset]) -> None:
+    dataset = toy(AnyInteraction, require_both_histories=False)
+    loader = TrainLoader(dataset.config, dataset)
+    rows = [(int(u), int(i)) for batch in loader for u, i in zip(batch["user_id"], batch["item_id"])]
+    log, positions = dataset.log, dataset.split.training_interactions
+    assert sorted(rows) == sorted(zip(log.users[positions].tolist(), log.items[positions].tolist()))
+    assert all("item_id_list" not in batch and "neg_item_id" in batch for batch in loader)

@@ -38,7 +38,7 @@ def fake_dataset() -> SimpleNamespace:
     level = torch.randint(0, 4, (30,), generator=generator, dtype=torch.int32)
     terms[0], level[0] = 0, 0
     return SimpleNamespace(
-        user_num=10, item_num=30, query_num=12, term_num=15, num={"item_id": 30, "level": 4}.__getitem__,
+        user_num=10, item_num=30, target_num=30, query_num=12, term_num=15, num={"item_id": 30, "level": 4}.__getitem__,
         query_terms=terms, item_attributes={"level": level}, item_numbers={},
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -10,7 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ser.errors import ConfigError
-from recbole_ser.model.losses import Temperature, info_nce, log_sum_exp_tanh, nt_xent, triplet
+from recbole_ser.model import losses
+from recbole_ser.model.losses import (
+    Temperature,
+    info_nce,
+    inner_product_softmax,
+    log_sum_exp_tanh,
+    nt_xent,
+    sampled_loss,
+    triplet,
+)
 
 
 def plain(left: Tensor, right: Tensor, temperature: Tensor) -> Tensor:
@@ -151,3 +161,44 @@ def test_nt_xent_of_a_single_row_is_nothing() -> None:
     loss = nt_xent(left, right, torch.ones(4, 4), torch.tensor(0.1))
     loss.backward()
     assert loss.item() == 0 and (left.grad == 0).all()
+
+
+# --- the next item ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_once", [1, 40, 1 << 18])
+def test_the_softmax_in_parts_equals_the_whole(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", at_once)
+    states, vectors = (torch.randn(n, 6, dtype=torch.float64, requires_grad=True) for n in (5, 23))
+    places = torch.tensor([0, 22, 7, 7, 1])
+    torch.testing.assert_close(
+        inner_product_softmax(states, vectors, places), F.cross_entropy(states @ vectors.t(), places)
+    )
+    assert torch.autograd.gradcheck(lambda a, b: inner_product_softmax(a, b, places), (states, vectors))
+
+
+def test_of_a_large_softmax_only_a_part_is_kept() -> None:
+    states, vectors = torch.randn(64, 8, requires_grad=True), torch.randn(60_000, 8, requires_grad=True)
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        inner_product_softmax(states, vectors, torch.zeros(64, dtype=torch.int64))
+    assert max(kept) <= 8 * 60_000 and sum(kept) < 20 * 60_000  # the logits would be 64 * 60,000
+
+
+@pytest.mark.parametrize("kind", ["BCE", "BPR"])
+def test_sampled_losses(kind: Literal["BCE", "BPR"]) -> None:
+    logits = torch.randn(4, 3, dtype=torch.float64) * 3
+    total = 0.0
+    for row in logits.tolist():
+        for negative in row[1:]:
+            if kind == "BPR":
+                total -= math.log(1 / (1 + math.exp(negative - row[0]))) / 8
+            else:
+                total -= math.log(1 - 1 / (1 + math.exp(-negative))) / 12
+        total -= math.log(1 / (1 + math.exp(-row[0]))) / 12 if kind == "BCE" else 0.0
+    assert float(sampled_loss(kind, logits)) == pytest.approx(total)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from recbole_ser import testing
 from recbole_ser.errors import ConfigError
+from recbole_ser.model import losses
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.registry import MODELS
 from recbole_ser.testing import CHECKS, ModelUnderTest
@@ -24,6 +25,38 @@ OURS = sorted(name for name, spec in MODELS.items() if issubclass(spec.load(), S
 @pytest.mark.parametrize("model", OURS)
 def test_contract(model: str, check: Callable[[ModelUnderTest], None], tmp_path: Path) -> None:
     check(ModelUnderTest(model, tmp_path))
+
+
+@pytest.mark.parametrize("model", [model for model in OURS if model != "SRJGraph"])  # which refuses it
+def test_the_softmax_over_all_items_is_the_same_in_parts_and_whole(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_test = ModelUnderTest(model, tmp_path, {"loss_type": "CE"})
+    batch, results = under_test.training_batch(), {}
+    for part in (1 << 30, 700):
+        monkeypatch.setattr(losses, "LOGITS_AT_ONCE", part)
+        network = under_test.build()  # without dropout
+        loss = network.losses(batch)["rec"]
+        loss.backward()
+        results[part] = [loss.detach(), *(p.grad for p in network.parameters() if p.grad is not None)]
+    for whole, in_parts in zip(*results.values(), strict=True):
+        torch.testing.assert_close(in_parts, whole, rtol=1e-4, atol=1e-5)
+    if model == "QuerySeqRec":  # more positions than the last have something to predict
+        return
+    logits = network.full_sort_predict(batch)[:, 1 : under_test.dataset.target_num]
+    torch.testing.assert_close(results[700][0], nn.functional.cross_entropy(logits, batch["item_id"] - 1).detach())
+
+
+@pytest.mark.parametrize("model", OURS)
+def test_the_pairwise_loss(model: str, tmp_path: Path) -> None:
+    under_test = ModelUnderTest(model, tmp_path, {"loss_type": "BPR"})
+    network, batch = under_test.build(), under_test.training_batch()
+    loss = network.losses(batch)["rec"]
+    if model != "QuerySeqRec":
+        logits = network.score(network.encode(batch), network.training_items(batch))
+        expected = -(logits[:, :1] - logits[:, 1:]).sigmoid().log().mean()
+        torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
+    assert loss.isfinite() and loss.requires_grad
 
 
 class Mean(SearchRecommender):

@@ -23,7 +23,7 @@ CONFIG: dict[str, Any] = {
 TAGS = torch.tensor([[(7 * i + j) % 5 * (j <= i % 3) for j in range(3)] for i in range(30)], dtype=torch.int32)
 TERMS = torch.tensor([[(3 * q + j) % 8 * (j < q % 4) for j in range(3)] for q in range(12)], dtype=torch.int32)
 DATASET = SimpleNamespace(
-    user_num=10, item_num=30, query_num=12, term_num=8, num={"item_id": 30, "tags": 5}.__getitem__,
+    user_num=10, item_num=30, target_num=30, query_num=12, term_num=8, num={"item_id": 30, "tags": 5}.__getitem__,
     query_terms=TERMS, item_attributes={"tags": TAGS}, item_numbers={},
 )  # fmt: skip
 

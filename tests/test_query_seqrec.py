@@ -396,7 +396,7 @@ def test_the_graph_knows_nothing_of_held_out_events(toy: Callable[..., Any]) -> 
 
 
 @pytest.mark.parametrize(
-    "values", [{"loss_type": "BPR"}, {"augmentation_prob": 1.5}, {"graph_prob": -0.1}, {"n_heads": 4}]
+    "values", [{"loss_type": "XE"}, {"augmentation_prob": 1.5}, {"graph_prob": -0.1}, {"n_heads": 4}]
 )
 def test_impossible_settings_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=str(next(iter(values.values())))):

@@ -299,7 +299,7 @@ def test_settings_are_inherited_from_base_classes() -> None:
         class Settings(ModelSettings):
             size: Width = setting("of vectors", default=4)
 
-    assert set(settings_of(OwnSettings).model_fields) == {"size", "search_weight"}
+    assert set(settings_of(OwnSettings).model_fields) == {"size", "search_weight", "loss_type"}
 
 
 def test_declarations_that_cannot_be_used_are_refused() -> None:

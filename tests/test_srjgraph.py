@@ -43,7 +43,8 @@ def fake_dataset(edges: list[tuple[int, int, int]] = EDGES) -> SimpleNamespace:
     clicked = torch.tensor([edge for edge in edges if edge[1]], dtype=torch.int64).view(-1, 3)
     attributes = {"kind": torch.randint(0, 5, (ITEMS,), generator=generator, dtype=torch.int32)}
     return SimpleNamespace(
-        user_num=USERS, item_num=ITEMS, query_num=QUERIES, term_num=9, num={"item_id": ITEMS, "kind": 5}.__getitem__,
+        user_num=USERS, item_num=ITEMS, target_num=ITEMS, query_num=QUERIES, term_num=9,
+        num={"item_id": ITEMS, "kind": 5}.__getitem__,
         query_terms=torch.randint(0, 9, (QUERIES, 3), generator=generator, dtype=torch.int32),
         item_attributes=attributes, user_attributes={}, item_numbers={}, user_numbers={},
         log=SimpleNamespace(users=bought[:, 0], items=bought[:, 1]),

@@ -53,7 +53,7 @@ class FakeConfig(dict):
 
 def fake_dataset() -> SimpleNamespace:
     sizes = {"user_id": USERS, "item_id": ITEMS}
-    return SimpleNamespace(user_num=USERS, item_num=ITEMS, num=sizes.__getitem__)
+    return SimpleNamespace(user_num=USERS, item_num=ITEMS, target_num=ITEMS, num=sizes.__getitem__)
 
 
 def histories(rows: int, seed: int) -> tuple[dict[str, Tensor], np.random.Generator]:

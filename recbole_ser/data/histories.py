@@ -203,6 +203,13 @@ class HistoryReader:
             log.users[positions].long(), positions, log.searches_before[positions], sessions, known_from, positions
         )
 
+    def read_through(self, positions: Tensor) -> dict[str, Tensor]:
+        """Like `read`, but the interactions at ``positions [B]`` themselves are the last ones of the histories."""
+        log = self.log
+        users, known_from = log.users[positions].long(), log.interactions_until_click
+        sessions = None if log.item_sessions is None else log.item_sessions[positions]
+        return self._read(users, positions + 1, log.searches_before[positions], sessions, known_from, positions)
+
     def read_searches(self, searches: Tensor) -> dict[str, Tensor]:
         """Like `read`, for the searches at positions ``searches [B]`` in the log.
 

@@ -76,9 +76,13 @@ class TrainLoader:
 
     A model with ``search_task`` gets `JointBatch` objects, which bring all instances of the search task once an epoch.
 
-    A sequential model gets the training targets with their histories; a general one gets every interaction of the
-    training period, without histories.  Negatives come as our models read them, ``neg_item_id [B, N]``, or as
-    RecBole's do: repeated rows for a pairwise model, labelled rows for a pointwise one.
+    What a row is, a model of ours says with ``trains_on``: one of the training ``targets`` with its history, which is
+    also what RecBole's sequential models get; any of the ``interactions`` of the training period, without history,
+    which is what RecBole's general ones get; or one of the ``users``, whose history are the latest interactions of the
+    training period.  In the last case ``item_id`` is the latest of them, and there are no negatives.
+
+    Negatives come as our models read them, ``neg_item_id [B, N]``, or as RecBole's do: repeated rows for a pairwise
+    model, labelled rows for a pointwise one.
 
     Attributes:
         rows: number of positives per epoch.
@@ -87,13 +91,15 @@ class TrainLoader:
     def __init__(self, config: Any, dataset: SERDataset) -> None:
         self.config, self.dataset = config, dataset
         self.shuffle: bool = config["shuffle"]
-        self.general = config["MODEL_TYPE"] != ModelType.SEQUENTIAL
-        self.positions = dataset.split.training_interactions if self.general else dataset.split.train
+        general = config["MODEL_TYPE"] != ModelType.SEQUENTIAL
+        self.trains_on = "interactions" if general else getattr(config.model_class, "trains_on", "targets")
+        self.positions = self._positions()
         self.rows = len(self.positions)
         self.batch_size = config["train_batch_size"]
         self.reader = dataset.history_reader()
         negatives = config["train_neg_sample_args"]
-        self.sample_num = 0 if negatives["distribution"] == "none" else negatives["sample_num"]
+        without = negatives["distribution"] == "none" or self.trains_on == "users"
+        self.sample_num = 0 if without else negatives["sample_num"]
         self.sampler = (
             NegativeSampler(
                 dataset.log, dataset.split, dataset.target_num, negatives["distribution"], negatives["alpha"]
@@ -105,6 +111,18 @@ class TrainLoader:
         if getattr(dataset.config.model_class, "search_task", False) and config["search_weight"]:
             self.search_task = SearchTask(dataset, negatives)
         self.set_epoch(0)
+
+    def _positions(self) -> Tensor:
+        """The position in the log of each row."""
+        split = self.dataset.split
+        if self.trains_on == "targets":
+            return split.train
+        if self.trains_on == "interactions":
+            return split.training_interactions
+        users = self.dataset.log.users[split.training_interactions]  # ascending
+        is_last = torch.ones(len(users), dtype=torch.bool)
+        is_last[:-1] = users[1:] != users[:-1]
+        return split.training_interactions[is_last]
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
@@ -126,7 +144,9 @@ class TrainLoader:
                 yield JointBatch(batch.interaction, search)
 
     def _batch(self, positions: Tensor, generator: torch.Generator) -> Interaction:
-        batch = instances(self.dataset, positions, None if self.general else self.reader)
+        batch = instances(self.dataset, positions, self.reader if self.trains_on == "targets" else None)
+        if self.trains_on == "users":
+            batch.update(self.reader.read_through(positions))
         if self.sampler is None:
             return Interaction(batch)
         negatives = self.sampler.draw(batch[self.dataset.uid_field], self.sample_num, generator)  # [B, N]

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor
 
 from recbole_ser.model.embeddings import FeatureEmbedding, Mentions, PassCache
-from recbole_ser.model.losses import Temperature
+from recbole_ser.model.losses import (
+    Temperature,
+    inner_product_softmax,
+    part_size,
+    positive_first_loss,
+    sampled_loss,
+    softmax_loss,
+)
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ModelSettings
-from recbole_ser.settings.types import Weight
+from recbole_ser.settings.types import LossType, Weight
 
 PAIRS_AT_ONCE = 1 << 14  # (row, item) pairs per call of ``score`` for a whole catalogue: as many as fit in a CPU cache
 
@@ -40,12 +46,23 @@ class SearchRecommender(PassCache, SequentialRecommender):
     class Settings(ModelSettings):
         """The model's own settings; a model with settings derives its ``Settings`` from this class."""
 
+        loss_type: LossType = setting(
+            "how the next item is learnt: BCE or BPR against the row's negatives, or CE, the softmax over all items",
+            default="BCE",
+        )
+
     n_items: int  # padding id included
+    trains_on: Literal["targets", "interactions", "users"] = "targets"  # what a row of training is, see TrainLoader
     input_type = InputType.LISTWISE  # one positive beside a list of negatives
     reads_codes = False  # whether the model reads ``dataset.user_codes``, see ``data/codes.py``
     decays_biases = True  # whether weight decay changes biases, too
     search_task = False  # whether training batches bring search instances, see JointRecommender
     pretrain_epochs = 0  # number of first epochs that early stopping does not count
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        self.loss_type: LossType = SearchRecommender.Settings.of(config).loss_type
+        self.target_num: int = dataset.target_num  # items from this id on were only ever clicked
 
     def encode(self, interaction: Any) -> Any:
         """Encode the user side once per row of ``interaction``; the result is passed to ``score`` as it is."""
@@ -79,8 +96,31 @@ class SearchRecommender(PassCache, SequentialRecommender):
         return {"rec": self.main_loss(interaction, state), **self.auxiliary_losses(interaction, state)}
 
     def main_loss(self, interaction: Any, state: Any) -> Tensor:
-        """Binary cross entropy of one positive and N negatives, averaged over all B(N+1) pairs."""
-        return positive_first_loss(self.score(state, self.training_items(interaction)))
+        """The loss of the next item, as ``loss_type`` says."""
+        if self.loss_type == "CE":
+            return self.softmax_loss(state, interaction[self.POS_ITEM_ID])
+        return sampled_loss(self.loss_type, self.score(state, self.training_items(interaction)))
+
+    def softmax_loss(self, state: Any, targets: Tensor) -> Tensor:
+        """Mean cross entropy of ``targets [B]`` in the softmax over all items that can be targets."""
+        as_now = self.contexts_of_step()
+
+        def logits_of(items: Tensor) -> Tensor:
+            with ExitStack() as stack:  # the backward pass, which computes them again, comes after ``embedded_once``
+                for context in as_now:
+                    stack.enter_context(context())
+                return self.score(state, items.expand(len(targets), -1))
+
+        own = self.score(state, targets.unsqueeze(1)).squeeze(1)  # [B]
+        return softmax_loss(own, self.possible_targets(targets).split(part_size(len(targets))), logits_of)
+
+    def contexts_of_step(self) -> list[Callable[[], AbstractContextManager[None]]]:
+        """What a training step keeps while it lasts, as contexts in which that is there again."""
+        return [embedding.as_now() for embedding in self._embeddings().values()]
+
+    def possible_targets(self, like: Tensor) -> Tensor:
+        """The ids, on the device of ``like``, of all items that can be targets."""
+        return torch.arange(1, self.target_num, device=like.device)
 
     def training_items(self, interaction: Any) -> Tensor:
         """``[B, 1 + N]``: the positive and its negatives."""
@@ -100,14 +140,21 @@ class SearchRecommender(PassCache, SequentialRecommender):
     def embedded_once(self, *mentioned: Mentions) -> Iterator[None]:
         """Inside this block every item and query mentioned is embedded once, and embedding it again is a lookup.
 
+        For the softmax over all items, all items that can be targets are mentioned.
+
         This applies to the attributes ``items`` and ``queries`` of the model, where they are a ``FeatureEmbedding``.
         """
-        embeddings: dict[str, Any] = {name: getattr(self, name, None) for name in ("items", "queries")}
-        embeddings = {name: module for name, module in embeddings.items() if isinstance(module, FeatureEmbedding)}
+        if self.loss_type == "CE":
+            items, queries = mentioned[0]
+            mentioned = (*mentioned, Mentions(self.possible_targets(items), queries[:0]))
         with ExitStack() as stack:
-            for name, embedding in embeddings.items():
+            for name, embedding in self._embeddings().items():
                 stack.enter_context(embedding.shared(*(getattr(ids, name) for ids in mentioned)))
             yield
+
+    def _embeddings(self) -> dict[str, FeatureEmbedding]:
+        embeddings: dict[str, Any] = {name: getattr(self, name, None) for name in ("items", "queries")}
+        return {name: module for name, module in embeddings.items() if isinstance(module, FeatureEmbedding)}
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         return torch.stack(list(self.losses(interaction).values())).sum()
@@ -169,11 +216,23 @@ class JointRecommender(SearchRecommender):
         return {"search": positive_first_loss(logits)}
 
 
-def positive_first_loss(logits: Tensor) -> Tensor:
-    """Mean binary cross entropy of ``logits [B, 1 + N]``, whose first column belongs to the positives."""
-    labels = torch.zeros_like(logits)
-    labels[:, 0] = 1.0
-    return F.binary_cross_entropy_with_logits(logits, labels)
+class DotProductRecommender(SearchRecommender):
+    """A model whose state is one vector per row; the logit of an item is its vector's inner product with the state."""
+
+    items: FeatureEmbedding
+
+    def item_vectors(self, items: Tensor) -> Tensor:
+        """``[..., d]`` of ``items [...]``; by default those of the attribute ``items``."""
+        return self.items(items)
+
+    def score(self, state: Tensor, items: Tensor) -> Tensor:
+        return (self.item_vectors(items) @ state.unsqueeze(2)).squeeze(2)  # [B, C]
+
+    def score_catalogue(self, state: Tensor, items: Tensor) -> Tensor:
+        return state @ self.item_vectors(items).t()  # [B, n]
+
+    def softmax_loss(self, state: Tensor, targets: Tensor) -> Tensor:
+        return inner_product_softmax(state, self.item_vectors(self.possible_targets(targets)), targets - 1)
 
 
 def _flat(interaction: Any, fields: Iterable[Any]) -> Tensor:

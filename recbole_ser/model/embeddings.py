@@ -6,7 +6,7 @@ Shapes: B rows, S searches, C clicks of a search, d width, U distinct ids.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
@@ -186,6 +186,20 @@ class FeatureEmbedding(PassCache):
             yield
         finally:
             self._shared = None
+
+    def as_now(self) -> Callable[[], AbstractContextManager[None]]:
+        """A context in which the vectors are shared as they are now, for computing something again later."""
+        shared = self._shared
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            before, self._shared = self._shared, shared
+            try:
+                yield
+            finally:
+                self._shared = before
+
+        return again
 
     def _embed(self, ids: Tensor) -> Tensor:
         own = lookup(self.ids.weight, ids) * (ids != 0).unsqueeze(1)  # [U, id_width]

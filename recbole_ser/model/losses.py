@@ -3,14 +3,71 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from recbole_ser.errors import ConfigError
-from recbole_ser.settings.types import LOWEST_TEMPERATURE
+from recbole_ser.model.embeddings import lookup
+from recbole_ser.settings.types import LOWEST_TEMPERATURE, LossType
+
+LOGITS_AT_ONCE = 1 << 18  # of a softmax over all items
+
+
+def positive_first_loss(logits: Tensor) -> Tensor:
+    """Mean binary cross entropy of ``logits [B, 1 + N]``, whose first column belongs to the positives."""
+    labels = torch.zeros_like(logits)
+    labels[:, 0] = 1.0
+    return F.binary_cross_entropy_with_logits(logits, labels)
+
+
+def sampled_loss(kind: LossType, logits: Tensor) -> Tensor:
+    """The loss of positives against sampled negatives; ``logits [B, 1 + N]`` have the positives in the first column.
+
+    ``BCE`` is the binary cross entropy, averaged over all pairs; ``BPR`` is ``-log sigmoid(positive - negative)``,
+    averaged over all negatives (Rendle et al., UAI'09).
+    """
+    if kind == "BPR":
+        return F.softplus(logits[:, 1:] - logits[:, :1]).mean()
+    return positive_first_loss(logits)
+
+
+def softmax_loss(own: Tensor, parts: Sequence[Tensor], logits_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Mean cross entropy of targets in the softmax over all items.
+
+    The logits of a part are computed again for the gradient, so that only one part is in memory.
+
+    Args:
+        own: ``[B]``, the logits of the targets.
+        parts: what stands for the items, of ``part_size`` or fewer: their ids ``[m]``, say, or vectors ``[m, d]``.
+        logits_of: gives the logits ``[B, m]`` of a part.
+    """
+
+    def log_sum_exp(part: Tensor) -> Tensor:
+        return logits_of(part).logsumexp(dim=1)  # [B]
+
+    if len(parts) == 1:
+        return (log_sum_exp(parts[0]) - own).mean()
+    sums = [checkpoint(log_sum_exp, part, use_reentrant=False) for part in parts]
+    return (torch.stack(sums).logsumexp(dim=0) - own).mean()
+
+
+def inner_product_softmax(states: Tensor, vectors: Tensor, places: Tensor) -> Tensor:
+    """Mean cross entropy of the softmax over the inner products of ``states [B, d]`` with all ``vectors [n, d]``.
+
+    ``places [B]`` are the targets' places among the vectors.
+    """
+    own = (states * lookup(vectors, places)).sum(dim=1)  # [B]
+    return softmax_loss(own, vectors.split(part_size(len(states))), lambda part: states @ part.t())
+
+
+def part_size(rows: int) -> int:
+    """The number of items in each part of a softmax over all items, so that a part has ``LOGITS_AT_ONCE`` logits."""
+    return max(1, LOGITS_AT_ONCE // max(rows, 1))
 
 
 class Temperature(nn.Module):

@@ -6,7 +6,7 @@ message instead of a machine without memory.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ Probability = Annotated[float, Field(ge=0, lt=1)]  # of leaving something out
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]  # of a term of the loss
 Positive = Annotated[float, Field(gt=0, le=1_000)]
+
+LossType = Literal["BCE", "BPR", "CE"]  # of the next item
 
 LOWEST_TEMPERATURE = 0.01  # a learnt temperature stays above it
 StartTemperature = Annotated[float, Field(gt=LOWEST_TEMPERATURE, le=1_000)]

@@ -6,6 +6,8 @@ Si et al., "Enhancing Recommendation with Search Data in a Causal Learning Manne
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from recbole_ser.data.relations import Relation
-from recbole_ser.model.base import SearchRecommender, positive_first_loss
+from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.embeddings import Mentions, distinct, item_embedding, lookup, query_embedding
 from recbole_ser.model.layers import (
     ActivationUnit,
@@ -24,6 +26,7 @@ from recbole_ser.model.layers import (
     masked_softmax,
     perceptron,
 )
+from recbole_ser.model.losses import sampled_loss
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths
 from recbole_ser.settings.types import Layers, Probability, Weight, Widths
@@ -173,8 +176,26 @@ class IV4REC(SearchRecommender):
         targets = self.training_items(interaction).flatten()  # [B (1 + N)]
         return targets if self.searches is not None else torch.cat([targets, interaction[self.ITEM_SEQ].flatten()])
 
+    def _others(self, like: Tensor) -> list[Tensor]:
+        """The items beside those of the batch that a training step scores: all, for the softmax over all items."""
+        return [self.possible_targets(like)] if self.loss_type == "CE" else []
+
+    @contextmanager
+    def _decomposed(self, batch: tuple[Tensor, Tensor] | None) -> Iterator[None]:
+        before, self._batch = self._batch, batch
+        try:
+            yield
+        finally:
+            self._batch = before
+
+    def contexts_of_step(self) -> list[Callable[[], AbstractContextManager[None]]]:
+        batch = self._batch
+        return [*super().contexts_of_step(), lambda: self._decomposed(batch)]
+
     def mentions(self, interaction: Any) -> Mentions:
-        queries = [self.item_queries[self.decomposed_items(interaction).unique()].flatten()]
+        mentioned = self.decomposed_items(interaction)
+        decomposed = torch.cat([mentioned, *self._others(mentioned)])
+        queries = [self.item_queries[decomposed.unique()].flatten()]
         if self.searches is not None:
             queries.append(interaction["search_query_list"].flatten())
         items = torch.cat([self.training_items(interaction).flatten(), interaction[self.ITEM_SEQ].flatten()])
@@ -214,15 +235,15 @@ class IV4REC(SearchRecommender):
     def rec_losses(self, interaction: Any) -> dict[str, Tensor]:
         """The terms of (10); every distinct item is decomposed once."""
         mentioned = self.decomposed_items(interaction)
-        values, places = distinct(mentioned, self.items.count)
+        values, places = distinct(torch.cat([mentioned, *self._others(mentioned)]), self.items.count)
         vectors, item_error = self.decompose(values)  # [U, d], [U]
-        self._batch = vectors, places
-        try:
+        with self._decomposed((vectors, places)):
             state = self.encode(interaction)
             pairs = self.pairs(state, self.training_items(interaction))
-        finally:
-            self._batch = None
-        losses = {"rec": positive_first_loss(self.logits(pairs))}
+            if self.loss_type == "CE":
+                losses = {"rec": self.main_loss(interaction, state)}
+            else:
+                losses = {"rec": sampled_loss(self.loss_type, self.logits(pairs))}
         if item_error is not None:
             valid = (self.item_queries[values] != 0).any(dim=1)  # [U]; false of padding
             counts = torch.bincount(places[mentioned], minlength=len(values)) * valid  # [U]

@@ -5,16 +5,17 @@ He et al., "Query-Aware Sequential Recommendation", CIKM 2022.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ser.data.relations import Relation
-from recbole_ser.model.base import SearchRecommender, positive_first_loss
+from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.embeddings import Mentions, item_embedding, lookup, query_embedding
 from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, merged_places
+from recbole_ser.model.losses import inner_product_softmax, sampled_loss
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, QueryWidths, TransformerSizes
 from recbole_ser.settings.types import Share
@@ -57,7 +58,7 @@ class QuerySeqRec(SearchRecommender):
     it, for a search at the very time of an interaction is unknown when that interaction is a target.  Of a search that
     was known by then, this last position is a repetition.
 
-    ``loss_type: BCE`` takes binary cross entropy with the row's negatives at each of these positions instead.
+    ``loss_type: BCE`` or ``BPR`` takes that loss against the row's negatives at each of these positions instead.
 
     Adapted to this package:
 
@@ -83,14 +84,12 @@ class QuerySeqRec(SearchRecommender):
     searched: Tensor  # [distinct queries of the training period]
 
     class Settings(SearchRecommender.Settings, ItemWidths, QueryWidths, TransformerSizes):
-        loss_type: Literal["CE", "BCE"] = setting("CE: softmax over all items; BCE: against the row's negatives")
         augmentation_prob: Share = setting("probability of replacing a token in training; 0: none")
         graph_prob: Share = setting("probability that a replacement is a related token")
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         settings = self.Settings.of(config)
-        self.loss_type = settings.loss_type
         self.augmentation_prob = settings.augmentation_prob
         self.graph_prob = settings.graph_prob
         width, dropout = settings.hidden_size, settings.dropout_prob
@@ -185,10 +184,9 @@ class QuerySeqRec(SearchRecommender):
         states = lookup(state.states.flatten(0, 1), row * labels.shape[1] + position)  # [P, d]
         labels = labels[row, position]  # [P]
         if self.loss_type == "CE":
-            logits = states @ self.items(self.catalogue(labels)[1:]).t()  # [P, n_items - 1]
-            return F.cross_entropy(logits, labels - 1)  # (4)
+            return inner_product_softmax(states, self.items(self.catalogue(labels)[1:]), labels - 1)  # (4)
         choice = torch.cat([labels.unsqueeze(1), interaction[self.NEG_ITEM_ID][row]], dim=1)  # [P, 1 + N]
-        return positive_first_loss((self.items(choice) @ states.unsqueeze(2)).squeeze(2))
+        return sampled_loss(self.loss_type, self.score(state._replace(last=states), choice))
 
     def labels(self, interaction: Any, tokens: Tokens) -> Tensor:
         """``[B, T]``: the item that each position has to predict; 0: none."""

@@ -6,7 +6,7 @@ Zhao et al., "Joint Learning of E-commerce Search and Recommendation with a Unif
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +141,11 @@ class SRJGraph(JointRecommender):
     aggregators: Any  # an Aggregator for each hop and kind of nodes
 
     class Settings(JointRecommender.Settings, ItemWidths, QueryWidths, UserWidths, MLPSizes):
+        loss_type: Literal["BCE", "BPR"] = setting(
+            "how the next item is learnt, against the row's negatives; a softmax over all items would have to draw "
+            "neighbours for every pair of a row and an item",
+            default="BCE",
+        )
         fan_outs: Annotated[list[Annotated[int, Field(ge=1, le=1_000)]], Field(min_length=1, max_length=2)] = setting(
             "neighbours drawn around a node, and around each of them; one number: one hop"
         )

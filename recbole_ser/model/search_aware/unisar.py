@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_ser.model.alignment import QueryItemAlignment
-from recbole_ser.model.base import JointRecommender, positive_first_loss
+from recbole_ser.model.base import JointRecommender
 from recbole_ser.model.embeddings import (
     FeatureEmbedding,
     Mentions,
@@ -30,7 +30,7 @@ from recbole_ser.model.layers import (
     merged_places,
     perceptron,
 )
-from recbole_ser.model.losses import Temperature, nt_xent
+from recbole_ser.model.losses import Temperature, nt_xent, positive_first_loss
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, TransformerSizes, UserWidths
 from recbole_ser.settings.types import Count, Layers, StartTemperature, Weight
