@@ -45,7 +45,7 @@ def refused_and_skipped(folder: Path, mapping: dict[str, Any], log: str, where: 
     assert f"/{where}: " in str(error.value)
     assert problem in str(error.value)
     assert "--on-error skip" in str(error.value)
-    assert not list((folder / "X").iterdir())
+    assert not list((folder / "X").glob("[!.]*"))
     counts = convert(folder, mapping, on_error="skip")["rows"][log]
     assert counts["in"] == counts["out"] + sum(counts["rejected"].values())
     reasons = [reason for reason in counts["rejected"] if problem.startswith(reason)]

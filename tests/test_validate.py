@@ -62,6 +62,17 @@ def remove(suffix: str) -> Change:
     return lambda base: (base / f"toy.{suffix}").unlink()
 
 
+def instead(suffix: str, make: Change) -> Change:
+    """Make something of this name that is no file."""
+
+    def change(base: Path) -> None:
+        path = base / f"toy.{suffix}"
+        path.unlink(missing_ok=True)
+        make(path)
+
+    return change
+
+
 # rule, what is done to the toy data set, where it is found, its column and its value
 NS, LATE = "1700000000", "1700000000.1234567891"
 CASES: list[tuple[str, Change, str, str | None, str | None]] = [
@@ -126,6 +137,9 @@ CASES: list[tuple[str, Change, str, str | None, str | None]] = [
     ("byte-order-mark", replace("inter", "user_id", "\ufeffuser_id"), "toy.inter:1", None, None),
     ("windows-line-ends", replace("inter", "a\ti2\t20\n", "a\ti2\t20\r\n"), "toy.inter:3", None, None),
     ("windows-line-ends", replace("inter", "float\n", "float\r\n"), "toy.inter:1", None, None),
+    ("no-file", instead("inter", Path.mkdir), "toy.inter", None, None),
+    ("no-file", instead("item", Path.mkdir), "toy.item", None, None),
+    ("no-file", instead("query", lambda path: path.symlink_to("nowhere")), "toy.query", None, None),
     ("file-absent", remove("search"), "toy.search", None, None),
     ("file-absent", remove("query"), "toy.query", None, None),
     ("no-searches", write("search", SEARCH), "toy.search:1", None, None),

@@ -13,6 +13,8 @@ import pandas as pd
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_ser.atomic.location import is_there
+from recbole_ser.atomic.publishing import restore
 from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.atomic.reading import read_atomic, read_header
 from recbole_ser.atomic.schema import FILES, KEYS, Column
@@ -65,8 +67,11 @@ class AtomicDataset(Dataset):
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         folder = Path(dataset_path)
-        if not (folder / f"{token}.inter").is_file():
+        restore(folder)
+        if not is_there(folder / f"{token}.inter"):
             raise DataError(folder / f"{token}.inter", "file not found", hint="data sets live in data_path/<name>/")
+        for suffix in ("item", "user"):
+            is_there(folder / f"{token}.{suffix}")  # RecBole takes for missing what is no file
         check_named_files(self.config, folder, token)
         super()._load_data(token, dataset_path)
         if self.inter_feat is None or not len(self.inter_feat):
@@ -81,7 +86,7 @@ class AtomicDataset(Dataset):
         """As in RecBole, but a missing ``.query`` means queries without words and a missing ``.search`` no searches."""
         for suffix in self.config["additional_feat_suffix"] or []:
             path = Path(dataset_path) / f"{token}.{suffix}"
-            if path.is_file():
+            if is_there(path):
                 setattr(self, f"{suffix}_feat", self._load_feat(str(path), suffix))
             elif suffix not in FILES:
                 raise DataError(path, "file not found", hint="it is named in additional_feat_suffix")
