@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from campaign import CLASSES, campaign
 
-CASES = {}
+CASES = {"atomic_files": 50, "layouts": 40, "mappings": 60}
 
 
 @pytest.mark.slow

@@ -267,6 +267,8 @@ BAD_LINES = [
     ("reviews", review_line("U1", "A", 1 << 63), "unixReviewTime is not a whole number of seconds"),
     ("reviews", review_line("U1", "A\tB", 1), "asin is not one word"),
     ("reviews", review_line("U1", "A B", 1), "asin is not one word"),
+    ("reviews", review_line("[PAD]", "A", 1), "reviewerID is the id of padding"),
+    ("train", "U1_0 0 [PAD] 1", "asin is the id of padding"),
     ("reviews", review_line("", "A", 1), "reviewerID is not one word"),
     ("reviews", '{"reviewerID": "\\ud800", "asin": "A", "unixReviewTime": 1}', "reviewerID is not one word"),
     ("reviews", '{"reviewerID": ["U1"], "asin": "A", "unixReviewTime": 1}', "reviewerID is not one word"),

@@ -219,6 +219,12 @@ def test_rows_of_one_search_that_differ_are_malformed(tmp_path: Path) -> None:
     assert len(rows_of(tmp_path, "query")) == 2
 
 
+def test_if_all_searches_are_malformed_none_is_left(tmp_path: Path) -> None:
+    rows = [{**row, "kw": f"{n}"} for n, row in enumerate(SHOWN) if row["sid"] == "1" and row["uid"] == "u1"]
+    with pytest.raises(DataError, match=r"no row of 3 is left .rows of one search differ in query or source: 3"):
+        convert(tmp_path, logs(tmp_path, shown=True, searches=rows), on_error="skip")
+
+
 @pytest.mark.parametrize("query", [{"id": "qid"}, {"id": "qid", "text": "kw"}, {"id": "qid", "terms": "words"}])
 def test_queries_with_ids(tmp_path: Path, query: dict[str, str]) -> None:
     texts = ["red shoes", "a Red shoe", None]

@@ -41,7 +41,7 @@ def find_dataset(text: str, data_path: str | Path) -> Path:
 
 def has_interactions(folder: Path) -> bool:
     """Whether ``folder`` holds a data set: the file ``X.inter``, where X is the folder's name."""
-    return (folder / f"{folder.name}.inter").is_file() or is_unfinished(folder)
+    return os.path.isfile(folder / f"{folder.name}.inter") or is_unfinished(folder)
 
 
 def is_there(path: Path) -> bool:
@@ -50,7 +50,7 @@ def is_there(path: Path) -> bool:
     Raises:
         DataError: something of this name is there that is no file: it is not to be taken for a missing one.
     """
-    if path.is_file():
+    if os.path.isfile(path):  # false, too, for a link that leads to an impossible name
         return True
     if os.path.lexists(path):
         raise Finding("no-file", path.name).as_error(path)

@@ -112,7 +112,7 @@ def validate(folder: str | Path, number: int = 20, split: Mapping[str, Any] | No
     tables = {}
     for suffix, schema in FILES.items():
         path = folder / f"{folder.name}.{suffix}"
-        if not path.is_file():
+        if not os.path.isfile(path):
             if os.path.lexists(path):
                 findings.add("no-file", path.name)
             elif suffix not in ("user", "item"):

@@ -20,7 +20,7 @@ from random import Random
 
 Attack = Callable[[Random], str]
 
-CLASSES: tuple[str, ...] = ()
+CLASSES: tuple[str, ...] = ("atomic_files", "layouts", "mappings")
 
 
 def campaign(name: str, folder: Path, seed: int, cases: int | None = None, seconds: float | None = None) -> Counter:
