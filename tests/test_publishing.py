@@ -26,7 +26,7 @@ from recbole_ser.validation.report import validate
 OWN = {"X.codes": "codes", "notes.txt": "notes", "raw/log.csv": "log", "codes_cache/c": "cache", "X.items": "mine"}
 
 
-def convert(folder: Path, mark: str, *suffixes: str) -> None:
+def convert(folder: Path | str, mark: str, *suffixes: str) -> None:
     """Write a data set whose ids hold ``mark``, with X.inter and the files ``suffixes``."""
     columns = {"search": (*FILES["search"].required, CLICKED_ITEMS)}
     rows = {
@@ -214,12 +214,13 @@ def test_an_error_of_a_write_names_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("out", "problem"),
     [
-        ("file", "file: File exists"),
+        ("", "has no name"),
+        ("file", "file is not a folder"),
         ("file/X", "file/X: Not a directory"),
         ("n" * 300, "File name too long"),
         ("n" * 254, "File name too long"),
         ("loop/X", "Too many levels of symbolic links"),
-        ("loop", "loop: "),
+        ("loop", "loop is not a folder"),
         ("new\nline", "cannot have the name"),
         ("/", "cannot have the name"),
         ("/proc/X", "/proc/X: "),
@@ -230,5 +231,5 @@ def test_places_where_no_data_set_can_be_are_one_line(tmp_path: Path, out: str, 
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(UserError, match=problem) as error:
-        convert(tmp_path / out, "A")
+        convert(tmp_path / out if out else out, "A")
     assert "\n" not in str(error.value)

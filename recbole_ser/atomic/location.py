@@ -28,7 +28,7 @@ def find_dataset(text: str, data_path: str | Path) -> Path:
     Raises:
         UserError: there is no such folder; the message names the data sets below ``data_path``.
     """
-    folders = [place.resolve() for place in (dataset_folder(text, data_path), Path(text)) if place.is_dir()]
+    folders = [place.resolve() for place in (dataset_folder(text, data_path), Path(text)) if os.path.isdir(place)]
     for folder in folders:
         if has_interactions(folder):
             return folder

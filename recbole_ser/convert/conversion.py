@@ -41,6 +41,8 @@ class Conversion:
     """
 
     def __init__(self, out: str | Path, on_error: OnError = "stop") -> None:
+        if not str(out):
+            raise UserError("the folder of the new data set has no name: is a variable of the shell empty?")
         self.folder = Path(os.path.realpath(out))
         self.name = self.folder.name
         self.on_error = on_error
@@ -57,6 +59,8 @@ class Conversion:
         """
         if not self.name.isprintable() or not self.name:
             raise UserError(f"{str(self.folder)!r}: a data set cannot have the name of this folder")
+        if os.path.lexists(self.folder) and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is not a folder: a data set needs one of its own")
         with ExitStack() as stack:
             stack.enter_context(_named_errors(self.folder))
             self.folder.mkdir(parents=True, exist_ok=True)

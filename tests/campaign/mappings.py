@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import datetime
+import gzip
+import io
 import json
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -135,7 +137,7 @@ def _name_files(mapping: dict[str, Any], places: dict[str, Path]) -> None:
     for block in (value for value in mapping.values() if isinstance(value, dict)):
         path = places[block["files"] if isinstance(block["files"], str) else block["files"][0]]
         block["files"] = path.name if isinstance(block["files"], str) else [path.name]
-        if path.suffix in (".csv", ".tsv"):
+        if path.suffixes[0] in (".csv", ".tsv"):
             if isinstance(block.get("clicks"), str):
                 block["clicks"] = {"column": block["clicks"], "separator": "|"}
             if isinstance(block.get("query"), dict) and "terms" in block["query"]:
@@ -233,14 +235,20 @@ def _write(random: Random, path: Path, rows: Rows, kind: str) -> Path:
     path = path.with_name(f"{path.name}.{kind}")
     if kind == "parquet":
         pq.write_table(pa.table({key: _column(random, [row[key] for row in rows]) for key in rows[0]}), path)
-    elif kind == "jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+    text = io.StringIO(newline="")
+    if kind == "jsonl":
+        text.writelines(json.dumps(row) + "\n" for row in rows)
     else:
-        with path.open("w", newline="", encoding="utf-8", errors="surrogatepass") as handle:
-            writer = csv.DictWriter(handle, list(rows[0]), delimiter="\t" if kind == "tsv" else ",")
-            writer.writeheader()
-            joined = [{k: "|".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
-            writer.writerows(joined)
+        writer = csv.DictWriter(text, list(rows[0]), delimiter="\t" if kind == "tsv" else ",")
+        writer.writeheader()
+        writer.writerows(
+            {k: "|".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()} for row in rows
+        )
+    content = text.getvalue().encode(errors="surrogatepass")
+    if random.random() < 0.15:
+        path, content = path.with_name(f"{path.name}.gz"), gzip.compress(content)
+    path.write_bytes(content)
     return path
 
 
