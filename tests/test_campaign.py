@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from campaign import CLASSES, campaign
 
-CASES = {"atomic_files": 50, "layouts": 40, "mappings": 60}
+CASES = {"atomic_files": 40, "layouts": 40, "mappings": 120}
 
 
 @pytest.mark.slow
