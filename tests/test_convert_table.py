@@ -504,6 +504,29 @@ def test_flags_for_a_row_for_each_click(tmp_path: Path, capsys: pytest.CaptureFi
     assert "times of searches: s (told from the values)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--query", "kw"], "--query has no effect without --searches"),
+        (["--searches", "s.csv", "--separator", "|"], "--separator has no effect without --clicks"),
+        (["--searches", "s.csv", "--clicks", "c", "--search-id", "s"], "--clicks and --search-id exclude each other"),
+        (["--keep", ""], "--keep : write COLUMN=VALUE"),
+        (["--keep", "rating>=nan"], "keep.minimum: nan is not a number"),
+        (["--keep", "rating>=1e999"], "keep.minimum: inf is not a number"),
+        (["--keep", "=1"], "keep.column: '' is no name"),
+        (["--unit", ""], "time.unit: '' is none of"),
+        (["--position", "x"], "No such option"),
+    ],
+)
+def test_flags_without_effect_or_value_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], problem: str
+) -> None:
+    logs(tmp_path, "csv")
+    columns = ["--user", "uid", "--item", "vid", "--time", "ts", "--out", str(tmp_path / "X")]
+    assert command("--interactions", str(tmp_path / "log.csv"), *columns, *options) == 2
+    assert problem in capsys.readouterr().err
+
+
 def test_a_mapping_in_a_file_is_relative_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

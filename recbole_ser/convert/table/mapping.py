@@ -134,8 +134,8 @@ def _shown(value: Any) -> str:
     """A wrong value in a message: on one line, and shortened if it is long."""
     try:
         text = repr(value)
-    except ValueError:  # Python refuses to write whole numbers of thousands of digits
-        text = f"a {type(value).__name__} of very many digits"
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, or lists in lists in lists
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
