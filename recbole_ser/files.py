@@ -51,7 +51,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         os.replace(handle.name, path)
     except BaseException as error:
         Path(handle.name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # from a write, to a full disk for example
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:  # a full disk, say
             error.filename = str(path)
         raise
 
