@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from campaign import CLASSES, campaign
 
-CASES = {"atomic_files": 40, "layouts": 40, "mappings": 120}
+CASES = {"atomic_files": 40, "layouts": 25, "mappings": 60}
 
 
 @pytest.mark.slow
