@@ -381,7 +381,15 @@ def test_an_interrupted_preparation_is_taken_up_again(server: Server, tmp_path: 
     (tmp_path / "X" / ".partial-of-a-killed-one").mkdir()
     server.files["/q/train.qrels.gz"] = train
     ensure_dataset(tmp_path / "X", config)
-    assert names_in(tmp_path / "X") == {"X.inter", "X.search", "X.query", "manifest.json", "raw", ".lock"}
+    assert names_in(tmp_path / "X") == {
+        "X.inter",
+        "X.search",
+        "X.query",
+        "manifest.json",
+        "raw",
+        ".lock",
+        ".converting",
+    }
     assert len(server.requests) == 5
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -216,7 +217,7 @@ def _keyed_hash(seed: int, name: str) -> int:
 
 
 def _find(folder: Path, name: str) -> Path:
-    found = [path for path in (folder / f"{name}.gz", folder / name) if path.is_file()]
+    found = [path for path in (folder / f"{name}.gz", folder / name) if os.path.isfile(path)]
     if len(found) != 1:
         problem = "holds both" if found else "holds neither"
         raise UserError(f"{folder} {problem} {name}.gz and {name}: exactly one of them is needed")

@@ -20,7 +20,9 @@ from random import Random
 
 Attack = Callable[[Random], str]
 
-CLASSES = ("bit_rot", "run_folders", "sweep_folders", "places", "full_disks")
+CLASSES = (
+    "atomic_files", "bit_rot", "full_disks", "kills", "layouts", "mappings", "places", "run_folders", "sweep_folders",
+)  # fmt: skip
 
 
 def campaign(name: str, folder: Path, seed: int, cases: int | None = None, seconds: float | None = None) -> Counter:
