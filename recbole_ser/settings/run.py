@@ -63,7 +63,9 @@ class DataSettings(Settings):
     preload_weight: dict[str, str] | None = setting("columns of vectors, by the column of the ids that they belong to")
     normalize_field: Names | None = setting("columns of numbers that are scaled to [0, 1] instead of standardised")
     normalize_all: bool | None = setting("whether all columns of numbers are scaled to [0, 1]")
-    codes_file: Place | None = setting("file of the users' codes; ~: X.codes beside the data set, made if it is missing")
+    codes_file: Place | None = setting(
+        "file of the users' codes; ~: X.codes beside the data set, made if it is missing"
+    )
     codes: CodesSettings = setting("how the users' codes are made, for models that read them")
 
 
