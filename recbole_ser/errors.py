@@ -37,3 +37,9 @@ class DataError(UserError):
         where = self.path if line is None else f"{self.path}:{line}"
         message = f"{where}: {problem}" if column is None else f"{where}: column '{column}': {problem}"
         super().__init__(message if hint is None else f"{message} ({hint})")
+
+
+def one_line(text: str, length: int = 300) -> str:
+    """``text`` of foreign origin as at most ``length`` characters of one line, all of them printable."""
+    shown = " ".join("".join(character if character.isprintable() else " " for character in text[:4 * length]).split())
+    return shown if len(shown) <= length else f"{shown[:length - 3]}..."

@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from recbole_ser.errors import UserError
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _log = logging.getLogger(__name__)
 
 
@@ -26,7 +27,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path`` and rename it to ``path`` once the block ends without an error.
 
     Text is written as UTF-8 with ``\\n`` line ends.  On an error the temporary file is removed and ``path`` is
-    as it was.
+    as it was; the error of a full disk, which comes without a name, names ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,9 +43,38 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             os.fsync(handle.fileno())
         os.chmod(handle.name, 0o666 & ~_umask())
         os.replace(handle.name, path)
-    except BaseException:
+    except BaseException as error:
         Path(handle.name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            error.filename = str(path)
         raise
+
+
+def check_writable(path: str | Path) -> None:
+    """Make sure that ``atomic_write`` can write a file at ``path``, before the work whose result it will be.
+
+    Nothing is left behind: neither a file nor a folder.
+
+    Raises:
+        UserError: the file could not be written.
+    """
+    path, made = Path(path), []
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        for folder in reversed(path.parents):
+            if not folder.is_dir():
+                folder.mkdir()
+                made.append(folder)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"):
+            pass
+    except (OSError, ValueError) as error:  # ValueError: a character that no name can have
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot be written: {problem}") from error
+    finally:
+        for folder in reversed(made):
+            with suppress(OSError):  # another process has put something there
+                folder.rmdir()
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -475,7 +475,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason='needs: pip install "recbole_ser[llm]"')
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(UserError, match="the model cannot be loaded"):
+    with pytest.raises(UserError, match="the model cannot be used"):
         create_summariser("transformers", tmp_path, path=str(tmp_path / "model")).summarise([SHOES], "rec")
 
 

@@ -319,7 +319,7 @@ def test_weights_that_are_no_safetensors_are_read_without_running_code(model_fol
     torch.save(weights, folder / "pytorch_model.bin")
     np.testing.assert_array_equal(LocalEncoder(folder).encode(TEXTS), expected)
     torch.save({**weights, "more": Planted(tmp_path / "ran")}, folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match="the model cannot be loaded"):
+    with pytest.raises(UserError, match="the model cannot be used"):
         LocalEncoder(folder).encode(TEXTS)
     assert not (tmp_path / "ran").exists()
 
