@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any
+from typing import IO, Any
 
 from recbole_ser.errors import one_line
 
@@ -88,7 +88,7 @@ def read_whole(response: http.client.HTTPResponse, limit: int) -> bytes:
     return content
 
 
-def read_start(response: http.client.HTTPResponse, limit: int) -> bytes:
+def read_start(response: IO[bytes], limit: int) -> bytes:
     """The first ``limit`` bytes of the body, or all if it has fewer.
 
     Raises:
@@ -116,7 +116,9 @@ def _failures() -> Iterator[None]:
     except urllib.error.HTTPError:
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a wrong address to redirect to
-        raise Broken(one_line(str(getattr(error, "reason", error)) or type(error).__name__)) from error
+        problem = one_line(str(getattr(error, "reason", error))) or type(error).__name__
+        no_http = isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError)
+        raise Broken(f"the server's answer is no HTTP: {problem}" if no_http else problem) from error
 
 
 class _Bounded(urllib.request.AbstractHTTPHandler):

@@ -112,7 +112,7 @@ class Cache:
                 line = line[os.write(handle, line) :]
         except OSError as error:
             os.truncate(handle, self._end)
-            remedy = "what has been answered so far is kept: make room, and give the same command again"
+            remedy = "the answers so far are kept: mend this, and give the same command again"
             raise UserError(f"{self.path}: cannot be written: {error.strerror} ({remedy})") from error
 
     def _read(self) -> int:

@@ -63,9 +63,9 @@ class Client:
     """Requests to one model of one server, from any number of threads.
 
     A request is tried again after a time-out, a broken connection, an answer 408, 409, 425, 429 or 5xx, or a body that
-    does not follow the protocol or is too large (16 MiB, or 256 KiB for each vector).  The pause is 1, 2, 4 ... seconds (at most 60), less up to a half at random, or what
-    ``Retry-After`` says, which holds back every thread.  The key is sent to the server and appears nowhere else;
-    redirections are not followed.
+    does not follow the protocol or is too large (16 MiB, or 256 KiB for each vector).  The pause is 1, 2, 4 ... seconds
+    (at most 60), less up to a half at random, or what ``Retry-After`` says, which holds back every thread.  The key is
+    sent to the server and appears nowhere else; redirections are not followed.
 
     Args:
         base_url: address of the server with the version of the protocol, such as ``http://localhost:8000/v1``.

@@ -20,7 +20,7 @@ from random import Random
 
 Attack = Callable[[Random], str]
 
-CLASSES: tuple[str, ...] = ()
+CLASSES: tuple[str, ...] = ("servers", "events", "codes_files")
 
 
 def campaign(name: str, folder: Path, seed: int, cases: int | None = None, seconds: float | None = None) -> Counter:

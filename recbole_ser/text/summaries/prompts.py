@@ -48,8 +48,8 @@ def prompt(history: UserHistory, side: Side) -> str:
 def parse(answer: str) -> str:
     """The summary in a model's answer.
 
-    Reasoning up to the last ``</think>`` is dropped, and anything around the JSON object is ignored.  The time is linear
-    in the length of the answer, as only so many beginnings of objects are tried.
+    Reasoning up to the last ``</think>`` is dropped, and anything around the JSON object is ignored.  The time is
+    linear in the length of the answer, as only so many beginnings of objects are tried.
 
     Raises:
         UnusableAnswer: the reasoning does not end, or no JSON object has the key ``summary`` with a text.
