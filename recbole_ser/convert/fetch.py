@@ -164,7 +164,8 @@ class _Part:
             origin = read_record(self._origin_path, _Origin, "")
         except DataError:  # then the file is fetched from its beginning
             return _Origin(url, None, None)
-        return origin if origin.url == url else _Origin(url, None, None)
+        fits = origin.url == url and (origin.validator is None or _VALIDATOR.fullmatch(origin.validator))
+        return origin if fits else _Origin(url, None, None)
 
     def begin(self, origin: _Origin) -> None:
         self.path.unlink(missing_ok=True)

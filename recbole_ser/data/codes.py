@@ -115,10 +115,13 @@ def read_codes(path: str | Path, dataset: Any) -> UserCodes:
     origin = read_manifest(path)
     if not Path(path).is_file():
         raise DataError(path, "file not found", hint=REBUILD)
-    present = {column.name for column in read_header(path)}
+    types = {column.name: column.type for column in read_header(path)}
     for column in COLUMNS:
-        if column.name not in present:
+        if column.name not in types:
             raise DataError(path, "the column is missing", line=1, column=column.name, hint=REBUILD)
+        if types[column.name] != column.type:
+            problem = f"the type is {types[column.name]}, not {column.type}"
+            raise DataError(path, problem, line=1, column=column.name, hint=REBUILD)
     frame = read_atomic(path, COLUMNS, required=[USER_ID.name])
     digest = sha256(path)
     if origin["codes_hash"] != digest:
