@@ -42,7 +42,7 @@ class DataError(UserError):
 def one_line(text: str, length: int = 300) -> str:
     """``text`` of foreign origin as at most ``length`` characters of one line, all of them printable."""
     shown = " ".join(printable(text[: 4 * length]).split())
-    return shown if len(shown) <= length else f"{shown[:length - 3]}..."
+    return shown if len(shown) <= length else f"{shown[: length - 3]}..."
 
 
 def printable(text: str) -> str:

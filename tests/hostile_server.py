@@ -50,7 +50,9 @@ class HostileServer:
             while b"\r\n\r\n" not in received:
                 received += connection.recv(65536)
             header, _, body = received.partition(b"\r\n\r\n")
-            length = [line.split(b":")[1] for line in header.split(b"\r\n") if line.lower().startswith(b"content-length")]
+            length = [
+                line.split(b":")[1] for line in header.split(b"\r\n") if line.lower().startswith(b"content-length")
+            ]
             while length and len(body) < int(length[0]):
                 body += connection.recv(65536)
             self.requests.append(header)

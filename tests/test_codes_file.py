@@ -180,8 +180,30 @@ def test_a_missing_file_is_refused(toy: Toy, path: Path) -> None:
         (lambda lines: [*lines[:3], "c\t1-0"], ":4: '2 columns, not 3': not as many columns"),
         (lambda lines: [line.rsplit("\t", 1)[0] for line in lines], ":1: column 'rec_codes': "),
         (lambda lines: [HEADER.replace("search_codes", "codes"), *lines[1:]], ":1: column 'search_codes': "),
+        (
+            lambda lines: [HEADER.replace("search_codes:token_seq", "search_codes:float_seq"), *lines[1:]],
+            ":1: column 'search_codes': the type is float_seq, not token_seq (build it anew",
+        ),
+        (
+            lambda lines: [HEADER.replace("user_id:token", "user_id:float"), *lines[1:]],
+            ":1: column 'user_id': the type",
+        ),
+        (lambda lines: [HEADER, *lines[1:3], "c\u200b\t1-0\t1-0"], ":4: user 'c ' is not in the data set"),
     ],
-    ids=["missing", "doubled", "unknown", "padding", "none", "nameless", "cut", "no rec codes", "no search codes"],
+    ids=[
+        "missing",
+        "doubled",
+        "unknown",
+        "padding",
+        "none",
+        "nameless",
+        "cut",
+        "no rec codes",
+        "no search codes",
+        "type of codes",
+        "type of users",
+        "not printable",
+    ],
 )
 def test_rows_and_columns_that_do_not_fit_are_refused(
     toy: Toy, path: Path, change: Callable[[list[str]], list[str]], problem: str

@@ -309,11 +309,11 @@ BEGINNING = OK + b'\r\n{"choices": ['
 @pytest.mark.parametrize(
     ("play", "words"),
     [
-        (lambda server: dripping(server, BEGINNING, b" ", 0.05), "no whole answer within 0.4 s"),
-        (lambda server: dripping(server, OK, b"X", 0.05), "no whole answer within 0.4 s"),
-        (lambda server: dripping(server, b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.05), "no whole answer within 0.4 s"),
-        (lambda server: dripping(server, OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n", 0.05), "within"),
-        (lambda server: dripping(server, b"HTTP/1.1 500 Oops\r\n\r\n", b"a", 0.05), "answers 500 Oops"),
+        (lambda server: dripping(server, BEGINNING, b" ", 0.02), "no whole answer within 0.2 s"),
+        (lambda server: dripping(server, OK, b"X", 0.02), "no whole answer within 0.2 s"),
+        (lambda server: dripping(server, b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.02), "no whole answer within 0.2 s"),
+        (lambda server: dripping(server, OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n", 0.02), "within"),
+        (lambda server: dripping(server, b"HTTP/1.1 500 Oops\r\n\r\n", b"a", 0.02), "answers 500 Oops"),
         (lambda server: endlessly(server, BEGINNING, b"[1],"), "more than [0-9,]+ bytes"),
         (lambda server: endlessly(server, b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "more than [0-9,]+ bytes|within"),
         (lambda server: endlessly(server, OK, b"X: y\r\n"), "more than 100 headers"),
@@ -322,8 +322,9 @@ BEGINNING = OK + b'\r\n{"choices": ['
         (lambda server: at_once(b"\x00\x1b[2J\r\n\r\n"), r"no HTTP: \[2J,"),
         (lambda server: at_once(b"HTTP/1.1 302 Moved\r\nLocation: http://[\r\n\r\n"), "Invalid IPv6 URL"),
     ],
-    ids=["dripped body", "dripped header", "dripped interim answers", "dripped trailers", "dripped error", "endless body",
-         "endless interim answers", "endless headers", "chunk below 0", "promised length", "no HTTP", "no address"],
+    ids=["dripped body", "dripped header", "dripped interim answers", "dripped trailers", "dripped error",
+         "endless body", "endless interim answers", "endless headers", "chunk below 0", "promised length", "no HTTP",
+         "no address"],
 )  # fmt: skip
 def test_no_answer_takes_for_ever_or_all_memory(
     hostile: HostileServer, play: Any, words: str, monkeypatch: pytest.MonkeyPatch
@@ -332,9 +333,9 @@ def test_no_answer_takes_for_ever_or_all_memory(
     hostile.play = play(hostile)
     begin, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match=words) as caught:
-        Client(f"{hostile.url}/v1", "small", timeout=0.4, retries=1).chat(ASKED)
+        Client(f"{hostile.url}/v1", "small", timeout=0.2, retries=0).chat(ASKED)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
-    assert time.monotonic() - begin < 2 * 0.4 + 2
+    assert time.monotonic() - begin < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 64 << 10, "64 MiB, in KiB"
 
 
@@ -369,8 +370,8 @@ def test_json_that_cannot_be_read_is_no_answer(server: ChatServer, body: str, as
 
 @pytest.mark.parametrize(
     ("vector", "words"),
-    [([1e39], "not finite in single precision"), ([-1e39, 0], "not finite"), ([], "vectors with 0"), ("12", "than numbers"),
-     ([True], "than numbers"), (["1"], "than numbers")],
+    [([1e39], "not finite in single precision"), ([-1e39, 0], "not finite"), ([], "vectors with 0"),
+     ("12", "than numbers"), ([True], "than numbers"), (["1"], "than numbers")],
 )  # fmt: skip
 def test_vectors_that_no_cache_should_get(server: ChatServer, vector: Any, words: str) -> None:
     server.default = vectors((0, vector))

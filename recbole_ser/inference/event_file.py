@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 from collections.abc import Mapping
@@ -125,7 +126,7 @@ class _Rows:
         return times
 
     def lists(self, name: str) -> Ragged:
-        values = self.frame[name] if name in self.frame else [None] * len(self.frame)
+        values: list[Any] = self.frame[name].tolist() if name in self.frame else [None] * len(self.frame)
         wrong = [not all(map(_is_text, value if _is_list(value) else [value])) for value in values]
         self.refuse(name, np.array(wrong, dtype=bool), _ID_RULE)
         lists = [self._entries(value) for value in values]
@@ -159,7 +160,8 @@ def _is_text(value: Any) -> bool:
     """Whether ``value`` can be an id or a word, or is missing."""
     if isinstance(value, str):
         return not _NO_TEXT.search(value)
-    return not isinstance(value, (bool, np.bool_, Mapping)) and not _is_list(value) and value not in _INFINITE
+    no_text = isinstance(value, (bool, np.bool_, Mapping)) or _is_list(value)
+    return _is_missing(value) or not (no_text or value in _INFINITE)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -167,22 +169,25 @@ def _read(path: Path) -> pd.DataFrame:
     if path.suffix not in readers:
         raise DataError(path, f"events come in files that end in {' or '.join(readers)}")
     try:
-        return readers[path.suffix](path)
+        content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(path, "file not found") from None
     except OSError as error:
         raise DataError(path, f"cannot be read: {error.strerror}") from error
+    try:
+        text = content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
-        raise DataError(path, f"not UTF-8: {error.reason}", hint="save the file as UTF-8") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(path, f"not UTF-8: {error.reason}", line=line, hint="save the file as UTF-8") from error
+    return readers[path.suffix](path, text)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    content = path.read_bytes()
-    if (place := content.find(b"\0")) >= 0:  # pandas would end the entry there
-        raise DataError(path, "not CSV: a NUL", line=content.count(b"\n", 0, place) + 1)
-    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+def _read_csv(path: Path, text: str) -> pd.DataFrame:
+    if (place := text.find("\0")) >= 0:  # pandas would end the entry there
+        raise DataError(path, "not CSV: a NUL", line=text.count("\n", 0, place) + 1)
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
     try:  # with header=0 pandas would take the first entry of a row that is too long for the row's name
-        lines = pd.read_csv(io.BytesIO(content), header=None, skip_blank_lines=False, **options).fillna("")
+        lines = pd.read_csv(io.StringIO(text), header=None, skip_blank_lines=False, **options).fillna("")
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(path, f"not CSV: {one_line(str(error))}") from error
     lines.index = _first_lines(lines)
@@ -196,12 +201,11 @@ def _first_lines(rows: pd.DataFrame) -> np.ndarray:
     return np.arange(1, len(rows) + 1) + np.cumsum(ends) - ends
 
 
-def _read_json_lines(path: Path) -> pd.DataFrame:
+def _read_json_lines(path: Path, text: str) -> pd.DataFrame:
     records = {}
-    with path.open(encoding="utf-8-sig") as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.strip():
-                records[number] = _record(path, number, line)
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        if line.strip():
+            records[number] = _record(path, number, line)
     return pd.DataFrame(list(records.values()), index=list(records), dtype=object)
 
 

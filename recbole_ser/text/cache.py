@@ -52,7 +52,9 @@ class Cache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with ExitStack() as opened:
                 opened.enter_context(exclusive(f"{self.path}.lock", busy))
-                self._handle = opened.enter_context(self.path.open("a+b"))
+                # What a buffer could not write, it would try to write again when it is closed.
+                self._appending = opened.enter_context(self.path.open("ab", buffering=0))
+                self._reading = opened.enter_context(self.path.open("rb"))
                 self._end = self._read()
                 self._opened = opened.pop_all()
         except OSError as error:
@@ -76,16 +78,16 @@ class Cache:
         place = self._places.get(key)
         if place is None:
             return None
-        self._handle.seek(place)
+        self._reading.seek(place)
         try:
-            return parse_json(self._handle.readline())["value"]
+            return parse_json(self._reading.readline())["value"]
         except (ValueError, KeyError) as error:
             raise self.fault(key, f"no cached answer: {error}") from error
 
     def fault(self, key: str, problem: str) -> DataError:
         """The error that says where the value of ``key`` stands, that it is wrong, and what to do about it."""
-        self._handle.seek(0)
-        lines = self._handle.read(self._places[key]).count(b"\n")
+        self._reading.seek(0)
+        lines = self._reading.read(self._places[key]).count(b"\n")
         return DataError(self.path, problem, line=lines + 1, hint=_REMEDY)
 
     def put(self, key: str, value: Any) -> None:
@@ -106,28 +108,27 @@ class Cache:
         self._opened.close()
 
     def _append(self, line: bytes) -> None:
-        handle = self._handle.fileno()  # what a buffer could not write, it would try to write again when it is closed
         try:
             while line:
-                line = line[os.write(handle, line) :]
+                line = line[self._appending.write(line) :]
         except OSError as error:
-            os.truncate(handle, self._end)
+            self._appending.truncate(self._end)
             remedy = "the answers so far are kept: mend this, and give the same command again"
             raise UserError(f"{self.path}: cannot be written: {error.strerror} ({remedy})") from error
 
     def _read(self) -> int:
         """Find the place of every value, cut off a last line that is not whole, and return the file's size in bytes."""
-        self._handle.seek(0)
+        self._reading.seek(0)
         place = 0
-        for number, line in enumerate(self._handle, start=1):
+        for number, line in enumerate(self._reading, start=1):
             match = _LINE.fullmatch(line)
             if match is None:
                 if line.endswith(b"\n"):
                     raise DataError(self.path, f"{line[:60]!r} is no cached answer", line=number, hint=_REMEDY)
                 _log.warning("%s: the last answer was cut off and is dropped", self.path)
-                self._handle.truncate(place)
+                self._appending.truncate(place)
                 break
             self._places[match[1].decode("ascii")] = place
             place += len(line)
-        self._handle.seek(0, os.SEEK_END)
+        self._reading.seek(0, os.SEEK_END)  # which drops what has been read of a line that was cut off
         return place

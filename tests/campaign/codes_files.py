@@ -56,7 +56,9 @@ def prepare(folder: Path) -> Attack:
                 assert len(row) == sum(code > 0 for code in found), (row, found)
                 for name, code in zip(row, found):
                     assert named.setdefault(code, name) == name
-        same = all(torch.equal(read, whole) for read, whole in ((codes.search, expected.search), (codes.rec, expected.rec)))
+        same = all(
+            torch.equal(read, whole) for read, whole in ((codes.search, expected.search), (codes.rec, expected.rec))
+        )
         return f"{file.suffix[1:]} {'unharmed' if same else 'read as it stands'}"
 
     return attack
@@ -75,17 +77,21 @@ def _ensure(dataset: SERDataset, path: Path) -> None:
 
 def _tokens(path: Path, dataset: SERDataset, name: str) -> list[list[str]]:
     """The codes of each user, read in another way."""
-    header, *rows = [line.split("\t") for line in path.read_bytes().decode().replace("\r\n", "\n").rstrip("\n").split("\n")]
+    header, *rows = [
+        line.split("\t") for line in path.read_bytes().decode().replace("\r\n", "\n").rstrip("\n").split("\n")
+    ]
     places = {label.partition(":")[0]: place for place, label in enumerate(header)}
     users = {row[places["user_id"]]: row[places[name]].split(" ") for row in rows}
-    return [[code for code in users[token] if code] for token in dataset.id2token("user_id", range(1, dataset.user_num))]
+    return [
+        [code for code in users[token] if code] for token in dataset.id2token("user_id", range(1, dataset.user_num))
+    ]
 
 
 def _other_bytes(data: bytes, random: Random) -> bytes:
     start = random.randrange(len(data) + 1)
     end = min(len(data), start + random.choice([0, 0, 1, 1, 5, 5000]))
-    odd = [b"", b"\0", b"\xff", b"\xef\xbb\xbf", b"\r", b"\r\n", b"\n", b"\t", b" ", b'"', b":", b"-", b"1", b"\xed\xa0\x80",
-           "\u0085".encode(), random.randbytes(3), data[start:end] * 2]  # fmt: skip
+    odd = [b"", b"\0", b"\xff", b"\xef\xbb\xbf", b"\r", b"\r\n", b"\n", b"\t", b" ", b'"', b":", b"-", b"1",
+           b"\xed\xa0\x80", "\u0085".encode(), random.randbytes(3), data[start:end] * 2]  # fmt: skip
     return data[:start] + random.choice(odd) + data[end:]
 
 

@@ -92,7 +92,9 @@ def _download(server: HostileServer, folder: Path, random: Random) -> str:
     server.play = _in_turn([_hostile(server, random, CONTENT) for _ in range(random.randint(1, 6))])
     if random.random() < 0.2:
         (folder / "file.gz.part").write_bytes(random.randbytes(random.choice([0, 100, len(CONTENT), 100_000])))
-        record = _damaged(random, json.dumps({"url": f"{server.url}/f", "validator": '"1"', "size": len(CONTENT)}).encode())
+        record = _damaged(
+            random, json.dumps({"url": f"{server.url}/f", "validator": '"1"', "size": len(CONTENT)}).encode()
+        )
         (folder / "file.gz.part.json").write_bytes(record)
     outcome = _outcome(lambda: fetch.fetch(f"{server.url}/f", path, checksum=checksum))
     if outcome != "done":
@@ -184,13 +186,27 @@ def _chunked(random: Random, body: bytes) -> bytes:
 
 def _damaged(random: Random, data: bytes) -> bytes:
     place, end = sorted(random.randrange(len(data) + 1) for _ in range(2))
-    return data[:place] + random.choice([b"", b"\0", b"\xff\xfe", random.randbytes(20), data[place:end] * 2]) + data[end:]
+    return (
+        data[:place] + random.choice([b"", b"\0", b"\xff\xfe", random.randbytes(20), data[place:end] * 2]) + data[end:]
+    )
 
 
 # --- what answers hold ------------------------------------------------------------------------------------------------
 
 NESTED = b"[" * 100_000
-ODD = [b"", b"null", b"[]", b"{}", b'"text"', b"NaN", b"1" * 5000, NESTED, b'{"a":' * 100_000, b"\xff\xfe{}", b"\0" * 100]
+ODD = [
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b'"text"',
+    b"NaN",
+    b"1" * 5000,
+    NESTED,
+    b'{"a":' * 100_000,
+    b"\xff\xfe{}",
+    b"\0" * 100,
+]
 
 
 def _chat_body(random: Random) -> bytes:
@@ -207,7 +223,12 @@ def _chat_body(random: Random) -> bytes:
     choice = {"message": message, "finish_reason": reason}
     answers: list[Any] = [{"choices": [choice]}] * 20
     answers += [{"choices": [{**choice, "message": {**message, "refusal": random.choice(["no\n", [[]], 7])}}]}]
-    answers += [{"choices": choice}, {"choices": [message]}, {"choices": [{"message": told}]}, {"error": {"message": "x\ny"}}]
+    answers += [
+        {"choices": choice},
+        {"choices": [message]},
+        {"choices": [{"message": told}]},
+        {"error": {"message": "x\ny"}},
+    ]
     body = json.dumps(random.choice(answers)).encode()
     return random.choice([body, body, body, body.replace(b'"choices"', b'"a": ' + NESTED + b', "choices"'), *ODD[:2]])
 
@@ -226,5 +247,3 @@ def _vector_body(random: Random) -> bytes:
         [{"index": 1, "embedding": []}, {"index": 0, "embedding": []}], [right[0], 7], [right[0], None],
     ]  # fmt: skip
     return random.choice([json.dumps({"data": random.choice(answers)}).encode()] * 9 + [random.choice(ODD)])
-
-
