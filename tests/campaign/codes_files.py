@@ -77,9 +77,8 @@ def _ensure(dataset: SERDataset, path: Path) -> None:
 
 def _tokens(path: Path, dataset: SERDataset, name: str) -> list[list[str]]:
     """The codes of each user, read in another way."""
-    header, *rows = [
-        line.split("\t") for line in path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
-    ]
+    text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").rstrip("\n")
+    header, *rows = [line.split("\t") for line in text.split("\n")]
     places = {label.partition(":")[0]: place for place, label in enumerate(header)}
     users = {row[places["user_id"]]: row[places[name]].split(" ") for row in rows}
     return [
