@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -76,6 +76,33 @@ def _is_free(handle: IO[Any]) -> bool:
     except (AttributeError, OSError):
         return False
     return True
+
+
+def check_writable(path: str | Path) -> None:
+    """Make sure that ``atomic_write`` can write a file at ``path``, before the work whose result it will be.
+
+    Nothing is left behind: neither a file nor a folder.
+
+    Raises:
+        UserError: the file could not be written.
+    """
+    path, made = Path(path), []
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        for folder in reversed(path.parents):
+            if not folder.is_dir():
+                folder.mkdir()
+                made.append(folder)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"):
+            pass
+    except (OSError, ValueError) as error:  # ValueError: a character that no name can have
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot be written: {problem}") from error
+    finally:
+        for folder in reversed(made):
+            with suppress(OSError):  # another process has put something there
+                folder.rmdir()
 
 
 def write_json(path: str | Path, value: Any) -> None:

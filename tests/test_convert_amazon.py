@@ -282,6 +282,8 @@ BAD_LINES = [
     ("query_text", "", "the query has no words"),
     ("query_text", 'a "b" c', "query term is not one word"),
     ("metadata", "{'asin': f()}", "not a Python dictionary of literals"),
+    ("metadata", "{'asin': " + "(" * 10_000, "not a Python dictionary of literals"),
+    ("metadata", "{'asin': 0x" + "f" * 10_000 + "}", "asin is not one word"),
 ]
 
 

@@ -18,7 +18,6 @@ A query's id is the number of its line, from 0; ``X.query`` holds the queries th
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from array import array
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from recbole_ser.convert.amazon_items import write_items
 from recbole_ser.convert.conversion import Conversion, OnError
 from recbole_ser.convert.raw_lines import BadRow, RowCounts, decoded, token
 from recbole_ser.errors import ConfigError, DataError, UserError
+from recbole_ser.records import parse_json
 
 RECIPES = ("sesrec", "gserec")
 DEFAULT_SEED = 2023
@@ -138,8 +138,8 @@ def parse_review(line: bytes) -> tuple[str, str, int]:
     """Parse a line of the review file into (user, item, time)."""
     text = decoded(line)
     try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        row = parse_json(text)
+    except ValueError as error:
         raise BadRow("not valid JSON", text) from error
     if not isinstance(row, dict):
         raise BadRow("not a JSON object", text)

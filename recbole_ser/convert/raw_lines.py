@@ -35,7 +35,14 @@ class BadRow(ValueError):
 
     def __init__(self, reason: str, value: object = None) -> None:
         self.reason = reason
-        super().__init__(reason if value is None else f"{reason}: {str(value)[:80]!r}")
+        super().__init__(reason if value is None else f"{reason}: {_beginning(value)!r}")
+
+
+def _beginning(value: object) -> str:
+    try:
+        return str(value)[:80]
+    except ValueError:  # Python writes no integer of thousands of digits, though it reads them in hexadecimal
+        return "a number of thousands of digits"
 
 
 @dataclass

@@ -174,7 +174,7 @@ def _tune(
         try:
             engine.run_trials(task, reference, session, wanted, resources.concurrent)
         except KeyboardInterrupt:
-            _log.warning(f"interrupted: go on with: recbole-ser tune --resume={shlex.quote(str(folder.path))}")
+            _log.warning(f"interrupted: go on with: {_resume_command(config, folder)}")
             raise
         finally:
             write_tables(folder, folder.read_trials(metric))
@@ -256,4 +256,10 @@ def _conclude(config: SERConfig, plan: Plan, folder: SweepFolder, trials: list[T
     try:
         write_plots(plan, trials, folder.plots, config["valid_metric"].lower())
     except UserError as error:  # matplotlib is missing, which does not hurt the sweep
-        _log.warning(f"{error}; then: recbole-ser tune --resume={shlex.quote(str(folder.path))}")
+        _log.warning(f"{error}; then: {_resume_command(config, folder)}")
+
+
+def _resume_command(config: SERConfig, folder: SweepFolder) -> str:
+    model = config.arguments()["model"]
+    named = f" --model={model}" if ":" in model else ""  # what no package registers has to be named again
+    return f"recbole-ser tune --resume={shlex.quote(str(folder.path))}{named}"

@@ -21,7 +21,8 @@ from random import Random
 Attack = Callable[[Random], str]
 
 CLASSES = (
-    "atomic_files", "bit_rot", "full_disks", "kills", "layouts", "mappings", "places", "run_folders", "sweep_folders",
+    "atomic_files", "bit_rot", "codes_files", "events", "full_disks", "kills", "layouts", "mappings", "places",
+    "run_folders", "servers", "sweep_folders",
 )  # fmt: skip
 
 
