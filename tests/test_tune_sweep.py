@@ -209,7 +209,8 @@ def test_a_killed_and_an_interrupted_driver_resume_to_the_same_result(tmp_path: 
     _, alive = psutil.wait_procs(trainers, timeout=30)
     assert trainers and not alive, "trials outlive the driver"
 
-    again = start(folder, f"--resume={folder}", f"--model={MODEL}", "--concurrent=1")  # the last trial comes after the others
+    # One trial at a time, so that the last comes after the others.
+    again = start(folder, f"--resume={folder}", f"--model={MODEL}", "--concurrent=1")
     wait_until(lambda: SweepFolder(folder).trial(0).outcome and SweepFolder(folder).trial(1).outcome, again)
     wait_until(lambda: len(epochs_of(folder)) == 3 and epochs_of(folder)[2] > 0, again)
     kept = {path: path.read_bytes() for path in folder.glob("trials/00[01]/metrics.jsonl")}

@@ -19,7 +19,7 @@ from recbole_ser.data.codes import read_codes
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.logs import log_to
 from recbole_ser.runner import Prepared, build_trainer, prepare
-from recbole_ser.runs.claim import claim, claim_new
+from recbole_ser.runs.claim import check_claimable, claim, claim_new
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.loading import trusted_model
 from recbole_ser.runs.result import RunResult, final_table
@@ -95,9 +95,9 @@ def tune(
     build_search(plan, config["seed"], 0)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     default = Path("saved") / dataset / f"tune-{config['model']}-{plan.name}-{stamp}-{config['seed']}"
-    taken = f"go on with the sweep in it by 'recbole-ser tune --resume={storage}', or choose another"
-    if storage is not None and Path(storage).exists():
-        claim(storage, taken)  # which refuses it, before anything that takes long
+    again = f"recbole-ser tune --resume={storage}{config.named_again()}"
+    taken = f"go on with the sweep in it by '{again}', or choose another"
+    check_claimable(default if storage is None else storage, taken)
 
     def start() -> SweepFolder:
         path = claim_new(default) if storage is None else claim(storage, taken)
@@ -260,6 +260,4 @@ def _conclude(config: SERConfig, plan: Plan, folder: SweepFolder, trials: list[T
 
 
 def _resume_command(config: SERConfig, folder: SweepFolder) -> str:
-    model = config.arguments()["model"]
-    named = f" --model={model}" if ":" in model else ""  # what no package registers has to be named again
-    return f"recbole-ser tune --resume={shlex.quote(str(folder.path))}{named}"
+    return f"recbole-ser tune --resume={shlex.quote(str(folder.path))}{config.named_again()}"
