@@ -144,7 +144,7 @@ def test_changed_bytes_are_refused(toy: Toy, path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (None, "cannot be read: No such file or directory"), ('{"training_hash": ', "damaged: Invalid JSON"),
+        (None, "file not found"), ('{"training_hash": ', "damaged: Invalid JSON"),
         ("7", "damaged: Input should be"), ("[" * 100_000, "damaged: Invalid JSON"),
         (json.dumps(ORIGIN), "damaged: training_hash: Field required"),
         (json.dumps({**ORIGIN, "training_hash": "", "codes_hash": 7}), "damaged: codes_hash: Input should be"),
