@@ -110,6 +110,11 @@ class SERConfig(Config):
         model = registered_name(self.model_class) or path
         return {"model": model, "dataset": self["dataset"], "config_dict": values}
 
+    def named_again(self) -> str:
+        """What resuming needs on the command line: the model, if no installed package registers it."""
+        model = self.arguments()["model"]
+        return f" --model={model}" if ":" in model else ""
+
     # --- what RecBole does differently ------------------------------------------------------------------------------
 
     def compatibility_settings(self) -> None:

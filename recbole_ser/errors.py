@@ -14,7 +14,7 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A data file is wrong.
+    """A data file is wrong.  The message is one line, whatever the file holds.
 
     Args:
         path: the file.
@@ -36,4 +36,15 @@ class DataError(UserError):
         self.path, self.problem, self.line, self.column, self.hint = str(path), problem, line, column, hint
         where = self.path if line is None else f"{self.path}:{line}"
         message = f"{where}: {problem}" if column is None else f"{where}: column '{column}': {problem}"
-        super().__init__(message if hint is None else f"{message} ({hint})")
+        super().__init__(printable(message if hint is None else f"{message} ({hint})"))
+
+
+def one_line(text: str, length: int = 300) -> str:
+    """``text`` of foreign origin as at most ``length`` characters of one line, all of them printable."""
+    shown = " ".join(printable(text[: 4 * length]).split())
+    return shown if len(shown) <= length else f"{shown[: length - 3]}..."
+
+
+def printable(text: str) -> str:
+    """``text`` with a space for each line end and each other character that cannot be seen or printed."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -7,15 +7,21 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
 from recbole_ser.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 _log = logging.getLogger(__name__)
@@ -26,7 +32,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path`` and rename it to ``path`` once the block ends without an error.
 
     Text is written as UTF-8 with ``\\n`` line ends.  On an error the temporary file is removed and ``path`` is
-    as it was.
+    as it was; an error of the operating system names a file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +42,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         mode, dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False, encoding=encoding, newline=newline
     )
     try:
+        _is_free(handle)  # and from now on it is not, see `remove_leftovers`
         with handle:
             yield handle
             handle.flush()
@@ -44,9 +51,58 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         os.replace(handle.name, path)
     except BaseException as error:
         Path(handle.name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk, say: which file it was
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:  # a full disk, say
+            error.filename = str(path)
         raise
+
+
+def remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove the temporary files that killed processes left of files in ``folder`` whose names begin with ``prefix``.
+
+    Those of `atomic_write` are meant.  One that a living process writes to is locked by it, and stays.
+    """
+    name = re.compile(rf"\.{re.escape(prefix)}.*\.[a-z0-9_]{{8}}\.tmp")
+    for path in folder.iterdir():
+        if name.fullmatch(path.name) and path.is_file():
+            with path.open("rb") as handle:
+                if _is_free(handle):
+                    path.unlink(missing_ok=True)
+
+
+def _is_free(handle: IO[Any]) -> bool:
+    """Lock an open file until it is closed; false if another process has locked it, or the system has no such locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def check_writable(path: str | Path) -> None:
+    """Make sure that ``atomic_write`` can write a file at ``path``, before the work whose result it will be.
+
+    Nothing is left behind: neither a file nor a folder.
+
+    Raises:
+        UserError: the file could not be written.
+    """
+    path, made = Path(path), []
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        for folder in reversed(path.parents):
+            if not folder.is_dir():
+                folder.mkdir()
+                made.append(folder)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"):
+            pass
+    except (OSError, ValueError) as error:  # ValueError: a character that no name can have
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot be written: {problem}") from error
+    finally:
+        for folder in reversed(made):
+            with suppress(OSError):  # another process has put something there
+                folder.rmdir()
 
 
 def write_json(path: str | Path, value: Any) -> None:

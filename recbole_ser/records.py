@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,14 +72,18 @@ def parse_record(content: bytes, shape: type[T], path: str | Path, remedy: str, 
         raise DataError(path, problem, line=line, hint=remedy) from error
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, make_object: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """What the JSON in ``text`` says, whoever wrote it.
+
+    Args:
+        make_object: makes the value of a JSON object from its keys and values; by default a dictionary, in which the
+            last value of a key counts.
 
     Raises:
         ValueError: ``text`` is not JSON, is nested too deeply, or holds a number of thousands of digits.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=make_object)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

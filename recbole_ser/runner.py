@@ -24,7 +24,7 @@ from recbole_ser.data.loader import EvalLoader, TrainLoader, candidate_table
 from recbole_ser.data.splits import split_name
 from recbole_ser.errors import UserError
 from recbole_ser.logs import log_to
-from recbole_ser.runs.claim import claim, claim_new
+from recbole_ser.runs.claim import check_claimable, claim, claim_new
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.loading import run_config
 from recbole_ser.runs.result import RunResult, final_table
@@ -56,8 +56,7 @@ def run(
         UserError: an argument, a setting or a file is wrong; the message says what to do.
     """
     config = SERConfig(model, dataset, config_files, config_dict)
-    if config["run_dir"] and Path(config["run_dir"]).exists():
-        claim(config["run_dir"], _taken(config))  # which refuses it, before anything that takes long
+    check_claimable(config["run_dir"] or Path("saved") / dataset / "run", _taken(config))
     return _run(config, None, callback)
 
 
@@ -141,7 +140,8 @@ def claim_folder(config: SERConfig) -> RunFolder:
 
 
 def _taken(config: SERConfig) -> str:
-    return f"go on with the run in it by 'recbole-ser run --resume={config['run_dir']}', or choose another run_dir"
+    again = f"recbole-ser run --resume={config['run_dir']}{config.named_again()}"
+    return f"go on with the run in it by '{again}', or choose another run_dir"
 
 
 def enter(folder: RunFolder, config: SERConfig) -> None:

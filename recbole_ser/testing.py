@@ -84,7 +84,7 @@ class ModelUnderTest:
         config["codes_file"] = str(self.folder / f"{name}.codes")
         dataset = SERDataset(config)
         if config.model_class.reads_codes:
-            write_codes(config["codes_file"], dataset, *random_codes(dataset.user_num - 1), origin={})
+            write_random_codes(config["codes_file"], dataset)
         return dataset
 
     def build(self, dataset: SERDataset | None = None) -> SearchRecommender:
@@ -300,11 +300,12 @@ def same(first: Tensor, second: Tensor, cause: str) -> None:
     assert worst <= TOLERANCE * max(1.0, second.abs().max().item()), f"{cause} changes the result by {worst:.2g}"
 
 
-def random_codes(users: int, levels: int = 2, size: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Random codes ``[users, levels]`` of both sides; every seventh user has none on the search side."""
-    search, rec = np.random.default_rng(5).integers(size, size=(2, users, levels))
+def write_random_codes(path: str | Path, dataset: SERDataset) -> None:
+    """Write random codes of two levels for the users of ``dataset``; every seventh has none on the search side."""
+    search, rec = np.random.default_rng(5).integers(8, size=(2, dataset.user_num - 1, 2))
     search[::7] = -1
-    return search, rec
+    random = {"backend": "random"}
+    write_codes(path, dataset, search, rec, {"settings": {}, "summaries": random, "vectors": random})
 
 
 def with_other_held_out_events(under_test: ModelUnderTest) -> SyntheticLogs:

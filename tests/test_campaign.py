@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from campaign import CLASSES, campaign
 
-CASES = {"bit_rot": 25, "run_folders": 25, "sweep_folders": 200, "places": 40, "full_disks": 20}
+CASES = {
+    "atomic_files": 40, "bit_rot": 25, "codes_files": 100, "events": 150, "full_disks": 12, "kills": 1, "layouts": 25,
+    "mappings": 60, "places": 20, "run_folders": 25, "servers": 40, "sweep_folders": 80,
+}  # fmt: skip
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -90,8 +91,49 @@ def test_another_file_is_refused_with_the_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cache:2: .*no cached answer"):
         Cache(path)
     path.write_bytes(path.read_bytes().split(b"\n")[0].replace(b": 1}", b": broken}") + b"\n")
-    with Cache(path) as cache, pytest.raises(DataError, match="no cached answer"):
+    with Cache(path) as cache, pytest.raises(DataError, match=r"cache:1: no cached answer.*remove this line"):
         cache.get(ONE)
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "1" * 5000, "}", '"\xff"', '"a" "b"'])
+def test_a_damaged_value_is_named_by_its_line(tmp_path: Path, value: str) -> None:
+    line = f'{{"key": "{ONE}", "value": {value}}}\n'.encode("latin-1")
+    with Cache(tmp_path / "cache") as cache:
+        cache.put(TWO, 2)
+    with (tmp_path / "cache").open("ab") as handle:
+        handle.write(line)
+    with Cache(tmp_path / "cache") as cache:
+        with pytest.raises(DataError, match=r"cache:2: no cached answer: .*remove this line") as caught:
+            cache.get(ONE)
+        assert str(caught.value).isprintable() and cache.get(TWO) == 2
+        cache.put(ONE, "asked again")
+        assert cache.get(ONE) == "asked again"
+
+
+def test_a_place_without_a_cache_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text").write_text("")
+    for path in (tmp_path / "folder", tmp_path / "text" / "cache", tmp_path / ("x" * 300)):
+        with pytest.raises(UserError, match="the cache cannot be opened: "):
+            Cache(path)
+
+
+def test_a_full_disk_loses_nothing_that_was_put(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Cache(path) as cache:
+        cache.put(ONE, "first")
+        size = path.stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, hard))
+        try:
+            with pytest.raises(UserError, match=r"cache: cannot be written: .* \(the answers so far are kept"):
+                cache.put(TWO, "second")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert path.stat().st_size == size and cache.get(ONE) == "first" and cache.get(TWO) is None
+        cache.put(TWO, "second")
+    with Cache(path) as cache:
+        assert (cache.get(ONE), cache.get(TWO)) == ("first", "second")
 
 
 def test_two_processes_do_not_share_it(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ Toy = Callable[..., SERDataset]
 
 HEADER = "user_id:token\tsearch_codes:token_seq\trec_codes:token_seq"
 SEARCH = np.array([[0, 0, 1], [-1, -1, -1], [0, 1, 1]])  # of the users a, b, c
+ORIGIN = {"settings": {}, "summaries": {"backend": "template"}, "vectors": {"backend": "tfidf_svd", "dimensions": 8}}
 REC = np.array([[5, 7, 0], [5, 7, 1], [5, 7, 0]])
 INTER = [
     "a i1 10", "a i2 20", "a i3 30", "a i4 40", "a i5 50",
@@ -33,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def written(path: Path, dataset: SERDataset, search: np.ndarray = SEARCH, rec: np.ndarray = REC) -> Path:
-    write_codes(path, dataset, search, rec, {"vectors": {"backend": "tfidf_svd"}})
+    write_codes(path, dataset, search, rec, ORIGIN)
     return path
 
 
@@ -58,12 +59,12 @@ def refusal(path: Path, dataset: SERDataset) -> str:
 
 def test_the_file_is_atomic_and_its_manifest_says_what_it_is(toy: Toy, path: Path) -> None:
     dataset = toy()
-    returned = write_codes(path, dataset, SEARCH, REC, {"vectors": {"backend": "tfidf_svd"}})
+    returned = write_codes(path, dataset, SEARCH, REC, ORIGIN)
     assert path.read_text().splitlines() == [
         HEADER, "a\t1-0 2-0 3-1\t1-5 2-7 3-0", "b\t\t1-5 2-7 3-1", "c\t1-0 2-1 3-1\t1-5 2-7 3-0",
     ]  # fmt: skip
     assert json.loads(manifest_path(path).read_text()) == returned == {
-        "vectors": {"backend": "tfidf_svd"}, "training_hash": training_hash(dataset), "codes_hash": sha256(path),
+        **ORIGIN, "training_hash": training_hash(dataset), "codes_hash": sha256(path),
     }  # fmt: skip
     assert sorted(file.name for file in path.parent.iterdir()) == ["toy.codes", "toy.codes.json"]
 
@@ -75,7 +76,7 @@ def test_codes_are_numbered_from_1_on_each_side_and_levels_are_distinct(toy: Toy
     assert codes.rec.tolist() == [[0, 0, 0], [1, 2, 3], [1, 2, 4], [1, 2, 3]]
     assert (codes.search_num, codes.rec_num) == (5, 5)
     assert codes.search.dtype == codes.rec.dtype == torch.int64
-    assert codes.hash == sha256(path) and codes.origin["vectors"] == {"backend": "tfidf_svd"}
+    assert codes.hash == sha256(path) and codes.origin.items() >= ORIGIN.items()
 
 
 def test_the_sides_are_numbered_apart_and_may_have_different_levels(toy: Toy, path: Path) -> None:
@@ -143,9 +144,11 @@ def test_changed_bytes_are_refused(toy: Toy, path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (None, "file not found"), ('{"training_hash": ', "not JSON"), ("7", "the entry 'training_hash' is missing"),
-        ('{"codes_hash": ""}', "the entry 'training_hash' is missing"),
-        ('{"training_hash": ""}', "the entry 'codes_hash' is missing"),
+        (None, "file not found"), ('{"training_hash": ', "damaged: Invalid JSON"),
+        ("7", "damaged: Input should be"), ("[" * 100_000, "damaged: Invalid JSON"),
+        (json.dumps(ORIGIN), "damaged: training_hash: Field required"),
+        (json.dumps({**ORIGIN, "training_hash": "", "codes_hash": 7}), "damaged: codes_hash: Input should be"),
+        (json.dumps({**ORIGIN, "training_hash": "", "codes_hash": "", "vectors": 1}), "damaged: vectors: "),
     ],
 )  # fmt: skip
 def test_a_missing_or_broken_manifest_is_refused(toy: Toy, path: Path, text: str | None, problem: str) -> None:
@@ -177,8 +180,30 @@ def test_a_missing_file_is_refused(toy: Toy, path: Path) -> None:
         (lambda lines: [*lines[:3], "c\t1-0"], ":4: '2 columns, not 3': not as many columns"),
         (lambda lines: [line.rsplit("\t", 1)[0] for line in lines], ":1: column 'rec_codes': "),
         (lambda lines: [HEADER.replace("search_codes", "codes"), *lines[1:]], ":1: column 'search_codes': "),
+        (
+            lambda lines: [HEADER.replace("search_codes:token_seq", "search_codes:float_seq"), *lines[1:]],
+            ":1: column 'search_codes': the type is float_seq, not token_seq (build it anew",
+        ),
+        (
+            lambda lines: [HEADER.replace("user_id:token", "user_id:float"), *lines[1:]],
+            ":1: column 'user_id': the type",
+        ),
+        (lambda lines: [HEADER, *lines[1:3], "c\u200b\t1-0\t1-0"], ":4: user 'c ' is not in the data set"),
     ],
-    ids=["missing", "doubled", "unknown", "padding", "none", "nameless", "cut", "no rec codes", "no search codes"],
+    ids=[
+        "missing",
+        "doubled",
+        "unknown",
+        "padding",
+        "none",
+        "nameless",
+        "cut",
+        "no rec codes",
+        "no search codes",
+        "type of codes",
+        "type of users",
+        "not printable",
+    ],
 )
 def test_rows_and_columns_that_do_not_fit_are_refused(
     toy: Toy, path: Path, change: Callable[[list[str]], list[str]], problem: str

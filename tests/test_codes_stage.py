@@ -24,7 +24,7 @@ from recbole_ser.data.codes import manifest_path, read_codes
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.planted import generate
 from recbole_ser.data.synthetic import PRESETS
-from recbole_ser.errors import ConfigError, DataError
+from recbole_ser.errors import ConfigError, DataError, UserError
 from recbole_ser.runner import resume, run
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.result import RunResult
@@ -226,3 +226,21 @@ def test_a_killed_stage_leaves_no_codes_and_goes_on_where_it_was(folder: Path) -
         (folder / "toy" / "codes_cache" / "summaries-openai.jsonl").unlink()
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert path.read_bytes() == resumed
+
+
+@pytest.mark.parametrize("blocked", ["toy.codes", "toy.codes.json", "codes_cache"])
+def test_what_cannot_be_written_is_found_out_before_any_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, blocked: str
+) -> None:
+    dataset = load_dataset(folder, "toy", "GSERec", require_both_histories=False)
+    place = folder / "codes"
+    place.mkdir()
+    if blocked == "codes_cache":
+        (place / blocked).write_text("")
+    else:
+        (place / blocked).mkdir()
+    monkeypatch.setattr("recbole_ser.codes.stage.training_histories", lambda *arguments: pytest.fail("work was done"))
+    vectors = {"backend": "openai", "base_url": "http://127.0.0.1:1/v1", "model": "m"}
+    with pytest.raises(UserError, match=rf"{blocked}\S*: cannot be written: "):
+        build_codes(dataset, {**SETTINGS, "vectors": vectors}, place / "toy.codes")
+    assert [path.name for path in place.iterdir()] == [blocked]

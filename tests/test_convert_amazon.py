@@ -3,7 +3,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import random
 from collections import Counter
 from pathlib import Path
@@ -15,8 +14,10 @@ from conftest import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_ser.convert import amazon, conversion
+from recbole_ser.atomic import publishing
+from recbole_ser.convert import amazon
 from recbole_ser.convert.amazon_items import parse_metadata
+from recbole_ser.convert.conversion import OnError
 from recbole_ser.convert.raw_lines import BadRow
 from recbole_ser.errors import DataError, UserError
 
@@ -228,7 +229,7 @@ def test_converting_again_gives_the_same_bytes_and_removes_what_is_gone(tmp_path
     assert convert(raw, tmp_path / "X", metadata=True) == first
     assert {path.name: path.read_bytes() for path in (tmp_path / "X").iterdir()} == before
     convert(raw, tmp_path / "X")
-    assert {path.name for path in (tmp_path / "X").glob("*.*")} == {
+    assert {path.name for path in (tmp_path / "X").glob("[!.]*")} == {
         "X.inter", "X.search", "X.query", "manifest.json", "mine.txt"
     }  # fmt: skip
 
@@ -236,7 +237,7 @@ def test_converting_again_gives_the_same_bytes_and_removes_what_is_gone(tmp_path
 def test_manifest_describes_inputs_and_outputs(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw")
     manifest = convert(raw, tmp_path / "X", "gserec", seed=5)
-    assert manifest == json.loads((tmp_path / "X" / conversion.MANIFEST).read_text())
+    assert manifest == json.loads((tmp_path / "X" / publishing.MANIFEST).read_text())
     assert (manifest["dataset"], manifest["converter"]) == ("X", "amazon")
     assert manifest["options"] == {"recipe": "gserec", "seed": 5}
     for folder, key in [(raw, "inputs"), (tmp_path / "X", "outputs")]:
@@ -266,6 +267,8 @@ BAD_LINES = [
     ("reviews", review_line("U1", "A", 1 << 63), "unixReviewTime is not a whole number of seconds"),
     ("reviews", review_line("U1", "A\tB", 1), "asin is not one word"),
     ("reviews", review_line("U1", "A B", 1), "asin is not one word"),
+    ("reviews", review_line("[PAD]", "A", 1), "reviewerID is the id of padding"),
+    ("train", "U1_0 0 [PAD] 1", "asin is the id of padding"),
     ("reviews", review_line("", "A", 1), "reviewerID is not one word"),
     ("reviews", '{"reviewerID": "\\ud800", "asin": "A", "unixReviewTime": 1}', "reviewerID is not one word"),
     ("reviews", '{"reviewerID": ["U1"], "asin": "A", "unixReviewTime": 1}', "reviewerID is not one word"),
@@ -279,6 +282,8 @@ BAD_LINES = [
     ("query_text", "", "the query has no words"),
     ("query_text", 'a "b" c', "query term is not one word"),
     ("metadata", "{'asin': f()}", "not a Python dictionary of literals"),
+    ("metadata", "{'asin': " + "(" * 10_000, "not a Python dictionary of literals"),
+    ("metadata", "{'asin': 0x" + "f" * 10_000 + "}", "asin is not one word"),
 ]
 
 
@@ -297,7 +302,7 @@ def test_a_malformed_line_stops_with_its_number_or_is_counted(
     with pytest.raises(DataError, match=rf"{path.name}:{number}: ") as error:
         convert(raw, tmp_path / "bad" / "X", metadata=True)
     assert reason in str(error.value)
-    assert not list((tmp_path / "bad" / "X").iterdir())
+    assert not list((tmp_path / "bad" / "X").glob("[!.]*"))
     skipped = convert(raw, tmp_path / "bad" / "X", metadata=True, on_error="skip")
     sources = {"reviews": "reviews", "query_text": "query lines", "metadata": "metadata"}
     counts = skipped["rows"][sources.get(file, "judgements")]
@@ -308,7 +313,7 @@ def test_a_malformed_line_stops_with_its_number_or_is_counted(
 
 
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
-def test_damaged_gzip_files_are_refused(tmp_path: Path, on_error: conversion.OnError) -> None:
+def test_damaged_gzip_files_are_refused(tmp_path: Path, on_error: OnError) -> None:
     raw = write_raw(tmp_path / "raw", compressed=True)
     path = raw / "reviews.json.gz"
     whole = path.read_bytes()
@@ -354,7 +359,7 @@ CUT = st.floats(0, 1)
 @settings(max_examples=150, deadline=None)
 def test_any_change_is_an_error_with_a_line_or_keeps_the_counts(
     tmp_path_factory: pytest.TempPathFactory, name: str, start: float, stop: float, inserted: bytes,
-    compressed: bool, on_error: conversion.OnError,
+    compressed: bool, on_error: OnError,
 ) -> None:  # fmt: skip
     folder = tmp_path_factory.mktemp("mutated")
     raw = write_raw(folder, compressed=compressed)
@@ -382,47 +387,6 @@ def test_any_change_is_an_error_with_a_line_or_keeps_the_counts(
 # --- interruption -----------------------------------------------------------------------------------------------------
 
 
-def killed_at(step: int, raw: Path, out: Path) -> bool:
-    """Convert in a child process that dies before its ``step``-th change of a file's name; whether it died."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    steps = iter(range(step))
-
-    def dying(function: Any) -> Any:
-        def call(*arguments: Any, **options: Any) -> Any:
-            if next(steps, None) is None:
-                os._exit(9)
-            return function(*arguments, **options)
-
-        return call
-
-    os.replace, os.unlink = dying(os.replace), dying(os.unlink)
-    try:
-        convert(raw, out, "gserec")
-    finally:
-        os._exit(0)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_killed_conversion_never_looks_finished(tmp_path: Path) -> None:
-    raw, out = write_raw(tmp_path / "raw"), tmp_path / "X"
-    convert(raw, tmp_path / "whole" / "X", "gserec")
-    new = data_files(tmp_path / "whole" / "X")
-    step = 0
-    died = True
-    while died:
-        convert(raw, out, "sesrec", metadata=True)
-        old = data_files(out)
-        died = killed_at(step, raw, out)
-        step += 1
-        if (out / "X.inter").exists():
-            found = data_files(out)
-            assert found == (new if found["X.search"] == new["X.search"] else old)
-    assert step > 8
-    assert data_files(out) == new
-
-
 def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -430,7 +394,7 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(amazon, "_write_events", interrupt)
     with pytest.raises(KeyboardInterrupt):
         convert(write_raw(tmp_path / "raw"), tmp_path / "X")
-    assert not list((tmp_path / "X").iterdir())
+    assert not list((tmp_path / "X").glob("[!.]*"))
 
 
 # --- the command, and real logs ---------------------------------------------------------------------------------------
@@ -444,7 +408,7 @@ def test_the_command_prints_what_became_of_the_rows(tmp_path: Path, capsys: pyte
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["judgements", "10", "6", "4"] in printed
     assert ["train.qrels:7:", "not", "four", "fields"] in [words[:4] for words in printed]
-    assert json.loads((tmp_path / "X" / conversion.MANIFEST).read_text())["options"]["seed"] == 3
+    assert json.loads((tmp_path / "X" / publishing.MANIFEST).read_text())["options"]["seed"] == 3
 
 
 @pytest.mark.parametrize(("recipe", "searches"), [("sesrec", 194_434), ("gserec", 150_663)])

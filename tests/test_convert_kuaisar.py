@@ -130,7 +130,7 @@ def test_the_files_by_hand(tmp_path: Path) -> None:
     assert manifest["options"]["first_shown"] is False
     assert [entry["file"] for entry in manifest["inputs"]] == [f"{name}.csv" for name in (
         "rec_inter", "src_inter", "item_features", "user_features")]  # fmt: skip
-    assert sorted(path.name for path in (tmp_path / "k").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "k").glob("[!.]*")) == [
         "k.inter", "k.item", "k.query", "k.search", "k.user", "manifest.json",
     ]  # fmt: skip
 
@@ -197,7 +197,7 @@ def test_a_malformed_row(tmp_path: Path, table: str, line: str, column: str | No
         convert(tmp_path, **{table: lines})
     assert (stopped.value.line, stopped.value.column) == (len(lines), column)
     assert reason in str(stopped.value) and f"{table}.csv" in str(stopped.value) and "\n" not in str(stopped.value)
-    assert not list((tmp_path / "k").iterdir())
+    assert not list((tmp_path / "k").glob("[!.]*"))
     whole = convert(tmp_path / "whole")
     manifest = convert(tmp_path, "skip", **{table: lines})
     counts, before = manifest["rows"][table], whole["rows"][table]

@@ -219,6 +219,12 @@ def test_rows_of_one_search_that_differ_are_malformed(tmp_path: Path) -> None:
     assert len(rows_of(tmp_path, "query")) == 2
 
 
+def test_if_all_searches_are_malformed_none_is_left(tmp_path: Path) -> None:
+    rows = [{**row, "kw": f"{n}"} for n, row in enumerate(SHOWN) if row["sid"] == "1" and row["uid"] == "u1"]
+    with pytest.raises(DataError, match=r"no row of 3 is left .rows of one search differ in query or source: 3"):
+        convert(tmp_path, logs(tmp_path, shown=True, searches=rows), on_error="skip")
+
+
 @pytest.mark.parametrize("query", [{"id": "qid"}, {"id": "qid", "text": "kw"}, {"id": "qid", "terms": "words"}])
 def test_queries_with_ids(tmp_path: Path, query: dict[str, str]) -> None:
     texts = ["red shoes", "a Red shoe", None]
@@ -408,10 +414,10 @@ def test_a_glob_is_one_log(tmp_path: Path) -> None:
 def test_converting_again_gives_the_same_bytes(tmp_path: Path) -> None:
     mapping = logs(tmp_path)
     first = convert(tmp_path, mapping)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "X").iterdir()}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "X").glob("[!.]*")}
     assert set(before) == {"X.inter", "X.search", "X.query", "manifest.json"}
     assert convert(tmp_path, mapping, threads=3, memory="1GB") == first
-    assert {path.name: path.read_bytes() for path in (tmp_path / "X").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "X").glob("[!.]*")} == before
     assert first["options"]["mapping"]["interactions"]["time"] == {"column": "ts"}
     assert set(first["options"]["versions"]) == {"duckdb", "pyarrow"}
     assert str(tmp_path) not in json.dumps(first)
@@ -450,7 +456,7 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Engine, "write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         convert(tmp_path, logs(tmp_path))
-    assert not list((tmp_path / "X").iterdir())
+    assert not list((tmp_path / "X").glob("[!.]*"))
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -498,6 +504,29 @@ def test_flags_for_a_row_for_each_click(tmp_path: Path, capsys: pytest.CaptureFi
     assert "times of searches: s (told from the values)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--query", "kw"], "--query has no effect without --searches"),
+        (["--searches", "s.csv", "--separator", "|"], "--separator has no effect without --clicks"),
+        (["--searches", "s.csv", "--clicks", "c", "--search-id", "s"], "--clicks and --search-id exclude each other"),
+        (["--keep", ""], "--keep : write COLUMN=VALUE"),
+        (["--keep", "rating>=nan"], "keep.minimum: nan is not a number"),
+        (["--keep", "rating>=1e999"], "keep.minimum: inf is not a number"),
+        (["--keep", "=1"], "keep.column: '' is no name"),
+        (["--unit", ""], "time.unit: '' is none of"),
+        (["--position", "x"], "No such option"),
+    ],
+)
+def test_flags_without_effect_or_value_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], problem: str
+) -> None:
+    logs(tmp_path, "csv")
+    columns = ["--user", "uid", "--item", "vid", "--time", "ts", "--out", str(tmp_path / "X")]
+    assert command("--interactions", str(tmp_path / "log.csv"), *columns, *options) == 2
+    assert problem in capsys.readouterr().err
+
+
 def test_a_mapping_in_a_file_is_relative_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -524,7 +553,7 @@ def test_the_mapping_in_the_help_is_one(tmp_path: Path) -> None:
 def test_wrong_options_are_named(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(options.values()))}"):
         convert(tmp_path, logs(tmp_path), **options)
-    assert not list((tmp_path / "X").iterdir())
+    assert not list((tmp_path / "X").glob("[!.]*"))
 
 
 def test_too_little_memory_is_an_error_that_says_so(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from copy import deepcopy
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,7 @@ def refused_and_skipped(folder: Path, mapping: dict[str, Any], log: str, where: 
     assert f"/{where}: " in str(error.value)
     assert problem in str(error.value)
     assert "--on-error skip" in str(error.value)
-    assert not list((folder / "X").iterdir())
+    assert not list((folder / "X").glob("[!.]*"))
     counts = convert(folder, mapping, on_error="skip")["rows"][log]
     assert counts["in"] == counts["out"] + sum(counts["rejected"].values())
     reasons = [reason for reason in counts["rejected"] if problem.startswith(reason)]
@@ -68,6 +71,8 @@ def refused_and_skipped(folder: Path, mapping: dict[str, Any], log: str, where: 
         (f"u,a\x00b,{T},1", "item is not one word: 'a\\x00b'"),
         (f"u,a\u00a0b,{T},1", "item is not one word: 'a\\xa0b'"),
         (f'u,"a""b",{T},1', "item is not one word: 'a\"b'"),
+        (f"u,[PAD],{T},1", "item is the id of padding: '[PAD]'"),
+        (f"[PAD],a,{T},1", "user is the id of padding: '[PAD]'"),
         (f"u,a,{T}", "the row has not as many columns as the header: 'u,a,1700000000'"),
         (f"u,a,{T},1,2", "the row has not as many columns as the header"),
         (b"u,\xffa,1700000000,1", "the row is not UTF-8"),
@@ -100,6 +105,7 @@ def test_a_malformed_interaction_is_named(tmp_path: Path, line: str | bytes, pro
         ({"c": ["a", None]}, "a clicked item is not one word: ''"),
         ({"c": [""]}, "a clicked item is not one word: ''"),
         ({"c": ["a\u2028b"]}, "a clicked item is not one word"),
+        ({"c": ["a", "[PAD]"]}, "a clicked item is the id of padding: '[PAD]'"),
         (b'{"u": "u"', 'the row is not valid JSON: \'{"u": "u"\''),
         (b"[1, 2]", "the row is not a JSON object: '[1, 2]'"),
         (b'{"u": "\xff"}', 'the row is not UTF-8: \'{"u": "\ufffd"}\''),
@@ -335,6 +341,109 @@ def test_mistakes_in_the_mapping_are_named(tmp_path: Path, change: dict[str, Any
     (tmp_path / "m.yaml").write_text(yaml.safe_dump(mapping))
     with pytest.raises(ConfigError, match=f"m.yaml: .*{problem}"):
         read_spec(tmp_path / "m.yaml")
+
+
+@pytest.mark.parametrize("unprintable", ["", "a\0b", "a\nb", "\ud800"])
+def test_names_that_nothing_can_have_are_refused_wherever_they_stand(tmp_path: Path, unprintable: str) -> None:
+    full = with_searches(
+        tmp_path, query={"id": "q", "terms": "c"}, source="k", clicks={"item": "i", "search": "s", "position": "p"}
+    )
+    full["interactions"] = {**LOG, "position": "k", "keep": {"column": "k", "minimum": 1}}
+    full["items"] = {"files": "log.csv", "item": "i", "columns": {"k": {"type": "token", "column": "k"}}}
+    places = list(texts_in(full))
+    assert len(places) > 20
+    for place in places:
+        mapping = deepcopy(full)
+        holder: Any = mapping
+        for key in place[:-1]:
+            holder = holder[key]
+        holder[place[-1]] = unprintable
+        if place[-1] not in ("unit", "type"):
+            with pytest.raises(ConfigError, match=place[-1]) as error:
+                parse_spec(mapping, tmp_path)
+            assert str(error.value).isprintable()
+
+
+def texts_in(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, str):
+        yield place
+    for key, entry in value.items() if isinstance(value, dict) else ():
+        yield from texts_in(entry, (*place, key))
+
+
+@pytest.mark.parametrize(
+    ("keep", "problem"),
+    [
+        ({"minimum": float("nan")}, "minimum: nan is not a number"),
+        ({"minimum": float("inf")}, "minimum: inf is not a number"),
+        ({"minimum": 10**400}, "minimum: 1000000.*is not a number"),
+        ({"minimum": 1 << 20_000}, "minimum: a value of type int is not a number"),
+        ({"values": []}, "values is empty"),
+        ({"values": [1 << 20_000]}, "values: a value of type int.*put it in quotes"),
+        ({"values": [float("nan")]}, "values: nan.*put it in quotes"),
+        ({"values": [date(2023, 11, 14)]}, "values: datetime.date.*put it in quotes"),
+        ({"values": [["a"]]}, "values: .*put it in quotes"),
+        ({"values": {"a": 1}}, "values: .*put it in quotes"),
+        ({"values": ["a\0"]}, "values: .*put it in quotes"),
+        ({"values": None, "minimum": "5"}, "minimum: '5' is not a number"),
+    ],
+)
+def test_values_that_cannot_be_kept_are_refused(tmp_path: Path, keep: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"interactions.keep.{problem}"):
+        parse_spec({**csv_log(tmp_path), "interactions": {**LOG, "keep": {"column": "k", **keep}}}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"interactions": {**LOG, 1: "a"}}, "interactions: the key 1 is not a text"),
+        ({"interactions": {**LOG, "files": "n" * 300}}, "interactions.files: .*File name too long"),
+        ({"interactions": {**LOG, "files": "log.csv/x"}}, "no such file"),
+        ({"interactions": {**LOG, "files": "."}}, "no such file"),
+        ({"interactions": {**LOG, "files": []}}, "files is missing"),
+        ({"interactions": {**LOG, "files": [["log.csv"]]}}, "files is missing"),
+        ({"interactions": [[[["deep"] * 1000] * 1000]]}, "interactions: .*is no mapping"),
+        ({"searches": {**SEARCHES, "clicks": {"column": "c", "separator": ""}}}, "separator: '' cannot separate"),
+        ({"items": {"files": "log.csv", "item": "i", "columns": {"k": "token", "K": "token"}}}, "'K' is there twice"),
+        ({"items": {"files": "log.csv", "item": "i", "columns": {1: "token"}}}, "columns: 1 cannot name a column"),
+        ({"items": {"files": "log.csv", "item": "i", "columns": {"a\nb": "token"}}}, "cannot name a column"),
+    ],
+)
+def test_values_of_any_kind_are_refused_in_one_short_line(tmp_path: Path, change: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UserError, match=problem) as error:
+        parse_spec({**with_searches(tmp_path), **change}, tmp_path)
+    assert str(error.value).isprintable() and len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (("u", "U", "t"), "only upper and lower case tell it from the column 'u'"),
+        (("u", "_Reason", "t"), "the converter needs this name"),
+        (("u", "_keep", "t"), "the converter needs this name"),
+        (("u", "_the_item", "t"), "the converter needs this name"),
+    ],
+)
+def test_columns_that_sql_cannot_tell_apart_are_refused(
+    tmp_path: Path, kind: str, names: tuple[str, str, str], problem: str
+) -> None:
+    row = dict(zip(names, ["a", "b", T]))
+    path = tmp_path / f"log.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    else:
+        path.write_text(json.dumps(row) if kind == "jsonl" else ",".join(names) + f"\na,b,{T}\n")
+    log = {"files": path.name, "user": names[0], "item": names[1], "time": names[2]}
+    with pytest.raises(DataError, match=problem):
+        convert(tmp_path, {"interactions": log})
+
+
+def test_a_parquet_column_of_a_name_that_duckdb_adds_is_refused(tmp_path: Path) -> None:
+    rows = pa.table({"u": ["a"], "i": ["b"], "t": [T], "FileName": ["x"]})
+    pq.write_table(rows, tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=r"log.parquet:1: column 'FileName': the converter needs this name"):
+        convert(tmp_path, {"interactions": {**LOG, "files": "log.parquet"}})
 
 
 def test_files_whose_names_do_not_tell_a_format_need_one(tmp_path: Path) -> None:

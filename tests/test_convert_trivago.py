@@ -166,7 +166,7 @@ def test_a_malformed_row(tmp_path: Path, row: tuple[Any, ...], column: str, reas
     with pytest.raises(DataError, match=reason) as stopped:
         convert(tmp_path, [*LOG[:9], row, *LOG[9:]])
     assert (stopped.value.line, stopped.value.column) == (11, column)
-    assert not list((tmp_path / "x").iterdir())
+    assert not list((tmp_path / "x").glob("[!.]*"))
     manifest = convert(tmp_path, [*LOG[:9], row, *LOG[9:]], "skip")
     assert manifest["rows"]["log"]["rejected"][reason] == 1
     assert manifest["rows"]["log"]["in"] == 25 and manifest["sizes"]["interactions"] == 9

@@ -5,6 +5,8 @@ import gzip
 import hashlib
 import json
 import re
+import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hostile_server import HostileServer, at_once, dripping, endlessly, hostile_server
 
 from recbole_ser.convert import fetch as fetch_module
 from recbole_ser.convert.fetch import CHECKSUMS, SAMPLE_COMMAND, FetchError, ensure_raw, fetch
@@ -265,6 +268,132 @@ def test_a_killed_transfer_leaves_only_the_part(server: Server, tmp_path: Path) 
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
+# --- hostile servers, full disks --------------------------------------------------------------------------------------
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+WHOLE = OK + b'ETag: "one"\r\nContent-Length: 1048576\r\n\r\n' + CONTENT
+
+
+@pytest.fixture
+def hostile(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostileServer]:
+    monkeypatch.setattr(fetch_module, "_PATIENCE", 0.15)
+    monkeypatch.setattr(fetch_module, "_LARGEST", 2 << 20)
+    with hostile_server() as hostile:
+        yield hostile
+
+
+@pytest.mark.parametrize(
+    ("play", "words"),
+    [
+        (lambda server: dripping(server, WHOLE[:1000], b"a", 0.02), "fewer than 65,536 bytes in 0.15 s"),
+        (lambda server: dripping(server, OK, b"a", 0.02), "no whole header within 0.15 s"),
+        (lambda server: dripping(server, b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.02), "no whole header"),
+        (lambda server: endlessly(server, b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "more than 1,048,576 bytes|header"),
+        (lambda server: endlessly(server, OK + b"\r\n", b"a"), "more than 2,097,152 bytes arrive, the most that"),
+        (lambda server: endlessly(server, CHUNKED + b"-1\r\n", b"a"), "more than 2,097,152"),
+        (lambda server: endlessly(server, b"HTTP/1.1 302 No\r\nLocation: /x\r\n\r\n", b"a"), "more than 1,048,576"),
+        (lambda server: at_once(b"HTTP/1.1 302 No\r\nLocation: http://[\r\n\r\n"), "Invalid IPv6 URL"),
+        (lambda server: at_once(OK + b"X: y\r\n" * 5000 + b"\r\n"), "more than 100 headers"),
+        (lambda server: at_once(b"HTTP/1.1 204 None\r\n\r\n"), "the server answers 204 None"),
+        (lambda server: at_once(b"HTTP/1.1 206 Part\r\nContent-Range: bytes 7-9/9" + b"9" * 5000 + b"\r\n\r\n"), "go"),
+        (lambda server: at_once(b"\0\x1b[2J\r\n\r\n"), "no HTTP"),
+    ],
+    ids=["dripped body", "dripped header", "dripped interim answers", "endless interim answers", "endless body",
+         "chunk below 0", "endless redirection", "no address", "headers", "no content", "digits", "no HTTP"],
+)  # fmt: skip
+def test_no_answer_takes_for_ever_or_all_room(hostile: HostileServer, play: Any, words: str, tmp_path: Path) -> None:
+    hostile.play = play(hostile)
+    begin, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(FetchError, match=words) as caught:
+        fetch(f"{hostile.url}/file", tmp_path / "file")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
+    assert time.monotonic() - begin < 4
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 64 << 10, "64 MiB, in KiB"
+    hostile.play = at_once(WHOLE)
+    fetch(f"{hostile.url}/file", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert names_in(tmp_path) == {"file"}
+
+
+def test_a_slow_transfer_is_no_broken_one(
+    hostile: HostileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_module, "_PATIENCE", 0.5)
+
+    def play(connection: Any, header: bytes) -> None:
+        for start in range(0, len(WHOLE), 1 << 17):
+            connection.sendall(WHOLE[start : start + (1 << 17)])
+            time.sleep(0.1)
+
+    hostile.play = play
+    fetch(f"{hostile.url}/file", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert len(hostile.requests) == 1
+
+
+@pytest.mark.parametrize("length", ["-1", "9" * 5000, "many", "1_0", f"{len(CONTENT)}, {len(CONTENT)}", "\u00b2"])
+def test_a_length_that_is_none_is_an_unknown_length(hostile: HostileServer, tmp_path: Path, length: str) -> None:
+    body = CONTENT[:10] if length == "1_0" else CONTENT
+    hostile.play = at_once(OK + f"Content-Length: {length}\r\n\r\n".encode("latin-1") + body)
+    fetch(f"{hostile.url}/file", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == body
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "[" * 100_000, '{"url": 7}', "\ud800", '{"url": URL, "validator": "a\\nX: y", "size": 1048576}',
+        '{"url": URL, "validator": null, "size": "big"}', '{"url": URL, "validator": null, "size": 1e999}',
+    ],
+)  # fmt: skip
+def test_a_damaged_record_of_a_part_costs_only_the_part(server: Server, tmp_path: Path, record: str) -> None:
+    text = record.replace("URL", json.dumps(server.url()))
+    (tmp_path / "file.part.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    (tmp_path / "file.part").write_bytes(CONTENT[:1000])
+    fetch(server.url(), tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert names_in(tmp_path) == {"file"}
+
+
+def test_without_room_nothing_is_begun(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(FetchError, match=r"1,048,576 bytes are to come, but .* has room for 1,000 only"):
+        fetch(server.url(), tmp_path / "file")
+    assert names_in(tmp_path) == set() and len(server.requests) == 1
+
+
+def test_a_full_disk_is_one_line_and_the_transfer_goes_on_later(server: Server, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * QUARTER, hard))
+    try:
+        with pytest.raises(UserError, match=r"file\.part: cannot be written: .* \(what has arrived is kept") as caught:
+            fetch(server.url(), tmp_path / "file")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value) and not isinstance(caught.value, FetchError) and len(server.requests) == 1
+    fetch(server.url(), tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.requests[1][1] == f"bytes={3 * QUARTER}-"
+
+
+def test_a_place_that_cannot_be_written_is_found_out_first(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    (tmp_path / "text").write_text("")
+    for path in (tmp_path / "file", tmp_path / "text" / "file", tmp_path / ("x" * 300)):
+        with pytest.raises(UserError, match="cannot be written"):
+            fetch(server.url(), path)
+    assert server.requests == [] and names_in(tmp_path) == {"file", "text"}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "7", '{"train.qrels.gz": 7}', "\0"])
+def test_damaged_checksums_are_one_line(server: Server, tmp_path: Path, text: str) -> None:
+    (tmp_path / CHECKSUMS).write_text(text)
+    with pytest.raises(DataError, match=r"checksums\.json: damaged: .* \(remove it to record the checksums anew\)"):
+        ensure_raw(raw_block(server), tmp_path)
+
+
 # --- the files of a data set ------------------------------------------------------------------------------------------
 
 REVIEWS = '{"reviewerID": "U1", "asin": "A", "unixReviewTime": 7}\n'
@@ -381,7 +510,15 @@ def test_an_interrupted_preparation_is_taken_up_again(server: Server, tmp_path: 
     (tmp_path / "X" / ".partial-of-a-killed-one").mkdir()
     server.files["/q/train.qrels.gz"] = train
     ensure_dataset(tmp_path / "X", config)
-    assert names_in(tmp_path / "X") == {"X.inter", "X.search", "X.query", "manifest.json", "raw", ".lock"}
+    assert names_in(tmp_path / "X") == {
+        "X.inter",
+        "X.search",
+        "X.query",
+        "manifest.json",
+        "raw",
+        ".lock",
+        ".converting",
+    }
     assert len(server.requests) == 5
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import json
 import logging
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer, chat, chat_server, cut_short, reset, send, status
+from hostile_server import HostileServer, at_once, dripping, endlessly, hostile_server
 
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.text import openai_api
@@ -288,3 +290,97 @@ def test_wrong_vectors_are_no_vectors(server: ChatServer, answer: Any) -> None:
     with pytest.raises(UserError, match="not the protocol's"):
         client(server).embed(["one", "two"])
     assert len(server.requests) == 4
+
+
+# --- hostile servers --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hostile(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[HostileServer]:
+    monkeypatch.setenv("no_proxy", "*")
+    with hostile_server() as server:
+        yield server
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+BEGINNING = OK + b'\r\n{"choices": ['
+
+
+@pytest.mark.parametrize(
+    ("play", "words"),
+    [
+        (lambda server: dripping(server, BEGINNING, b" ", 0.02), "no whole answer within 0.2 s"),
+        (lambda server: dripping(server, OK, b"X", 0.02), "no whole answer within 0.2 s"),
+        (lambda server: dripping(server, b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.02), "no whole answer within 0.2 s"),
+        (lambda server: dripping(server, OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n", 0.02), "within"),
+        (lambda server: dripping(server, b"HTTP/1.1 500 Oops\r\n\r\n", b"a", 0.02), "answers 500 Oops"),
+        (lambda server: endlessly(server, BEGINNING, b"[1],"), "more than [0-9,]+ bytes"),
+        (lambda server: endlessly(server, b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "more than [0-9,]+ bytes|within"),
+        (lambda server: endlessly(server, OK, b"X: y\r\n"), "more than 100 headers"),
+        (lambda server: endlessly(server, OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n", b"a"), "more than [0-9,]+"),
+        (lambda server: at_once(OK + b"Content-Length: 1000000000000000\r\n\r\n{}"), "IncompleteRead"),
+        (lambda server: at_once(b"\x00\x1b[2J\r\n\r\n"), r"no HTTP: \[2J,"),
+        (lambda server: at_once(b"HTTP/1.1 302 Moved\r\nLocation: http://[\r\n\r\n"), "Invalid IPv6 URL"),
+    ],
+    ids=["dripped body", "dripped header", "dripped interim answers", "dripped trailers", "dripped error",
+         "endless body", "endless interim answers", "endless headers", "chunk below 0", "promised length", "no HTTP",
+         "no address"],
+)  # fmt: skip
+def test_no_answer_takes_for_ever_or_all_memory(
+    hostile: HostileServer, play: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_api, "_LARGEST_CHAT", 1 << 20)
+    hostile.play = play(hostile)
+    begin, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=words) as caught:
+        Client(f"{hostile.url}/v1", "small", timeout=0.2, retries=0).chat(ASKED)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
+    assert time.monotonic() - begin < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 64 << 10, "64 MiB, in KiB"
+
+
+def test_other_requests_go_on_beside_a_hostile_answer(server: ChatServer) -> None:
+    def drip(handler: Any, body: dict[str, Any]) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        for _ in range(100):
+            handler.wfile.write(b" ")
+            time.sleep(0.02)
+
+    server.planned = [drip]
+    one = client(server, concurrency=2, timeout=0.3, retries=1)
+    assert dict(one.each(lambda _: one.chat(ASKED), range(8))) == dict.fromkeys(range(8), "fine")
+
+
+NESTED = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [NESTED, '{"choices": ' + NESTED, "1" * 5000, '{"data": [{"index": 0, "embedding": [1' + "0" * 400 + "]}]}"],
+    ids=["nested", "nested inside", "digits", "10 ** 400"],
+)
+@pytest.mark.parametrize("ask", [lambda one: one.chat(ASKED), lambda one: one.embed(["one"])], ids=["chat", "embed"])
+def test_json_that_cannot_be_read_is_no_answer(server: ChatServer, body: str, ask: Any) -> None:
+    server.default = status(200, body.encode())
+    with pytest.raises(UserError, match="not the protocol's") as caught:
+        ask(client(server, retries=0))
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("vector", "words"),
+    [([1e39], "not finite in single precision"), ([-1e39, 0], "not finite"), ([], "vectors with 0"),
+     ("12", "than numbers"), ([True], "than numbers"), (["1"], "than numbers")],
+)  # fmt: skip
+def test_vectors_that_no_cache_should_get(server: ChatServer, vector: Any, words: str) -> None:
+    server.default = vectors((0, vector))
+    with pytest.raises(UserError, match=rf"not the protocol's \(.*{words}"):
+        client(server, retries=0).embed(["one"])
+
+
+def test_an_error_of_many_lines_becomes_one(server: ChatServer) -> None:
+    server.default = status(400, b"<html>\n<h1>\x1b[31mBad\x1b[0m\n</h1>" + b"x" * 5000)
+    with pytest.raises(UserError, match=r"400 Bad Request: <html> <h1> \[31mBad") as caught:
+        client(server).chat(ASKED)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500

@@ -84,6 +84,9 @@ def test_ids_that_are_numbers_are_ids() -> None:
     assert raw.times.dtype == np.int64 and raw.is_search.tolist() == [False, True]
 
 
+CLICK = '{"user_id": "u1", "event": "click", "item_id": "i1", "timestamp": 5}'
+
+
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
@@ -106,6 +109,21 @@ def test_ids_that_are_numbers_are_ids() -> None:
         ("a.csv", ["event,user_id,user_id"], "column 'user_id': there are two columns of this name"),
         ("a.jsonl", ['{"user_id": "u1"}', "", "{"], "a.jsonl:3: not JSON"),
         ("a.jsonl", ["[1]"], "a.jsonl:1: not a JSON object"),
+        ("a.jsonl", ["", "[" * 100_000], "a.jsonl:2: not JSON: nested too deeply"),
+        ("a.jsonl", ["1" * 5000], "a.jsonl:1: not JSON"),
+        ("a.jsonl", ['{"user_id": "a", "user_id": "b"}'], "a.jsonl:1: not JSON: a key stands in it twice"),
+        ("a.jsonl", [CLICK.replace('"i1"', '"\\ud800"')], "a.jsonl:1: column 'item_id': '' cannot be read"),
+        ("a.jsonl", [CLICK.replace('"i1"', '"i\\u0000"')], "a.jsonl:1: column 'item_id'"),
+        ("a.jsonl", [CLICK, CLICK.replace('"i1"', "Infinity")], "a.jsonl:2: column 'item_id': 'inf'"),
+        ("a.jsonl", [CLICK.replace('"i1"', "NaN")], "a.jsonl:1: column 'item_id': the value is missing"),
+        ("a.jsonl", [CLICK.replace('"i1"', '{"id": 1}')], "a.jsonl:1: column 'item_id'"),
+        ("a.jsonl", [CLICK.replace('"u1"', "true")], "a.jsonl:1: column 'user_id'"),
+        ("a.jsonl", [CLICK.replace("5", '"\\ud800"')], "a.jsonl:1: column 'timestamp'"),
+        ("a.jsonl", [CLICK.replace("5", "1" + "0" * 400)], "a.jsonl:1: column 'timestamp'"),
+        ("a.jsonl", [CLICK.replace("}", ', "terms": [["a"]]}')], "a.jsonl:1: column 'terms'"),
+        ("a.jsonl", [CLICK.replace("}", ', "clicked_items": {"a": 1}}')], "a.jsonl:1: column 'clicked_items'"),
+        ("a.csv", ["user_id,event,item_id,timestamp", "u1,click,i\0,5"], "a.csv:2: not CSV: a NUL"),
+        ("a.csv", ["user_id,event,item_id,timestamp", '"u\n1",click,i1,5', "u1,click,,5"], "a.csv:4: column 'item_id'"),
         ("a.jsonl", ['{"user_id": "u1", "event": "click", "item_id": 1, "timestamp": "2020-01-01"}'], "a.jsonl:1: "),
     ],
 )
@@ -114,6 +132,33 @@ def test_wrong_events_are_named_by_line(tmp_path: Path, name: str, lines: list[s
     with pytest.raises(DataError) as error:
         read_event_file(tmp_path / name, COLUMNS)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_file_that_is_none_is_one_line(tmp_path: Path, suffix: str) -> None:
+    folder, broken, empty = (tmp_path / f"{name}{suffix}" for name in ("folder", "broken", "empty"))
+    folder.mkdir()
+    broken.write_bytes(b"user_id\n\xff\xfe\n")
+    empty.write_bytes(b"")
+    none, below = tmp_path / f"none{suffix}", broken / f"x{suffix}"
+    for path, words in ((folder, "Is a directory"), (broken, ":2: not UTF-8"), (none, "not found"),
+                        (empty, "not CSV: |the column is missing"), (below, "Not a directory")):  # fmt: skip
+        with pytest.raises(DataError, match=words) as caught:
+            read_event_file(path, COLUMNS)
+        assert str(caught.value).startswith(str(path)) and str(caught.value).isprintable()
+
+
+def test_missing_ids_and_numbers_in_json(tmp_path: Path) -> None:
+    """NaN is how pandas writes what is missing; a number beyond 64 bits is an id like any other."""
+    big = 10**30
+    write_lines(
+        tmp_path / "a.jsonl", CLICK.replace('"u1"', str(big)),
+        '{"user_id": 7.0, "event": "search", "item_id": NaN, "query_id": 1.5, "terms": [null, 2.0, "x"], '
+        '"timestamp": 6}',
+    )  # fmt: skip
+    raw = read_event_file(tmp_path / "a.jsonl", COLUMNS)
+    assert (raw.users.tolist(), raw.items.tolist(), raw.queries.tolist()) == ([str(big), "7"], ["i1", ""], ["", "1.5"])
+    assert raw.terms.values.tolist() == ["2", "x"]
 
 
 @pytest.mark.parametrize("late", [1.7e18, 2**63 - 1, 1_700_000_000_000_000_001])

@@ -19,7 +19,7 @@ import pytest
 from chat_server import ChatServer, chat, chat_server, reset, status
 from summaries_killed import histories as rec_histories
 
-from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.errors import ConfigError, DataError, UserError
 from recbole_ser.text import openai_api
 from recbole_ser.text.openai_api import Client, UnusableAnswer
 from recbole_ser.text.summaries import SUMMARISERS, create_summariser
@@ -171,6 +171,14 @@ def test_what_is_no_summary(text: str, problem: str) -> None:
 
 def test_half_a_character_does_no_harm() -> None:
     parse('{"summary": "likes \\ud83d shoes"}').encode("utf-8")
+
+
+@pytest.mark.parametrize("part", ["{", '{"', '{ "a":', '{"a":{"a":', "{ ", '{"\\"', "[", '{"a": 1}', '"{'])
+def test_any_answer_is_read_in_linear_time(part: str) -> None:
+    begin = time.process_time()
+    with pytest.raises(UnusableAnswer):
+        parse(part * (1_000_000 // len(part)))
+    assert time.process_time() - begin < 2.0, "hours, if every brace had the rest of the text read"
 
 
 # --- by name ----------------------------------------------------------------------------------------------------------
@@ -340,6 +348,22 @@ def test_the_template_takes_over_where_it_is_asked_to(server: ChatServer, tmp_pa
     assert len(server.requests) == asked + 1, "who wants an answer asks again, and only about that user"
 
 
+@pytest.mark.parametrize("value", [7, ["likes shoes"], {"summary": "x"}, True])
+def test_a_cached_summary_that_is_no_text_is_not_used(server: ChatServer, tmp_path: Path, value: Any) -> None:
+    server.default = chat(about)
+    one = summariser(server, tmp_path)
+    one.summarise(rec_histories(3), "rec")
+    path = tmp_path / "cache.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    lines[1] = lines[1].partition('"value": ')[0] + f'"value": {json.dumps(value)}}}\n'
+    path.write_text("".join(lines))
+    with pytest.raises(DataError, match=r"cache\.jsonl:2: the cached summary is no text .*remove this line"):
+        one.summarise(rec_histories(3), "rec")
+    path.write_text(lines[0] + lines[2])
+    assert one.summarise(rec_histories(3), "rec") == expected(3)
+    assert len(server.requests) == 4
+
+
 def test_a_refused_request_ends_the_run_and_keeps_the_others(server: ChatServer, tmp_path: Path) -> None:
     server.default = only(5, status(401, b"who are you"))
     with pytest.raises(UserError, match=r"401 .*who are you"):
@@ -475,8 +499,11 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason='needs: pip install "recbole_ser[llm]"')
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(UserError, match="the model cannot be loaded"):
-        create_summariser("transformers", tmp_path, path=str(tmp_path / "model")).summarise([SHOES], "rec")
+    for config in ('{"model_type": "gpt2"}', "[" * 100_000, "7", '{"auto_map": {"AutoModelForCausalLM": "x.Y"}}'):
+        (tmp_path / "model" / "config.json").write_text(config)
+        with pytest.raises(UserError, match="model: the model cannot be used: ") as caught:
+            create_summariser("transformers", tmp_path, path=str(tmp_path / "model")).summarise([SHOES], "rec")
+        assert str(caught.value).isprintable()
 
 
 def test_without_transformers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,24 +202,25 @@ def test_a_killed_and_an_interrupted_driver_resume_to_the_same_result(tmp_path: 
     family = psutil.Process(sweep.pid).children(recursive=True)
     assert_loopback_only([psutil.Process(sweep.pid), *family])
     with pytest.raises(UserError, match="another process is running this sweep"):
-        resume(folder)
+        resume(folder, model=MODEL)
     trainers = trial_processes(family)
     sweep.send_signal(signal.SIGKILL)
     sweep.wait()
     _, alive = psutil.wait_procs(trainers, timeout=30)
     assert trainers and not alive, "trials outlive the driver"
 
-    again = start(folder, f"--resume={folder}", "--concurrent=1")  # the last trial comes after the others
+    # One trial at a time, so that the last comes after the others.
+    again = start(folder, f"--resume={folder}", f"--model={MODEL}", "--concurrent=1")
     wait_until(lambda: SweepFolder(folder).trial(0).outcome and SweepFolder(folder).trial(1).outcome, again)
     wait_until(lambda: len(epochs_of(folder)) == 3 and epochs_of(folder)[2] > 0, again)
     kept = {path: path.read_bytes() for path in folder.glob("trials/00[01]/metrics.jsonl")}
     again.send_signal(signal.SIGINT)
     assert again.wait(60) == 130
     said = (tmp_path / "sweep.out").read_text()
-    assert f"go on with: recbole-ser tune --resume={folder}" in said and "Traceback" not in said
+    assert f"go on with: recbole-ser tune --resume={folder} --model={MODEL}" in said and "Traceback" not in said
     assert (folder / "trials.csv").is_file() and not (folder / "result.json").exists()
 
-    assert start(folder, f"--resume={folder}").wait(240) == 0
+    assert start(folder, f"--resume={folder}", f"--model={MODEL}").wait(240) == 0
     assert {path: path.read_bytes() for path in kept} == kept, "a finished trial was trained again"
     for number, rate in enumerate(rates):
         alone = tmp_path / f"alone-{number}"
@@ -258,7 +259,7 @@ def test_trials_that_fail_or_die_do_not_end_the_sweep(tmp_path: Path, capsys: py
     assert "trial 4 failed (fate=memory): OutOfMemoryError: CUDA out of memory" in printed
     assert "Traceback" in (tmp_path / "sweep" / "trials" / "004" / "error.txt").read_text()
 
-    resumed = resume(result.folder, resources=TWO)
+    resumed = resume(result.folder, model=MODEL, resources=TWO)
     assert [trial.status for trial in resumed.trials] == ["finished", "finished", "finished", "failed", "failed"]
     assert resumed.trials[2].scores == fine.scores and resumed.chosen.number == 0
 

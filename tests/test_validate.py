@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from conftest import command, load_dataset, write_toy
 from recbole_ser.atomic import inspection as reading
 from recbole_ser.atomic.rules import RULES, Findings
 from recbole_ser.data.synthetic import PRESETS
-from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.errors import ConfigError, DataError, UserError
 from recbole_ser.validation.report import Report, rules_table, validate
 
 Change = Callable[[Path], None]
@@ -60,6 +62,17 @@ def both(first: Change, second: Change) -> Change:
 
 def remove(suffix: str) -> Change:
     return lambda base: (base / f"toy.{suffix}").unlink()
+
+
+def instead(suffix: str, make: Change) -> Change:
+    """Make something of this name that is no file."""
+
+    def change(base: Path) -> None:
+        path = base / f"toy.{suffix}"
+        path.unlink(missing_ok=True)
+        make(path)
+
+    return change
 
 
 # rule, what is done to the toy data set, where it is found, its column and its value
@@ -109,6 +122,7 @@ CASES: list[tuple[str, Change, str, str | None, str | None]] = [
     ("empty-entry", replace("inter", "a\ti3", "\ti3"), "toy.inter:4", "user_id", None),
     ("empty-entry", replace("search", "\t45\t", "\t\t"), "toy.search:5", "timestamp", None),
     ("reserved-id", replace("inter", "a\ti3", "a\t[PAD]"), "toy.inter:4", "item_id", "[PAD]"),
+    ("reserved-id", replace("search", "i3 i1", "i3 [PAD]"), "toy.search:3", "clicked_items", "i3 [PAD]"),
     ("click-without-id", replace("search", "i3 i1", "i3  i1"), "toy.search:3", "clicked_items", "i3  i1"),
     ("click-without-id", replace("search", "i6", "i6 "), "toy.search:5", "clicked_items", "i6 "),
     ("click-without-id", replace("search", "i6", " i6"), "toy.search:5", "clicked_items", " i6"),
@@ -126,6 +140,9 @@ CASES: list[tuple[str, Change, str, str | None, str | None]] = [
     ("byte-order-mark", replace("inter", "user_id", "\ufeffuser_id"), "toy.inter:1", None, None),
     ("windows-line-ends", replace("inter", "a\ti2\t20\n", "a\ti2\t20\r\n"), "toy.inter:3", None, None),
     ("windows-line-ends", replace("inter", "float\n", "float\r\n"), "toy.inter:1", None, None),
+    ("no-file", instead("inter", Path.mkdir), "toy.inter", None, None),
+    ("no-file", instead("item", Path.mkdir), "toy.item", None, None),
+    ("no-file", instead("query", lambda path: path.symlink_to("nowhere")), "toy.query", None, None),
     ("file-absent", remove("search"), "toy.search", None, None),
     ("file-absent", remove("query"), "toy.query", None, None),
     ("no-searches", write("search", SEARCH), "toy.search:1", None, None),
@@ -174,6 +191,22 @@ def test_each_rule(clean: Path, rule: str, change: Change, where: str, column: s
     assert value is None or finding.value == value
     assert report.clean() == (severity == "warning")
     assert f"[{rule}] ({RULES[rule].hint})" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [(change, where) for rule, change, where, *_ in CASES if rule in ("no-file", "reserved-id")]
+    + [
+        (both(replace("search", "clicked", "click"), replace("query", "terms:", "clicked_items:")), None),
+        (replace("query", "terms:", "clicked_items:"), "toy.query:1: column 'clicked_items': another file has"),
+        (replace("search", "clicked_items:", "terms:"), None),
+    ],
+)
+def test_the_loader_agrees(clean: Path, change: Change, problem: str | None) -> None:
+    change(clean)
+    assert validate(clean).clean() == (problem is None)
+    with nullcontext() if problem is None else pytest.raises(DataError, match=re.escape(f"{clean / problem}")):
+        load_dataset(clean.parent, "toy", require_both_histories=False)
 
 
 def test_every_rule_has_an_example() -> None:
@@ -283,9 +316,9 @@ def test_one_fault_is_not_found_twice(clean: Path, change: Change, rules: dict[s
 
 
 def test_a_column_of_three_files_is_an_error_where_two_of_them_are_loaded(clean: Path) -> None:
-    write("inter", INTER.replace("\n", "\tx:token\n") + "a\ti1\t1\t\n")(clean)
+    write("inter", INTER.replace("\n", "\tsource:token\n") + "a\ti1\t1\t\n")(clean)
     for suffix, header in (("search", SEARCH), ("query", "query_id:token\n")):
-        write(suffix, header.replace("\n", "\tx:token\n"))(clean)
+        write(suffix, header.replace("\n", "\tsource:token\n"))(clean)
     assert validate(clean).findings.by_rule("error") == {"column-shared": 1}
 
 

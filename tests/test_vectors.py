@@ -187,6 +187,34 @@ def test_precomputed_files_that_do_not_fit(content: np.ndarray, complaint: str, 
         Precomputed(tmp_path / "r.npy", tmp_path / "s.npy").encode(["a", "b", "c", "d"])
 
 
+def test_vectors_of_any_size_keep_their_direction(tmp_path: Path) -> None:
+    """Squares of large numbers are infinite, and those of small ones 0."""
+    for kind, factor in ((np.float32, 1e38), (np.float32, 1e-38), (np.float64, 1e308), (np.float64, 1e-300)):
+        vectors = encode_distinct(["a", "b"], lambda texts, k=kind, f=factor: np.array([[3, 4], [0, 0]], k) / 5 * k(f))
+        np.testing.assert_allclose(vectors, [[0.6, 0.8], [0, 0]], rtol=1e-6)
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(UserError, match="the vector of the text 'b' holds NaN or an infinity"):
+            encode_distinct(["a", "b"], lambda texts, value=wrong: np.array([[1.0, 0.0], [value, 1.0]]))
+
+
+def test_a_precomputed_file_that_promises_too_much_is_one_line(tmp_path: Path) -> None:
+    header = "{'descr': '<f8', 'fortran_order': False, 'shape': (4, 1000000000000), }"
+    for name, text in (
+        ("big", header),
+        ("deep", "(" * 10_000),
+        ("none", "{}"),
+        ("flat", header.replace("1000000000000", "0")),
+    ):
+        content = b"\x93NUMPY\x01\x00" + len(text + "\n").to_bytes(2, "little") + text.encode() + b"\n" + b"\0" * 64
+        (tmp_path / f"{name}.npy").write_bytes(content)
+        with pytest.raises(DataError, match=f"{name}.npy: (cannot be read|holds)") as caught:
+            Precomputed(tmp_path / f"{name}.npy", tmp_path / f"{name}.npy").encode(["a"] * 8)
+        assert str(caught.value).isprintable()
+    (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04" + b"\0" * 50)
+    with pytest.raises(DataError, match=r"zip\.npy: cannot be read"):
+        Precomputed(tmp_path / "zip.npy", tmp_path / "zip.npy").encode(["a"] * 2)
+
+
 def test_precomputed_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "text.npy").write_text("no array")
     np.savez(tmp_path / "two.npz", a=np.ones((2, 2)))
@@ -319,9 +347,43 @@ def test_weights_that_are_no_safetensors_are_read_without_running_code(model_fol
     torch.save(weights, folder / "pytorch_model.bin")
     np.testing.assert_array_equal(LocalEncoder(folder).encode(TEXTS), expected)
     torch.save({**weights, "more": Planted(tmp_path / "ran")}, folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match="the model cannot be loaded"):
+    with pytest.raises(UserError, match="the model cannot be used"):
         LocalEncoder(folder).encode(TEXTS)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "[" * 100_000), ("config.json", "7"), ("config.json", "{}"), ("config.json", "\0"),
+        ("config.json", '{"model_type": "bert", "hidden_size": "big"}'), ("tokenizer.json", "[" * 100_000),
+        ("config.json", '{"model_type": "bert", "hidden_size": 7, "num_attention_heads": 0}'),
+        ("tokenizer.json", "{}"), ("tokenizer_config.json", "7"), ("model.safetensors", ""),
+        ("model.safetensors", "\xff" * 100), ("modules.json", "[" * 100_000), ("modules.json", '[{"type": 7}]'),
+        ("sentence_bert_config.json", '{"max_seq_length": "long"}'),
+        ("config.json", '{"model_type": "x", "auto_map": {"AutoConfig": "x.X", "AutoModel": "x.X"}}'),
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_one_line(model_folder: Path, tmp_path: Path, file: str, content: str) -> None:
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    (folder / "modules.json").write_text("[]")
+    (folder / "x.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (folder / file).write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=str(folder)) as caught:
+        LocalEncoder(folder).encode(TEXTS)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 700
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_that_makes_no_numbers_is_one_line(model_folder: Path, tmp_path: Path) -> None:
+    from transformers import BertModel
+
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    model = BertModel.from_pretrained(folder)
+    torch.nn.init.constant_(model.embeddings.word_embeddings.weight, float("nan"))
+    model.save_pretrained(folder)
+    with pytest.raises(UserError, match="the vector of the text 'red shoe' holds NaN"):
+        LocalEncoder(folder).encode(TEXTS)
 
 
 class Planted:
@@ -430,8 +492,29 @@ def test_a_server_that_has_changed_its_model_is_noticed(server: Server, tmp_path
     OpenAIEncoder(tmp_path / "c.jsonl", Client(server.url, "other")).encode(["red"])
     assert len(server.requests) == 2
     server.width = 3
-    with pytest.raises(DataError, match="vectors of 'm' have 2 and 3 dimensions"):
+    before = (tmp_path / "c.jsonl").read_bytes()
+    with pytest.raises(DataError, match=r"vectors of 'm' have 2 and 3 dimensions .*remove the file"):
         OpenAIEncoder(tmp_path / "c.jsonl", Client(server.url, "m")).encode(["red", "blue"])
+    assert (tmp_path / "c.jsonl").read_bytes() == before, "what does not fit is not kept"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [7, ["AACAPw=="], "AACAPw=", "no base 64", "", "AACAfw==", "AADAfw==", "AACA/w==", "AAA="],
+    ids=["number", "list", "padding", "letters", "empty", "infinity", "NaN", "-infinity", "bytes"],
+)
+def test_a_damaged_vector_in_the_cache_is_named_by_its_line(server: Server, tmp_path: Path, value: Any) -> None:
+    path = tmp_path / "c.jsonl"
+    encoder = OpenAIEncoder(path, Client(server.url, "m"))
+    encoder.encode(["red", "blue"])
+    lines = path.read_text().splitlines(keepends=True)
+    damaged = lines[1].partition('"value": ')[0] + f'"value": {json.dumps(value)}}}\n'
+    path.write_text(lines[0] + damaged)
+    with pytest.raises(DataError, match=r"c\.jsonl:2: the cached vector .*\(remove this line"):
+        encoder.encode(["red", "blue"])
+    path.write_text(lines[0])
+    np.testing.assert_allclose(encoder.encode(["red", "blue"]), expected_vectors(["red", "blue"]), rtol=1e-6)
+    assert server.requests == [["red", "blue"], ["blue"]]
 
 
 def test_batches_hold_at_least_one_text(tmp_path: Path) -> None:

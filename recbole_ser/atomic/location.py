@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from recbole_ser.atomic.publishing import is_unfinished
+from recbole_ser.atomic.rules import Finding
 from recbole_ser.bundled import package_folder
 from recbole_ser.errors import UserError
 
@@ -25,7 +28,7 @@ def find_dataset(text: str, data_path: str | Path) -> Path:
     Raises:
         UserError: there is no such folder; the message names the data sets below ``data_path``.
     """
-    folders = [place.resolve() for place in (dataset_folder(text, data_path), Path(text)) if place.is_dir()]
+    folders = [place.resolve() for place in (dataset_folder(text, data_path), Path(text)) if os.path.isdir(place)]
     for folder in folders:
         if has_interactions(folder):
             return folder
@@ -38,4 +41,17 @@ def find_dataset(text: str, data_path: str | Path) -> Path:
 
 def has_interactions(folder: Path) -> bool:
     """Whether ``folder`` holds a data set: the file ``X.inter``, where X is the folder's name."""
-    return (folder / f"{folder.name}.inter").is_file()
+    return os.path.isfile(folder / f"{folder.name}.inter") or is_unfinished(folder)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file ``path``, which is allowed to be missing.
+
+    Raises:
+        DataError: something of this name is there that is no file: it is not to be taken for a missing one.
+    """
+    if os.path.isfile(path):  # false, too, for a link that leads to an impossible name
+        return True
+    if os.path.lexists(path):
+        raise Finding("no-file", path.name).as_error(path)
+    return False

@@ -33,6 +33,8 @@ def read_header(path: str | Path, separator: str = SEPARATOR) -> list[Column]:
             columns = header_columns(handle.readline(BLOCK), Path(path).name, findings, separator)
     except FileNotFoundError:
         raise DataError(path, "file not found") from None
+    except OSError as error:
+        raise DataError(path, f"cannot be read: {error.strerror}") from error
     if columns is None:
         raise findings.first("error")[0].as_error(path)
     return columns

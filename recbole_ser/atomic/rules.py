@@ -37,6 +37,7 @@ RULES = {
     rule.name: rule
     for rule in (
         Rule("file-missing", "error", "file not found", "a data set X has its interactions in X/X.inter"),
+        Rule("no-file", "error", "not a file", "a folder, or a link to nothing, is in the way: remove or replace it"),
         Rule("header-missing", "error", "the header is missing", "the first line names the columns as name:type"),
         Rule("header-entry", "error", "not name:type", "types are token, token_seq, float, float_seq; tabs separate"),
         Rule("column-twice", "error", "the column is declared twice", "name every column once"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 SEPARATOR = "\t"  # between the columns of a line
+PADDING = "[PAD]"  # RecBole's name for the id 0, which is no user, item or query
 
 
 @dataclass(frozen=True)

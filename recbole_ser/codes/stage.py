@@ -11,9 +11,10 @@ import numpy as np
 
 from recbole_ser.codes.rqvae import fit_codes
 from recbole_ser.config import SERConfig
-from recbole_ser.data.codes import UserCodes, read_manifest, write_codes
+from recbole_ser.data.codes import UserCodes, manifest_path, read_manifest, write_codes
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import ConfigError
+from recbole_ser.files import check_writable
 from recbole_ser.settings.checking import check
 from recbole_ser.settings.codes import CodesSettings
 from recbole_ser.text.summaries import create_summariser
@@ -69,9 +70,11 @@ def build_codes(
 
     Raises:
         ConfigError: a setting is unknown or wrong.
-        UserError: a back-end failed.
+        UserError: a back-end failed, or a file cannot be written, which is found out first.
     """
     wanted = check(CodesSettings, settings, lambda key: "codes")
+    for file in (path, manifest_path(path)):
+        check_writable(file)
     cache = Path(path).parent / CACHE_FOLDER
     summariser = create_summariser(cache_folder=cache, **_backend(wanted.summaries))
     encoder = create_encoder(cache_folder=cache, **_backend(wanted.vectors))
@@ -96,7 +99,7 @@ def build_codes(
 
 def _refuse_other_settings(path: Path, wanted: Mapping[str, Any]) -> None:
     """Refuse codes made with other settings than the user gives in this run; settings that are not given may differ."""
-    made = read_manifest(path).get("settings", {})
+    made = read_manifest(path)["settings"]
     for key, value in wanted.items():
         if made.get(key) != value:
             raise ConfigError(

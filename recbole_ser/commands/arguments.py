@@ -120,8 +120,14 @@ def parse_arguments(arguments: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def paths_in(texts: Iterable[str]) -> list[str]:
-    """The paths given to ``--config_files``; one value may hold several paths with spaces between them."""
+def paths_in(texts: Sequence[str]) -> list[str]:
+    """The paths given to ``--config_files``; one value may hold several paths with spaces between them.
+
+    Raises:
+        ConfigError: a value holds none.
+    """
+    if not all(text.split() for text in texts):
+        raise ConfigError("--config_files is empty: name a file, or leave the option out")
     return [path for text in texts for path in text.split()]
 
 

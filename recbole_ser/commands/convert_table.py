@@ -39,6 +39,8 @@ the mapping, with every key there is (all but interactions, and of that files, u
   deduplicate: true                     # of rows that are equal in all that is read, keep one
 """
 
+_NEEDS = dict.fromkeys(("query", "query_id", "clicks", "search_id", "source"), "searches") | {"separator": "clicks"}
+
 
 class _Table(Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -81,7 +83,11 @@ def command(out: str, settings: Settings, spec: str | None, print_sql: bool, **o
     """
     from recbole_ser.convert.table import convert_table, parse_spec, read_spec
 
-    given = {name: list(value) if isinstance(value, tuple) else value for name, value in options.items() if value}
+    given = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in options.items()
+        if value not in (None, ())  # an empty text is a mistake, and refused as such
+    }
     if spec is not None and given:
         raise ConfigError(f"--{next(iter(given)).replace('_', '-')} belongs into the file of --spec, or leave that out")
     mapping = parse_spec(_from_options(given)) if spec is None else read_spec(spec)
@@ -96,6 +102,11 @@ def _from_options(given: dict[str, Any]) -> dict[str, Any]:
     """The options in the form of the mapping that a YAML file would hold."""
     if "interactions" not in given:
         raise ConfigError("give --spec FILE, or --interactions FILE --user COLUMN --item COLUMN --time COLUMN")
+    for name, needed in _NEEDS.items():
+        if name in given and needed not in given:
+            raise ConfigError(f"--{name.replace('_', '-')} has no effect without --{needed}: give that as well")
+    if "clicks" in given and "search_id" in given:
+        raise ConfigError("--clicks and --search-id exclude each other: clicks are lists, or have rows of their own")
     shared = {key: given[key] for key in ("user", "time") if key in given}
     if "unit" in given:
         shared["time"] = {"column": given.get("time"), "unit": given["unit"]}

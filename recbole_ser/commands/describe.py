@@ -44,13 +44,16 @@ def command(
     """
     # Imported here: RecBole takes seconds, and other commands must run where it does not.
     from recbole_ser.atomic.location import find_dataset
-    from recbole_ser.files import write_json
+    from recbole_ser.files import check_writable, write_json
     from recbole_ser.statistics.counts import describe, load_described
     from recbole_ser.statistics.page import write_page
     from recbole_ser.statistics.tables import text_of
 
     if dataset is None:
         raise ConfigError("name a data set: recbole-ser describe ser-sample")
+    for path in (json_file, plot):
+        if path is not None:
+            check_writable(path)
     described = load_described(find_dataset(dataset, data_path), paths_in(config_files))
     sources = tuple(source for source in spontaneous.split(",") if source)
     statistics = describe(described, category, sources, unit, split)

@@ -10,6 +10,7 @@ import numpy as np
 
 from recbole_ser.commands.arguments import Command, given_options, trusted_model_option
 from recbole_ser.errors import ConfigError
+from recbole_ser.files import check_writable
 
 
 @click.command(cls=Command, short_help="compare runs by how much their users searched")
@@ -51,6 +52,8 @@ def command(
         metric_values(np.ones(0), name)  # a wrong name is an error before the data are read
     if seed < 0:
         raise ConfigError(f"--seed {seed} is negative")
+    if out is not None:
+        check_writable(out / "groups.json")
     report = group_report(runs, metrics, starts, groups, seed, model)
     print(report_text(report))
     if out is not None:

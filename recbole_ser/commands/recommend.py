@@ -12,6 +12,7 @@ import click
 
 from recbole_ser.commands.arguments import Command, trusted_model_option
 from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.files import check_writable
 
 _FILE = click.Path(path_type=Path)
 _SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -64,6 +65,8 @@ def command(
         raise ConfigError("--extend says what to do with --events, and there are none")
     if out is not None and out.suffix not in _SUFFIXES:
         raise ConfigError(f"--out {out}: the name must end in {', '.join(_SUFFIXES)}")
+    if out is not None:
+        check_writable(out)
     names = _lines(users_file) if users_file is not None else list(users) or None
     ranked = None if candidates is None else _lines(candidates)
 

@@ -11,6 +11,7 @@ from recbole_ser.commands.arguments import Command
 from recbole_ser.data.planted import generate
 from recbole_ser.data.synthetic import PRESETS, write
 from recbole_ser.errors import ConfigError
+from recbole_ser.files import check_writable
 
 
 @click.command(cls=Command, short_help="write a generated data set of any size")
@@ -42,5 +43,6 @@ def command(preset: str, out: Path, seed: int | None, scale: float) -> None:
         if seed < 0:
             raise ConfigError(f"--seed {seed} is negative")
         spec = replace(spec, seed=seed)
+    check_writable(out / f"{out.name}.inter")
     for path in write(generate(spec), out):
         print(f"{path}  {path.stat().st_size:,} bytes")

@@ -35,7 +35,7 @@ def command(
     errors (with --strict: errors or warnings), else 0.
     """
     from recbole_ser.atomic.location import find_dataset
-    from recbole_ser.files import write_json
+    from recbole_ser.files import check_writable, write_json
     from recbole_ser.validation.report import rules_table, validate
 
     if rules:
@@ -45,6 +45,8 @@ def command(
         raise ConfigError("name a data set: recbole-ser validate ser-sample")
     if number < 0:
         raise ConfigError(f"-n {number} is negative")
+    if json_file is not None:
+        check_writable(json_file)
     report = validate(find_dataset(dataset, data_path), number, split)
     print(report)
     if json_file is not None:

@@ -18,7 +18,7 @@ A query's id is the number of its line, from 0; ``X.query`` holds the queries th
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ from recbole_ser.convert.amazon_items import write_items
 from recbole_ser.convert.conversion import Conversion, OnError
 from recbole_ser.convert.raw_lines import BadRow, RowCounts, decoded, token
 from recbole_ser.errors import ConfigError, DataError, UserError
+from recbole_ser.records import parse_json
 
 RECIPES = ("sesrec", "gserec")
 DEFAULT_SEED = 2023
@@ -137,8 +138,8 @@ def parse_review(line: bytes) -> tuple[str, str, int]:
     """Parse a line of the review file into (user, item, time)."""
     text = decoded(line)
     try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        row = parse_json(text)
+    except ValueError as error:
         raise BadRow("not valid JSON", text) from error
     if not isinstance(row, dict):
         raise BadRow("not a JSON object", text)
@@ -216,7 +217,7 @@ def _keyed_hash(seed: int, name: str) -> int:
 
 
 def _find(folder: Path, name: str) -> Path:
-    found = [path for path in (folder / f"{name}.gz", folder / name) if path.is_file()]
+    found = [path for path in (folder / f"{name}.gz", folder / name) if os.path.isfile(path)]
     if len(found) != 1:
         problem = "holds both" if found else "holds neither"
         raise UserError(f"{folder} {problem} {name}.gz and {name}: exactly one of them is needed")

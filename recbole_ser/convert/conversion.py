@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from recbole_ser import __version__
+from recbole_ser.atomic import publishing
+from recbole_ser.atomic.publishing import MANIFEST
 from recbole_ser.atomic.schema import SEPARATOR, Column
 from recbole_ser.convert.raw_lines import BadRow, RowCounts, read_lines
-from recbole_ser.errors import DataError
-from recbole_ser.files import atomic_write, sha256, write_json
+from recbole_ser.errors import DataError, UserError
+from recbole_ser.files import atomic_write, remove_leftovers, sha256, write_json
 
-MANIFEST = "manifest.json"
 STAGING_PREFIX = ".partial-"
 
 OnError = Literal["stop", "skip"]
@@ -27,10 +28,9 @@ Parsed = TypeVar("Parsed")
 class Conversion:
     """One conversion of raw files into the atomic files of a data set, which is named after its folder.
 
-    Files are written into a hidden folder, and `publish` moves them into place together.  It first removes the files of
-    an earlier conversion, ``X.inter`` before all others, and moves the new ``X.inter`` after all others but the
-    manifest.  So whenever there is an ``X.inter``, every file of its conversion is there and complete; and leaving the
-    block without `publish` changes nothing.
+    Files are written into a hidden folder, and `publish` makes them the data set together, see `publishing`: killed at
+    any moment, the folder holds the files of the earlier conversion or of this one.  Leaving the block without
+    `publish` changes nothing.  Files with other names than those of atomic files are never touched.
 
     Args:
         out: folder of the data set.
@@ -41,7 +41,9 @@ class Conversion:
     """
 
     def __init__(self, out: str | Path, on_error: OnError = "stop") -> None:
-        self.folder = Path(out).resolve()
+        if not str(out):
+            raise UserError("the folder of the new data set has no name: is a variable of the shell empty?")
+        self.folder = Path(os.path.realpath(out))
         self.name = self.folder.name
         self.on_error = on_error
         self._counts: list[RowCounts] = []
@@ -49,14 +51,34 @@ class Conversion:
         self.warnings: list[str] = []
 
     def __enter__(self) -> Conversion:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.folder))
+        """Lock the folder of the data set, clear away what killed conversions left there, and begin.
+
+        Raises:
+            UserError: files cannot be written there, or another process is converting into it.
+            DataError: something stands there that a conversion must not replace.
+        """
+        if not self.name.isprintable() or not self.name:
+            raise UserError(f"{str(self.folder)!r}: a data set cannot have the name of this folder")
+        if os.path.lexists(self.folder) and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is not a folder: a data set needs one of its own")
+        with ExitStack() as stack:
+            stack.enter_context(_named_errors(self.folder))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(publishing.locked(self.folder))
+            publishing.finish(self.folder)
+            publishing.check_places(self.folder)
+            for leftover in self.folder.glob(f"{STAGING_PREFIX}*"):
+                shutil.rmtree(leftover)
+            remove_leftovers(self.folder, f"{self.name}.")
+            self.staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.folder))
+            stack.callback(shutil.rmtree, self.staging, ignore_errors=True)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        shutil.rmtree(self.staging, ignore_errors=True)
+        self._stack.__exit__(kind, error, traceback)
 
     def count(self, source: str) -> RowCounts:
         """Make counts for the rows of ``source``; at the end they are checked and written into the manifest."""
@@ -115,26 +137,8 @@ class Conversion:
             **({"warnings": self.warnings} if self.warnings else {}),
         }
         write_json(self.staging / MANIFEST, manifest)
-        self._withdraw()
-        for path in [*outputs, self.staging / MANIFEST]:
-            path.replace(self.folder / path.name)
+        publishing.publish(self.staging, self.folder)
         return manifest
-
-    def _withdraw(self) -> None:
-        """Remove what an earlier conversion wrote, ``X.inter`` first and the manifest last."""
-        earlier = read_manifest(self.folder) or {}
-        names = [f"{self.name}.inter", *(Path(output["file"]).name for output in earlier.get("outputs", [])), MANIFEST]
-        for name in names:
-            (self.folder / name).unlink(missing_ok=True)
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest in ``folder``; ``None`` if there is none that can be read."""
-    with contextlib.suppress(OSError, ValueError):
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if isinstance(manifest, dict):
-            return manifest
-    return None
 
 
 def format_manifest(manifest: Mapping[str, Any]) -> str:
@@ -152,4 +156,15 @@ def format_manifest(manifest: Mapping[str, Any]) -> str:
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+    name = path.name.encode(errors="backslashreplace").decode()  # that of an input may be no UTF-8
+    return {"file": name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+@contextmanager
+def _named_errors(folder: Path) -> Iterator[None]:
+    """Turn an error of the operating system into one line that names the file that it concerns."""
+    try:
+        yield
+    except OSError as error:
+        where, problem = error.filename or folder, error.strerror or error
+        raise UserError(f"{where}: {problem}: the data set cannot be written into {folder}") from error

@@ -71,7 +71,7 @@ class Engine:
                 self._connection.execute(f"SET threads = {int(threads)}")
         except duckdb.Error as error:
             self._connection.close()
-            raise ConfigError(f"memory {memory}, threads {threads}: {_first_line(error)}") from error
+            raise ConfigError(f"memory {memory}, threads {threads}: {first_line(error)}") from error
         for macro in _MACROS:
             self.run(macro)
 
@@ -97,12 +97,12 @@ class Engine:
         try:
             return self._connection.execute(question).fetchall()
         except duckdb.OutOfMemoryException as error:
-            raise UserError(f"out of memory or of disk; allow more: --memory 8GiB ({_first_line(error)})") from error
+            raise UserError(f"out of memory or of disk; allow more: --memory 8GiB ({first_line(error)})") from error
         except duckdb.Error as error:
             if isinstance(error, duckdb.ProgrammingError) and not isinstance(error, duckdb.InvalidInputException):
                 raise  # the SQL is wrong, which is no fault of the user's
             hint = "is a file damaged, or the disk full?"
-            raise UserError(f"the conversion stopped: {_first_line(error)} ({hint})") from error
+            raise UserError(f"the conversion stopped: {first_line(error)} ({hint})") from error
 
     def insert(self, table: str, select: str, batch: pa.RecordBatch) -> None:
         """Insert into ``table`` the rows of ``select``, in which the relation ``batch`` is the given batch."""
@@ -152,5 +152,6 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, which says what is wrong; others show where in the SQL."""
     return str(error).strip().splitlines()[0]

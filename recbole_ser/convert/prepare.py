@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from recbole_ser.atomic.location import has_interactions
+from recbole_ser.atomic.publishing import read_manifest, restore
 from recbole_ser.convert import amazon
-from recbole_ser.convert.conversion import STAGING_PREFIX, format_manifest, read_manifest
+from recbole_ser.convert.conversion import format_manifest
 from recbole_ser.convert.fetch import SAMPLE_COMMAND, ensure_raw
 from recbole_ser.convert.layouts import kuaisar, qilin, trivago
 from recbole_ser.errors import ConfigError, UserError
@@ -48,6 +48,7 @@ def ensure_dataset(folder: str | Path, config: Mapping[str, Any]) -> None:
         DataError: a raw file is wrong.
     """
     folder = Path(folder)
+    restore(folder)
     name, raw = folder.name, config.get("raw")
     if _is_ready(folder, raw):
         return
@@ -61,8 +62,6 @@ def ensure_dataset(folder: str | Path, config: Mapping[str, Any]) -> None:
     (folder / RAW_FOLDER).mkdir(parents=True, exist_ok=True)
     with exclusive(folder / ".lock", f"{folder}: waiting for another process that prepares this data set", wait=True):
         if not _is_ready(folder, raw):
-            for leftover in folder.glob(f"{STAGING_PREFIX}*"):
-                shutil.rmtree(leftover)
             files = ensure_raw(raw, folder / RAW_FOLDER)
             _log.info("%s", format_manifest(converter(files, folder, options)))
 
@@ -78,7 +77,7 @@ def _is_ready(folder: Path, raw: Mapping[str, Any] | None) -> bool:
     manifest = read_manifest(folder)
     if raw and manifest:
         _, options = _convert_block(raw)
-        made = {"converter": manifest.get("converter"), **manifest.get("options", {})}
+        made = {"converter": manifest.converter, **manifest.options}
         wanted = {"converter": raw["convert"]["converter"], **options}
         differing = [
             f"{key} {made.get(key)!r}, not {value!r}" for key, value in wanted.items() if made.get(key) != value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import zlib
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from tqdm import tqdm
 
+from recbole_ser.atomic.schema import PADDING
 from recbole_ser.errors import DataError, UserError
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -33,7 +35,14 @@ class BadRow(ValueError):
 
     def __init__(self, reason: str, value: object = None) -> None:
         self.reason = reason
-        super().__init__(reason if value is None else f"{reason}: {str(value)[:80]!r}")
+        super().__init__(reason if value is None else f"{reason}: {_beginning(value)!r}")
+
+
+def _beginning(value: object) -> str:
+    try:
+        return str(value)[:80]
+    except ValueError:  # Python writes no integer of thousands of digits, though it reads them in hexadecimal
+        return "a number of thousands of digits"
 
 
 @dataclass
@@ -80,7 +89,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         DataError: a gzip file is cut off or damaged, or a line is longer than 16 MiB.
         UserError: the file cannot be opened.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{path}: there is no such file")
     number = 0
     try:
@@ -123,10 +132,13 @@ def token(value: object, name: str) -> str:
     """``value`` as a token of an atomic file, which is one word so that it also fits into a sequence.
 
     Raises:
-        BadRow: ``value`` is no text, is empty, or holds white space, a double quote or a control character.
+        BadRow: ``value`` is no text, is empty, holds white space, a double quote or a control character, or is the id
+            of padding.
     """
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise BadRow(f"{name} is not one word", value)
+    if value == PADDING:
+        raise BadRow(f"{name} is the id of padding", value)
     return value
 
 

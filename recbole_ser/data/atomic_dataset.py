@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -10,12 +11,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_ser.atomic.location import is_there
+from recbole_ser.atomic.publishing import restore
 from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.atomic.reading import read_atomic, read_header
-from recbole_ser.atomic.schema import FILES, KEYS, Column
+from recbole_ser.atomic.rules import Finding
+from recbole_ser.atomic.schema import FILES, KEYS, PADDING, Column
 from recbole_ser.atomic.sequences import split_sequences
 from recbole_ser.atomic.vocabulary import token_column
 from recbole_ser.data.named_columns import LoadedColumn, check_named_columns, check_named_files, normalised
@@ -65,8 +71,11 @@ class AtomicDataset(Dataset):
 
     def _load_data(self, token: str, dataset_path: str) -> None:
         folder = Path(dataset_path)
-        if not (folder / f"{token}.inter").is_file():
+        restore(folder)
+        if not is_there(folder / f"{token}.inter"):
             raise DataError(folder / f"{token}.inter", "file not found", hint="data sets live in data_path/<name>/")
+        for suffix in ("item", "user"):
+            is_there(folder / f"{token}.{suffix}")  # RecBole takes for missing what is no file
         check_named_files(self.config, folder, token)
         super()._load_data(token, dataset_path)
         if self.inter_feat is None or not len(self.inter_feat):
@@ -81,7 +90,7 @@ class AtomicDataset(Dataset):
         """As in RecBole, but a missing ``.query`` means queries without words and a missing ``.search`` no searches."""
         for suffix in self.config["additional_feat_suffix"] or []:
             path = Path(dataset_path) / f"{token}.{suffix}"
-            if path.is_file():
+            if is_there(path):
                 setattr(self, f"{suffix}_feat", self._load_feat(str(path), suffix))
             elif suffix not in FILES:
                 raise DataError(path, "file not found", hint="it is named in additional_feat_suffix")
@@ -120,6 +129,10 @@ class AtomicDataset(Dataset):
             required=[*keys, *preload_ids],
             vectors=[c.name for c in wanted if c.type == "float_seq" and c.name not in optional],
         )  # fmt: skip
+        ids = {name: None for name in keys if name != self.time_field}
+        for name, separator in (ids | {self.clicks_field: self.config["seq_separator"]}).items():
+            if name in frame:
+                _check_no_padding(frame[name], separator, filepath)
         for name in set(preload_ids) - set(keys):
             _check_listed_once(frame[name], filepath)
         if (schema := FILES.get(_suffix(source))) is not None and schema.listing:
@@ -336,7 +349,7 @@ class AtomicDataset(Dataset):
         if not columns:
             return
         numbers, tokens = pd.factorize(np.concatenate([column.tokens for column in columns]))
-        id_token = np.concatenate([["[PAD]"], tokens]).astype(object)
+        id_token = np.concatenate([[PADDING], tokens]).astype(object)
         token_id = dict(zip(id_token.tolist(), range(len(id_token))))
         ends = np.cumsum([len(column.tokens) for column in columns])[:-1]
         for (feat, field, _), column, ids in zip(remap_list, columns, np.split(numbers + 1, ends)):
@@ -362,6 +375,17 @@ def _bound(bound: Decimal, up: bool, whole: bool) -> float:
     if not whole or not bound.is_finite():
         return float(bound)
     return math.ceil(bound) if up else math.floor(bound)
+
+
+def _check_no_padding(texts: pd.Series, separator: str | None, filepath: str) -> None:
+    """Check that no id is that of padding; with a ``separator`` each of the texts is a sequence of ids."""
+    before, after = (rf"(?:^|{re.escape(separator)})", rf"(?:{re.escape(separator)}|$)") if separator else ("^", "$")
+    distinct = pa.array(texts.cat.categories.to_numpy(object), pa.string())
+    reserved = pc.match_substring_regex(distinct, before + re.escape(PADDING) + after).to_numpy(zero_copy_only=False)
+    wrong = np.append(reserved, False)[texts.cat.codes]
+    if wrong.any():
+        line = int(wrong.argmax()) + 2
+        raise Finding("reserved-id", "", line, str(texts.name), PADDING).as_error(filepath)
 
 
 def _check_listed_once(ids: pd.Series, filepath: str) -> None:

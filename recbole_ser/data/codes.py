@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from recbole_ser.atomic.ragged import Ragged
@@ -18,6 +18,7 @@ from recbole_ser.atomic.schema import CODES, SEPARATOR, USER_ID
 from recbole_ser.atomic.vocabulary import token_column
 from recbole_ser.errors import DataError
 from recbole_ser.files import atomic_write, sha256, write_json
+from recbole_ser.records import read_record
 
 COLUMNS = CODES.required
 REBUILD = "build it anew with 'recbole-ser codes'"
@@ -40,6 +41,20 @@ class UserCodes:
     rec_num: int
     origin: dict[str, Any]
     hash: str
+
+
+class _BackEnd(BaseModel, extra="allow"):
+    backend: str
+
+
+class _Manifest(BaseModel, extra="allow"):
+    """What a manifest must say; it says more, and that is kept."""
+
+    training_hash: str
+    codes_hash: str
+    settings: dict[str, Any]
+    summaries: _BackEnd
+    vectors: _BackEnd
 
 
 def manifest_path(path: str | Path) -> Path:
@@ -100,10 +115,13 @@ def read_codes(path: str | Path, dataset: Any) -> UserCodes:
     origin = read_manifest(path)
     if not Path(path).is_file():
         raise DataError(path, "file not found", hint=REBUILD)
-    present = {column.name for column in read_header(path)}
+    types = {column.name: column.type for column in read_header(path)}
     for column in COLUMNS:
-        if column.name not in present:
+        if column.name not in types:
             raise DataError(path, "the column is missing", line=1, column=column.name, hint=REBUILD)
+        if types[column.name] != column.type:
+            problem = f"the type is {types[column.name]}, not {column.type}"
+            raise DataError(path, problem, line=1, column=column.name, hint=REBUILD)
     frame = read_atomic(path, COLUMNS, required=[USER_ID.name])
     digest = sha256(path)
     if origin["codes_hash"] != digest:
@@ -122,16 +140,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     Raises:
         DataError: the manifest is missing or damaged.
     """
-    try:
-        origin = json.loads(manifest_path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(manifest_path(path), "file not found", hint=REBUILD) from None
-    except ValueError as error:
-        raise DataError(manifest_path(path), f"not JSON: {error}", hint=REBUILD) from error
-    for key in ("training_hash", "codes_hash"):
-        if not isinstance(origin, dict) or key not in origin:
-            raise DataError(manifest_path(path), f"the entry '{key}' is missing", hint=REBUILD)
-    return origin
+    return read_record(manifest_path(path), _Manifest, REBUILD).model_dump()
 
 
 def _rows_of_users(path: str | Path, users: Any, dataset: Any) -> np.ndarray:

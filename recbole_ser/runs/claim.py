@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from recbole_ser.errors import UserError
+from recbole_ser.files import check_writable
 
 
 def claim(path: str | Path, hint: str) -> Path:
@@ -25,6 +26,17 @@ def claim(path: str | Path, hint: str) -> Path:
     except FileExistsError:
         raise UserError(f"{path}: this folder is there already: {hint}") from None
     return path
+
+
+def check_claimable(path: str | Path, hint: str) -> None:
+    """Make sure, before work that takes long, that the folder ``path`` is not there and can be made.
+
+    Raises:
+        UserError: the folder exists already, which ``hint`` says what to do about, or cannot be made.
+    """
+    if Path(path).exists():
+        raise UserError(f"{path}: this folder is there already: {hint}")
+    check_writable(path)
 
 
 def claim_new(path: str | Path) -> Path:

@@ -17,6 +17,7 @@ from recbole_ser.settings.wording import InWords
 Names = list[str]
 Columns = dict[str, Literal["*"] | list[str]]
 Name = Annotated[str, Field(pattern=r"^[^\s:]+$"), InWords("the name of a column")]
+Place = Annotated[str, Field(pattern=r"^[^\x00]+$"), InWords("a path")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
@@ -37,7 +38,7 @@ Interval = Annotated[str, AfterValidator(_interval), InWords("an interval such a
 class DataSettings(Settings):
     """Which files and columns are read, and which of their rows."""
 
-    data_path: str = setting("folder that holds one folder per data set")
+    data_path: Place = setting("folder that holds one folder per data set")
     field_separator: Annotated[str, Field(min_length=1, max_length=1)] = setting("separator of columns in atomic files")
     seq_separator: Annotated[str, Field(min_length=1, max_length=1)] = setting("separator of the values of a list")
     USER_ID_FIELD: Name = setting("column of users")
@@ -62,7 +63,9 @@ class DataSettings(Settings):
     preload_weight: dict[str, str] | None = setting("columns of vectors, by the column of the ids that they belong to")
     normalize_field: Names | None = setting("columns of numbers that are scaled to [0, 1] instead of standardised")
     normalize_all: bool | None = setting("whether all columns of numbers are scaled to [0, 1]")
-    codes_file: str | None = setting("file of the users' codes; ~: X.codes beside the data set, made if it is missing")
+    codes_file: Place | None = setting(
+        "file of the users' codes; ~: X.codes beside the data set, made if it is missing"
+    )
     codes: CodesSettings = setting("how the users' codes are made, for models that read them")
 
 
@@ -220,7 +223,7 @@ class RunSettings(Settings):
 
     seed: Seed = setting("of everything that is random, except the candidates")
     reproducibility: bool = setting("whether PyTorch uses deterministic algorithms on a GPU")
-    run_dir: str | None = setting("folder of the run; ~: saved/<data set>/<model>-<time>-<seed>")
+    run_dir: Place | None = setting("folder of the run; ~: saved/<data set>/<model>-<time>-<seed>")
     num_threads: Annotated[int, Field(ge=1, le=1_024)] | None = setting("of PyTorch on the CPU; ~: all cores")
     use_gpu: bool = setting("whether to use a GPU, if there is one")
     gpu_id: Annotated[int, Field(ge=0, le=1_024)] | Annotated[str, Field(pattern="^[^,]*$"), InWords("its name")] = (

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from recbole_ser.atomic.location import is_there
 from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.atomic.reading import read_atomic, read_header
 from recbole_ser.atomic.vocabulary import TokenColumn, token_column
@@ -97,7 +98,7 @@ def _kinds(dataset: TimedDataset, spontaneous: tuple[str, ...]) -> list[tuple[st
 
 
 def _found(path: Path, separator: str) -> str | None:
-    columns = read_header(path, separator) if path.is_file() else []
+    columns = read_header(path, separator) if is_there(path) else []
     return next((c.name for c in columns if _NAME in c.name.lower() and c.type in ("token", "token_seq")), None)
 
 

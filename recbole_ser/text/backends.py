@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_ser.errors import ConfigError
+from recbole_ser.files import check_writable
 from recbole_ser.text.openai_api import Client
 
 
@@ -29,6 +30,7 @@ def create_backend(kind: str, homes: Mapping[str, str], name: str, cache: Path, 
 
     Raises:
         ConfigError: there is no such back-end or option, an option is missing, or a value is wrong.
+        UserError: ``cache`` cannot be written.
     """
     if name not in homes:
         near = difflib.get_close_matches(name, homes, n=1, cutoff=0.5)
@@ -37,7 +39,10 @@ def create_backend(kind: str, homes: Mapping[str, str], name: str, cache: Path, 
     module, _, class_name = homes[name].partition(":")
     factory = getattr(importlib.import_module(module), class_name)
     own = dict(inspect.signature(factory).parameters)
-    arguments: dict[str, Any] = {} if own.pop("cache", None) is None else {"cache": cache}
+    arguments: dict[str, Any] = {}
+    if own.pop("cache", None) is not None:
+        check_writable(cache)
+        arguments["cache"] = cache
     of_client = {} if own.pop("client", None) is None else dict(inspect.signature(Client).parameters)
     known = {**of_client, **own}
     for option in sorted(options.keys() - known):

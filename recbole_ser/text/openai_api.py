@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email.utils
-import http.client
 import json
 import logging
 import math
@@ -19,7 +18,11 @@ from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from recbole_ser.errors import ConfigError, UserError
+import numpy as np
+
+from recbole_ser.errors import ConfigError, UserError, one_line
+from recbole_ser.records import parse_json
+from recbole_ser.web import Allowance, Broken, open_url, read_start, read_whole
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,6 +30,9 @@ R = TypeVar("R")
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds; the pause doubles with every attempt
 _LONGEST_RETRY_AFTER = 3600.0
 _TRANSIENT = {408, 409, 425, 429}  # and every 5xx
+_LARGEST_CHAT = 16 << 20  # bytes of an answer, hundreds of times what the longest takes
+_LARGEST_VECTOR = 256 << 10  # bytes for each vector in an answer, enough for 10,000 numbers of full length
+_HEADER = 1 << 20  # bytes that may come before and around the body of an answer
 _log = logging.getLogger(__name__)
 _random = random.Random()  # RecBole seeds the global one, and runs must not depend on how often a server was busy
 _clock, _wait, _now = time.monotonic, time.sleep, time.time
@@ -57,16 +63,16 @@ class Client:
     """Requests to one model of one server, from any number of threads.
 
     A request is tried again after a time-out, a broken connection, an answer 408, 409, 425, 429 or 5xx, or a body that
-    does not follow the protocol.  The pause is 1, 2, 4 ... seconds (at most 60), less up to a half at random, or what
-    ``Retry-After`` says, which holds back every thread.  The key is sent to the server and appears nowhere else;
-    redirections are not followed.
+    does not follow the protocol or is too large (16 MiB, or 256 KiB for each vector).  The pause is 1, 2, 4 ... seconds
+    (at most 60), less up to a half at random, or what ``Retry-After`` says, which holds back every thread.  The key is
+    sent to the server and appears nowhere else; redirections are not followed.
 
     Args:
         base_url: address of the server with the version of the protocol, such as ``http://localhost:8000/v1``.
         model: name of the model at the server.
         api_key_variable: environment variable that holds the key, which is sent as a bearer token; by default none is
             sent.  The key itself is no setting, since configurations are written to files.
-        timeout: seconds without a byte, so also the longest time for an answer that is not streamed.
+        timeout: seconds from a request to the end of its answer.
         concurrency: number of requests that ``each`` sends at the same time.
         retries: number of further attempts after the first.
         requests_per_minute: the largest rate of requests, which are evenly spaced; every attempt counts.
@@ -97,7 +103,6 @@ class Client:
         self.timeout, self.concurrency, self.retries = timeout, concurrency, retries
         self._key = _key_in(api_key_variable)
         self._pace = _Pace(60.0 / requests_per_minute if requests_per_minute else 0.0)
-        self._opener = urllib.request.build_opener(_NoRedirect)
 
     def chat(self, messages: Sequence[Mapping[str, str]], **parameters: Any) -> str:
         """The answer to a conversation.
@@ -110,13 +115,13 @@ class Client:
             UnusableAnswer: the answer is cut off at the limit of tokens, refused or empty.
             UserError: the server refuses the request, or every attempt failed.
         """
-        choice = self._post("chat/completions", {"messages": list(messages), **parameters}, _choice)
+        choice = self._post("chat/completions", {"messages": list(messages), **parameters}, _choice, _LARGEST_CHAT)
         message, reason = choice["message"], choice.get("finish_reason")
-        text = message.get("content") or ""
+        text, refusal = message.get("content") or "", message.get("refusal")
         if not isinstance(text, str):
-            raise UnusableAnswer("the answer is no text", json.dumps(text))
-        if message.get("refusal") or reason == "content_filter":
-            raise UnusableAnswer("the model refuses to answer", str(message.get("refusal") or text))
+            raise UnusableAnswer("the answer is no text", f"a {type(text).__name__}")
+        if refusal or reason == "content_filter":
+            raise UnusableAnswer("the model refuses to answer", refusal if isinstance(refusal, str) else text)
         if reason == "length":
             raise UnusableAnswer("the answer is cut off at the limit of tokens", text)
         if not text.strip():
@@ -124,13 +129,14 @@ class Client:
         return text
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """The vector of each text, all in one request.
+        """The vector of each text, all in one request; the numbers are finite in single precision too.
 
         Raises:
             UserError: the server refuses the request, or every attempt failed.
         """
         body = {"input": list(texts), "encoding_format": "float"}
-        return self._post("embeddings", body, lambda answer: _vectors(answer, len(texts)))
+        limit = max(_LARGEST_CHAT, len(texts) * _LARGEST_VECTOR)
+        return self._post("embeddings", body, lambda answer: _vectors(answer, len(texts)), limit)
 
     def each(self, function: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[int, R]]:
         """Call ``function`` on every task in ``concurrency`` threads, and yield (place in ``tasks``, result) of each.
@@ -157,17 +163,18 @@ class Client:
         if error is not None:
             raise error
 
-    def _post(self, path: str, body: dict[str, Any], read: Callable[[Any], R]) -> R:
-        """Send ``body``, and return what ``read`` makes of the server's answer.
+    def _post(self, path: str, body: dict[str, Any], read: Callable[[Any], R], limit: int) -> R:
+        """Send ``body``, and return what ``read`` makes of the server's answer, which has less than ``limit`` bytes.
 
-        ``read`` raises LookupError, TypeError or ValueError if the answer does not follow the protocol.
+        ``read`` raises AttributeError, LookupError, OverflowError, TypeError or ValueError if the answer does not
+        follow the protocol.
         """
         url = f"{self.base_url}/{path}"
         data = json.dumps({"model": self.model, **body}).encode("ascii")
         for attempt in range(self.retries + 1):
             self._pace.take_turn()
             try:
-                return self._attempt(url, data, read)
+                return self._attempt(url, data, read, limit)
             except _Failed as failure:
                 problem = self._without_key(str(failure))
                 self._pace.hold(failure.pause)
@@ -178,27 +185,29 @@ class Client:
                 _wait(max(pause, failure.pause))
         raise UserError(f"{url}: {problem}, {self.retries + 1} times: is the server up?")
 
-    def _attempt(self, url: str, data: bytes, read: Callable[[Any], R]) -> R:
+    def _attempt(self, url: str, data: bytes, read: Callable[[Any], R], limit: int) -> R:
         headers = {"Content-Type": "application/json", "User-Agent": "recbole_ser"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         request = urllib.request.Request(url, data, headers)
+        allowance = Allowance(self.timeout, limit + _HEADER, f"no whole answer within {self.timeout:g} s")
         try:
-            with self._opener.open(request, timeout=self.timeout) as response:
-                content = response.read()
+            with open_url(request, allowance, self.timeout, _NoRedirect) as response:
+                content = read_whole(response, limit)
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refused(url, error) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise _Failed(str(getattr(error, "reason", error)) or type(error).__name__) from error
+        except Broken as error:
+            raise _Failed(str(error)) from error
         try:
-            return read(json.loads(content))
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            return read(parse_json(content))
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
             beginning = content[:200].decode("utf-8", "replace")
-            raise _Failed(f"the server's answer is not the protocol's: {beginning!r}") from error
+            problem = f"the server's answer is not the protocol's ({one_line(str(error), 100)}): {beginning!r}"
+            raise _Failed(problem) from error
 
     def _refused(self, url: str, error: urllib.error.HTTPError) -> Exception:
-        problem = f"the server answers {error.code} {error.reason}{_detail(error)}"
+        problem = f"the server answers {error.code} {one_line(error.reason)}{_detail(error)}"
         if error.code not in _TRANSIENT and error.code < 500:
             return UserError(f"{url}: {self._without_key(problem)}")
         pause = _retry_after(error.headers.get("Retry-After"))
@@ -245,25 +254,36 @@ def _choice(answer: Any) -> dict[str, Any]:
 
 def _vectors(answer: Any, count: int) -> list[list[float]]:
     entries = sorted(answer["data"], key=lambda entry: entry["index"])
-    vectors = [[float(value) for value in entry["embedding"]] for entry in entries]
     if [entry["index"] for entry in entries] != list(range(count)):
-        raise ValueError(f"{len(vectors)} vectors for {count} texts")
-    if len({len(vector) for vector in vectors}) > 1 or not all(math.isfinite(x) for v in vectors for x in v):
-        raise ValueError("vectors of different lengths, or not finite")
+        raise ValueError(f"{len(entries)} vectors for {count} texts")
+    vectors = [[_number(value) for value in entry["embedding"]] for entry in entries]
+    widths = {len(vector) for vector in vectors}
+    if len(widths) != 1 or 0 in widths:
+        raise ValueError(f"vectors with {' and '.join(map(str, sorted(widths)))} numbers")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.array(vectors, dtype=np.float32)).all():
+            raise ValueError("a number that is not finite in single precision")
     return vectors
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):  # a text of digits, say, which is a sequence too
+        raise TypeError("a vector with something else than numbers")
+    return float(value)
 
 
 def _detail(error: urllib.error.HTTPError) -> str:
     """The server's own error message, as far as it can be read."""
     try:
-        text = error.read(2000).decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException):
+        text = read_start(error.fp, 2000).decode("utf-8", "replace")
+    except Broken:
         return ""
     try:
-        text = str(json.loads(text)["error"]["message"])
+        message = parse_json(text)["error"]["message"]
     except (LookupError, TypeError, ValueError):
-        text = text.strip()
-    return f": {text[:300]}" if text else ""
+        message = text
+    shown = one_line(message if isinstance(message, str) else text)
+    return f": {shown}" if shown else ""
 
 
 def _retry_after(value: str | None) -> float:
@@ -275,7 +295,7 @@ def _retry_after(value: str | None) -> float:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - _now()
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
     return max(seconds, 0.0) if not math.isnan(seconds) else 0.0
 

@@ -19,7 +19,7 @@ from recbole_ser.data.codes import read_codes
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.logs import log_to
 from recbole_ser.runner import Prepared, build_trainer, prepare
-from recbole_ser.runs.claim import claim, claim_new
+from recbole_ser.runs.claim import check_claimable, claim, claim_new
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.loading import trusted_model
 from recbole_ser.runs.result import RunResult, final_table
@@ -95,9 +95,9 @@ def tune(
     build_search(plan, config["seed"], 0)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     default = Path("saved") / dataset / f"tune-{config['model']}-{plan.name}-{stamp}-{config['seed']}"
-    taken = f"go on with the sweep in it by 'recbole-ser tune --resume={storage}', or choose another"
-    if storage is not None and Path(storage).exists():
-        claim(storage, taken)  # which refuses it, before anything that takes long
+    again = f"recbole-ser tune --resume={storage}{config.named_again()}"
+    taken = f"go on with the sweep in it by '{again}', or choose another"
+    check_claimable(default if storage is None else storage, taken)
 
     def start() -> SweepFolder:
         path = claim_new(default) if storage is None else claim(storage, taken)
@@ -174,7 +174,7 @@ def _tune(
         try:
             engine.run_trials(task, reference, session, wanted, resources.concurrent)
         except KeyboardInterrupt:
-            _log.warning(f"interrupted: go on with: recbole-ser tune --resume={shlex.quote(str(folder.path))}")
+            _log.warning(f"interrupted: go on with: {_resume_command(config, folder)}")
             raise
         finally:
             write_tables(folder, folder.read_trials(metric))
@@ -256,4 +256,8 @@ def _conclude(config: SERConfig, plan: Plan, folder: SweepFolder, trials: list[T
     try:
         write_plots(plan, trials, folder.plots, config["valid_metric"].lower())
     except UserError as error:  # matplotlib is missing, which does not hurt the sweep
-        _log.warning(f"{error}; then: recbole-ser tune --resume={shlex.quote(str(folder.path))}")
+        _log.warning(f"{error}; then: {_resume_command(config, folder)}")
+
+
+def _resume_command(config: SERConfig, folder: SweepFolder) -> str:
+    return f"recbole-ser tune --resume={shlex.quote(str(folder.path))}{config.named_again()}"

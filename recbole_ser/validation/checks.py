@@ -13,14 +13,23 @@ from recbole_ser.atomic.inspection import Table, inspect_number_lists
 from recbole_ser.atomic.numbers import are_exact_together
 from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.atomic.rules import Findings
-from recbole_ser.atomic.schema import CLICK_TIMES, CLICKED_ITEMS, FILES, ITEM_ID, KEYS, QUERY_ID, TIMESTAMP, USER_ID
+from recbole_ser.atomic.schema import (
+    CLICK_TIMES,
+    CLICKED_ITEMS,
+    FILES,
+    ITEM_ID,
+    KEYS,
+    PADDING,
+    QUERY_ID,
+    TIMESTAMP,
+    USER_ID,
+)
 from recbole_ser.atomic.sequences import split_sequences
 from recbole_ser.data.histories import Searches, build_event_log
 from recbole_ser.data.instances import targets_by_split
 from recbole_ser.validation.times import check_times
 
 _USER, _ITEM, _QUERY, _TIME = USER_ID.name, ITEM_ID.name, QUERY_ID.name, TIMESTAMP.name
-_PADDING = "[PAD]"
 _FEW = 20  # with fewer clicks there is no warning
 _CLICKS, _CLICK_TIMES = CLICKED_ITEMS.name, CLICK_TIMES.name
 
@@ -114,7 +123,7 @@ def _check_one_kind_of_times(contents: Contents, findings: Findings) -> None:
 def _check_ids(table: Table, name: str, findings: Findings) -> None:
     column = table.tokens[name]
     for rule, wrong in (
-        ("reserved-id", column.texts == _PADDING),
+        ("reserved-id", column.texts == PADDING),
         ("space-in-id", [" " in text for text in column.texts]),
     ):
         _report_texts(rule, table, name, wrong, findings)
@@ -137,13 +146,14 @@ def _check_searches(contents: Contents, search: Table, findings: Findings) -> No
     texts = search.tokens[_CLICKS].texts
     wrong = [text[0] == " " or text[-1] == " " or "  " in text for text in texts]
     _report_texts("click-without-id", search, _CLICKS, wrong, findings)
+    tokens, rows, lists = contents.clicks
+    search.report("reserved-id", _CLICKS, lists.contain(tokens == PADDING)[rows], findings)
     if _CLICK_TIMES in search.tokens:
         _check_click_times(contents, search, findings)
     elif contents.inter.complete:
         _check_clicked_ahead(contents, search, findings)
     if not contents.inter.complete:
         return
-    tokens, rows, lists = contents.clicks
     known = _index(contents.inter.tokens[_ITEM].texts)
     never = known.get_indexer(_index(tokens)) < 0
     search.report("clicked-only", _CLICKS, lists.contain(never)[rows] & contents.known_user, findings)

@@ -35,9 +35,9 @@ def check_shared_columns(headers: Mapping[str, list[Column]], name: str, finding
         for column in columns:
             others = owners.setdefault(column.name, [])
             foreign = [other for other in others if not _may_share(column.name, suffix, other)]
-            loaded = [other for other in foreign if _is_loaded(column.name, other)]
+            loaded = [other for other in foreign if _is_read(column.name, other)]
             if foreign:
-                both = bool(loaded) and _is_loaded(column.name, suffix)
+                both = bool(loaded) and (FILES[suffix].loaded or _is_read(column.name, suffix))
                 rule, other = ("column-shared", loaded[0]) if both else ("column-not-loadable", foreign[0])
                 findings.add(rule, f"{name}.{suffix}", 1, column.name, f"also in {name}.{other}")
             if not foreign or column.name not in FILES[foreign[0]].types:  # else the column belongs to the other file
@@ -48,6 +48,9 @@ def _may_share(column: str, *suffixes: str) -> bool:
     return all(column in FILES[suffix].types for suffix in suffixes)
 
 
-def _is_loaded(column: str, suffix: str) -> bool:
+def _is_read(column: str, suffix: str) -> bool:
+    """Whether the column has a meaning in a file that is loaded by default; the loader leaves out all others."""
     schema = FILES[suffix]
-    return schema.loaded or (suffix == "inter" and column in {required.name for required in schema.required})
+    if schema.loaded:
+        return column in schema.types
+    return suffix == "inter" and column in {required.name for required in schema.required}

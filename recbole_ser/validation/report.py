@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_ser.atomic.inspection import Table, inspect_table
+from recbole_ser.atomic.publishing import restore
 from recbole_ser.atomic.rules import RULES, Finding, Findings, Severity
 from recbole_ser.atomic.schema import FILES, TERMS, FileSchema
 from recbole_ser.errors import UserError
@@ -105,12 +107,15 @@ def validate(folder: str | Path, number: int = 20, split: Mapping[str, Any] | No
         ConfigError: ``split`` is no rule, or its points in time do not fit the data.
     """
     folder = Path(folder).resolve()
+    restore(folder)
     findings = Findings(max(number, 1))
     tables = {}
     for suffix, schema in FILES.items():
         path = folder / f"{folder.name}.{suffix}"
-        if not path.is_file():
-            if suffix not in ("user", "item"):
+        if not os.path.isfile(path):
+            if os.path.lexists(path):
+                findings.add("no-file", path.name)
+            elif suffix not in ("user", "item"):
                 findings.add("file-missing" if suffix == "inter" else "file-absent", path.name)
             continue
         try:

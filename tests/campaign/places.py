@@ -57,7 +57,7 @@ def prepare(folder: Path) -> Attack:
         with contextlib.chdir(folder):
             status, _ = command(*asked)
         if status == 0:
-            assert asked[0] != "run", asked
+            assert asked[0] != "run" or place == "", asked  # nothing is ~ in YAML: a folder below saved
             restore(folder, before)
             return "done"
         assert tree(folder) == before, (asked, sorted(tree(folder) ^ before))

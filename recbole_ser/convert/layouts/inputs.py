@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def find_file(folder: Path, name: str, *, needed: bool = True) -> Path | None:
     Raises:
         UserError: the file is needed and not there, or there are several versions of it.
     """
-    found = [path for suffix in ("", ".gz", ".zst") if (path := folder / f"{name}{suffix}").is_file()]
+    found = [path for suffix in ("", ".gz", ".zst") if os.path.isfile(path := folder / f"{name}{suffix}")]
     if len(found) > 1:
         raise UserError(f"{folder} holds {' and '.join(path.name for path in found)}: keep one of them")
     if needed and not found:
@@ -46,7 +47,7 @@ def log_files(paths: Sequence[str | Path]) -> Files:
     """
     unique = tuple(sorted({Path(path) for path in paths}))
     for path in unique:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UserError(f"{path}: there is no such file")
     parquet = {path.suffix == ".parquet" for path in unique}
     if len(parquet) != 1:

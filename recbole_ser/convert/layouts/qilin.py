@@ -8,6 +8,7 @@ test tables are joined, since the protocol has its own split.  Notes and users g
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -72,7 +73,7 @@ def find_tables(folder: str | Path) -> dict[str, list[Path]]:
     for role, tables in TABLES.items():
         for table in tables:
             patterns = (f"{table}.parquet", f"{table}-*.parquet", f"{table}/*.parquet")
-            paths = [path for pattern in patterns for path in Path(folder).glob(pattern)]
+            paths = [Path(folder, name) for pattern in patterns for name in glob.glob(pattern, root_dir=folder)]
             if not paths and role in _NEEDED:
                 raise UserError(f"{folder} holds neither {table}.parquet nor {table}/*.parquet")
             found.setdefault(role, []).extend(sorted(paths))

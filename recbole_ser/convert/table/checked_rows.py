@@ -55,9 +55,7 @@ def check_rows(
     rows = f"(SELECT *,\n  {columns}\nFROM {relation.name})"
     every = _every_row(conversion, relation, rows, checks)
     counts, reasons = _account(conversion, relation, every, checks)
-    if not counts.rows_out:
-        listed = "; ".join(f"{reason}: {number:,}" for reason, number in sorted(counts.rejected.items()))
-        raise DataError(relation.files.paths[0], f"no row of {counts.rows_in:,} is left ({listed or 'it is empty'})")
+    require_rows(relation, counts)
     return CheckedRows(counts, every, _kept_rows(conversion, relation, rows, checks, reasons))
 
 
@@ -162,6 +160,13 @@ def _first(
         f"SELECT {FILE}, {LINE}, {REASON}, {VALUE} FROM {every} WHERE {which} ORDER BY {FILE}, {LINE} LIMIT {limit}"
     )
     return [(relation.files.paths[file], line, reason, value) for file, line, reason, value in rows]
+
+
+def require_rows(relation: SourceTable, counts: RowCounts) -> None:
+    """Check that a row of the log is left; the error says what became of the others."""
+    if not counts.rows_out:
+        listed = "; ".join(f"{reason}: {number:,}" for reason, number in sorted(counts.rejected.items()))
+        raise DataError(relation.files.paths[0], f"no row of {counts.rows_in:,} is left ({listed or 'it is empty'})")
 
 
 def columns_of(keep: Keep | None) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from recbole_ser.atomic.schema import PADDING
 from recbole_ser.convert.engine import identifier, literal
 from recbole_ser.convert.table.source import NO_TYPE, VALUE_PREFIX, SourceTable
 from recbole_ser.convert.table.spec import JSON_LIST, Keep, ListColumn
@@ -87,6 +88,7 @@ def word(relation: SourceTable, column: str, role: str, *, required: bool = True
     if not _EXACT.fullmatch(kind):
         wrong = f"regexp_matches({name}, {_SEPARATORS})"
         checks.append(Check(wrong, f"{role} is not one word", name, column, _ONE_WORD))
+        checks.append(Check(f"{name} = {literal(PADDING)}", f"{role} is the id of padding", name, column))
     return Value(name, plain_text(relation, column), tuple(checks))
 
 

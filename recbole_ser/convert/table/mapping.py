@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -33,6 +34,8 @@ _ENDINGS: dict[str, Format] = {
 }  # fmt: skip
 _COMPRESSED = (".gz", ".zst")
 _OUTPUT_NAME = re.compile(r"\w+")
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_SHOWN = 60  # characters of a wrong value
 
 
 def read_spec(path: str | Path) -> TableSpec:
@@ -60,7 +63,7 @@ def parse_spec(values: Any, folder: str | Path = ".") -> TableSpec:
     found = _Block(values, "the mapping")
     deduplicate = found.take("deduplicate", False)
     if not isinstance(deduplicate, bool):
-        raise ConfigError(f"deduplicate: {deduplicate!r} is neither true nor false")
+        raise ConfigError(f"deduplicate: {_shown(deduplicate)} is neither true nor false")
     parsers = {"interactions": _interactions, "searches": _searches, "items": _attributes, "users": _attributes}
     blocks = {
         name: None if (block := found.take(name)) is None else parse(_Block(block, name), Path(folder))
@@ -77,8 +80,11 @@ class _Block:
 
     def __init__(self, values: Any, name: str) -> None:
         if not isinstance(values, Mapping):
-            raise ConfigError(f"{name}: {values!r} is no mapping of keys to values")
-        self.name, self._values, self._known = name, {str(key): value for key, value in values.items()}, set[str]()
+            raise ConfigError(f"{name}: {_shown(values)} is no mapping of keys to values")
+        for key in values:
+            if not isinstance(key, str):
+                raise ConfigError(f"{name}: the key {_shown(key)} is not a text: put it in quotes")
+        self.name, self._values, self._known = name, dict(values), set[str]()
 
     def take(self, key: str, default: Any = None) -> Any:
         self._known.add(key)
@@ -88,19 +94,32 @@ class _Block:
     def text(self, key: str) -> str | None:
         value = self.take(key)
         if value is not None and not isinstance(value, str):
-            raise ConfigError(f"{self.name}.{key}: {value!r} is not a text: put it in quotes")
+            raise ConfigError(f"{self.name}.{key}: {_shown(value)} is not a text: put it in quotes")
         return value
 
-    def required(self, key: str) -> str:
+    def column(self, key: str) -> str | None:
         value = self.text(key)
+        return None if value is None else _name(value, f"{self.name}.{key}")
+
+    def required(self, key: str) -> str:
+        value = self.column(key)
         if value is None:
             raise ConfigError(f"{self.name}.{key} is missing")
+        return value
+
+    def separator(self) -> str | None:
+        """What stands between the entries of a list that is written as text."""
+        value = self.text("separator")
+        if value is not None and (not value or "\0" in value or not _is_encodable(value)):
+            raise ConfigError(
+                f"{self.name}.separator: {_shown(value)} cannot separate entries: leave it out, or correct it"
+            )
         return value
 
     def choice(self, key: str, choices: Sequence[str]) -> Any:
         value = self.text(key)
         if value is not None and value not in choices:
-            raise ConfigError(f"{self.name}.{key}: '{value}' is none of {', '.join(choices)}")
+            raise ConfigError(f"{self.name}.{key}: {_shown(value)} is none of {', '.join(choices)}")
         return value
 
     def finish(self) -> None:
@@ -108,18 +127,39 @@ class _Block:
             if key not in self._known:
                 nearest = difflib.get_close_matches(key, self._known, n=1)
                 hint = f"did you mean '{nearest[0]}'?" if nearest else f"there are {', '.join(sorted(self._known))}"
-                raise ConfigError(f"{self.name}: there is no key '{key}': {hint}")
+                raise ConfigError(f"{self.name}: there is no key {_shown(key)}: {hint}")
+
+
+def _shown(value: Any) -> str:
+    """A wrong value in a message: on one line, and shortened if it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, or lists in lists in lists
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _name(value: str, where: str) -> str:
+    """``value`` as the name of a column or a file."""
+    if not value or _NO_NAME.search(value):
+        raise ConfigError(f"{where}: {_shown(value)} is no name: it is empty, or holds control characters")
+    return value
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether UTF-8 has the text: YAML can write halves of characters."""
+    return not re.search(r"[\ud800-\udfff]", text)
 
 
 def _interactions(block: _Block, folder: Path) -> InteractionLog:
     user, item, time = block.required("user"), block.required("item"), _time(block)
-    keep, position = _keep(block), block.text("position")
+    keep, position = _keep(block), block.column("position")
     return InteractionLog(_files(block, folder), user, item, time, keep, position)
 
 
 def _searches(block: _Block, folder: Path) -> SearchLog:
     user, time, query = block.required("user"), _time(block), _query(block)
-    clicks, source, keep = _clicks(block), block.text("source"), _keep(block)
+    clicks, source, keep = _clicks(block), block.column("source"), _keep(block)
     return SearchLog(_files(block, folder), user, time, query, clicks, source, keep)
 
 
@@ -129,20 +169,24 @@ def _attributes(block: _Block, folder: Path) -> AttributeTable:
     if not isinstance(columns, Mapping) or not columns:
         raise ConfigError(f"{block.name}.columns is missing: it maps columns to {', '.join(get_args(AttributeType))}")
     reserved = "item_id" if block.name == "items" else "user_id"
-    parsed = {str(name): _attribute(str(name), value, f"{block.name}.columns") for name, value in columns.items()}
-    for name in parsed:
-        if name == reserved or not _OUTPUT_NAME.fullmatch(name):
+    names: set[str] = set()
+    for name in columns:
+        if not isinstance(name, str) or name == reserved or not _OUTPUT_NAME.fullmatch(name):
             raise ConfigError(
-                f"{block.name}.columns: '{name}' cannot name a column of an atomic file: write "
-                f"another_name: {{column: '{name}', type: ...}}"
+                f"{block.name}.columns: {_shown(name)} cannot name a column of an atomic file: write "
+                f"another_name: {{column: {_shown(name)}, type: ...}}"
             )
+        if name.casefold() in names:
+            raise ConfigError(f"{block.name}.columns: {_shown(name)} is there twice, upper and lower case aside")
+        names.add(name.casefold())
+    parsed = {name: _attribute(name, value, f"{block.name}.columns") for name, value in columns.items()}
     return AttributeTable(_files(block, folder), key, parsed, keep)
 
 
 def _attribute(name: str, value: Any, where: str) -> Attribute:
     block = _Block({"type": value} if isinstance(value, str) else value, f"{where}.{name}")
     kind = block.choice("type", get_args(AttributeType))
-    column, separator = block.text("column") or name, block.text("separator")
+    column, separator = block.column("column") or name, block.separator()
     block.finish()
     if kind is None or (separator is not None and kind != "token_seq"):
         raise ConfigError(f"{block.name}: give its type, and a separator only to a token_seq")
@@ -152,9 +196,9 @@ def _attribute(name: str, value: Any, where: str) -> Attribute:
 def _query(block: _Block) -> Query:
     value = block.take("query")
     if isinstance(value, str):
-        return Query(text=value)
+        return Query(text=_name(value, f"{block.name}.query"))
     inner = _Block(value, f"{block.name}.query")
-    query = Query(inner.text("id"), inner.text("text"), _list(inner, "terms"))
+    query = Query(inner.column("id"), inner.column("text"), _list(inner, "terms"))
     inner.finish()
     if query == Query() or (query.text is not None and query.terms is not None):
         raise ConfigError(f"{inner.name}: name the column of an id, of text or of terms; not text and terms together")
@@ -166,7 +210,7 @@ def _clicks(block: _Block) -> ListColumn | ClickRows | None:
     if not isinstance(value, Mapping) or "item" not in value:
         return _list(block, "clicks")
     inner = _Block(value, f"{block.name}.clicks")
-    rows = ClickRows(inner.required("item"), inner.text("search"), _keep(inner), inner.text("position"))
+    rows = ClickRows(inner.required("item"), inner.column("search"), _keep(inner), inner.column("position"))
     inner.finish()
     return rows
 
@@ -174,9 +218,9 @@ def _clicks(block: _Block) -> ListColumn | ClickRows | None:
 def _list(block: _Block, key: str) -> ListColumn | None:
     value = block.take(key)
     if value is None or isinstance(value, str):
-        return None if value is None else ListColumn(value)
+        return None if value is None else ListColumn(_name(value, f"{block.name}.{key}"))
     inner = _Block(value, f"{block.name}.{key}")
-    column = ListColumn(inner.required("column"), inner.text("separator"))
+    column = ListColumn(inner.required("column"), inner.separator())
     inner.finish()
     return column
 
@@ -184,7 +228,7 @@ def _list(block: _Block, key: str) -> ListColumn | None:
 def _time(block: _Block) -> TimeColumn:
     value = block.take("time")
     if isinstance(value, str):
-        return TimeColumn(value)
+        return TimeColumn(_name(value, f"{block.name}.time"))
     inner = _Block({} if value is None else value, f"{block.name}.time")
     time = TimeColumn(inner.required("column"), inner.choice("unit", get_args(Unit)))
     inner.finish()
@@ -200,18 +244,32 @@ def _keep(block: _Block) -> Keep | None:
     inner.finish()
     if (values is None) == (minimum is None):
         raise ConfigError(f"{inner.name}: give either values or minimum")
-    if minimum is not None and (isinstance(minimum, bool) or not isinstance(minimum, int | float)):
-        raise ConfigError(f"{inner.name}.minimum: {minimum!r} is not a number")
     if values is None:
-        return Keep(column, minimum=minimum)
+        return Keep(column, minimum=_minimum(minimum, f"{inner.name}.minimum"))
     listed = values if isinstance(values, list) else [values]
-    return Keep(column, tuple(text for value in listed for text in _spellings(value)))
+    if not listed:
+        raise ConfigError(f"{inner.name}.values is empty: no row would be kept")
+    return Keep(column, tuple(text for value in listed for text in _spellings(value, f"{inner.name}.values")))
 
 
-def _spellings(value: Any) -> list[str]:
+def _minimum(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not _is_finite(value):
+        raise ConfigError(f"{where}: {_shown(value)} is not a number")
+    return float(value)
+
+
+def _spellings(value: Any, where: str) -> list[str]:
     """A value of YAML in the spellings that logs use; SQL, Python and R write truth values in three ways."""
-    text = str(value)
-    return [text.lower(), text, text.upper()] if isinstance(value, bool) else [text]
+    if isinstance(value, bool):
+        return [str(value).lower(), str(value), str(value).upper()]
+    if _is_finite(value) or (isinstance(value, str) and "\0" not in value and _is_encodable(value)):
+        return [str(value)]
+    raise ConfigError(f"{where}: {_shown(value)} is neither text nor a number nor true or false: put it in quotes")
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether ``value`` is a number that a float can hold."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _files(block: _Block, folder: Path) -> Files:
@@ -224,21 +282,24 @@ def _files(block: _Block, folder: Path) -> Files:
     if not isinstance(patterns, list) or not patterns or not all(isinstance(entry, str) for entry in patterns):
         raise ConfigError(f"{block.name}.files is missing: a path, a glob, or a list of them")
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise ConfigError(f"{block.name}.names: {names!r} is no list of names")
-    paths = tuple(sorted({path for pattern in patterns for path in _matches(folder, pattern)}))
+        raise ConfigError(f"{block.name}.names: {_shown(names)} is no list of names")
+    paths = tuple(sorted({path for pattern in patterns for path in _matches(folder, pattern, f"{block.name}.files")}))
     kind = given or _format(paths, block.name)
     delimiter = delimiter or {"tsv": "\t"}.get(kind, ",")
     quote = {"csv": '"'}.get(kind) if quote is None else quote or None
     for key, text in [("delimiter", delimiter), ("quote", quote)]:
         if text is not None and (len(text) != 1 or not text.isascii() or text in "\r\n"):
-            raise ConfigError(f"{block.name}.{key}: {text!r} is not one ASCII character")
+            raise ConfigError(f"{block.name}.{key}: {_shown(text)} is not one ASCII character")
     return Files(paths, kind, delimiter, quote, None if names is None else tuple(names))
 
 
-def _matches(folder: Path, pattern: str) -> list[Path]:
-    exact = folder / pattern
-    found = [exact] if exact.is_file() else [Path(name) for name in glob.glob(str(exact), recursive=True)]
-    files = [path for path in found if path.is_file()]
+def _matches(folder: Path, pattern: str, where: str) -> list[Path]:
+    exact = folder / _name(pattern, where)
+    try:
+        found = [exact] if exact.is_file() else [Path(name) for name in glob.glob(str(exact), recursive=True)]
+        files = [path for path in found if path.is_file()]
+    except OSError as error:
+        raise UserError(f"{where}: {_shown(pattern)}: {error.strerror}") from error
     if not files:
         hint = f"write {pattern.rstrip('/')}/*.parquet for the files in it" if exact.is_dir() else "check the path"
         raise UserError(f"{exact}: there is no such file ({hint})")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from recbole_ser.atomic.rules import no_common_items
-from recbole_ser.atomic.schema import CLICK_TIMES, CLICKED_ITEMS, QUERY_ID, SOURCE, TERMS, TIMESTAMP, USER_ID
+from recbole_ser.atomic.schema import CLICK_TIMES, CLICKED_ITEMS, PADDING, QUERY_ID, SOURCE, TERMS, TIMESTAMP, USER_ID
+from recbole_ser.convert.engine import literal
 from recbole_ser.convert.sql_conversion import SQLConversion
 from recbole_ser.convert.table.checked_rows import (
     DUPLICATE,
@@ -15,6 +16,7 @@ from recbole_ser.convert.table.checked_rows import (
     columns_of,
     move_out,
     reject_malformed,
+    require_rows,
 )
 from recbole_ser.convert.table.columns import (
     Check,
@@ -112,7 +114,10 @@ def _click_values(relation: SourceTable, clicks: ListColumn | ClickRows | None) 
     if clicks is None:
         return []
     if isinstance(clicks, ListColumn):
-        return [words(relation, clicks, "clicked items", "a clicked item")]
+        value = words(relation, clicks, "clicked items", "a clicked item")
+        reserved = f"list_contains({value.name}, {literal(PADDING)})"
+        check = Check(reserved, "a clicked item is the id of padding", literal(PADDING), clicks.column)
+        return [replace(value, checks=(*value.checks, check))]
     values = [word(relation, clicks.item, "item", required=False)]
     if clicks.keep is not None:
         values.append(kept(relation, clicks.keep, "click"))
@@ -198,6 +203,7 @@ def _group(
         place = f"EXISTS (SELECT 1 FROM search_groups WHERE differ AND user_id = {value_name('user')} "
         where = f"{REASON} IS NULL AND {place} AND search = {value_name('search')})"
         reject_malformed(conversion, relation, rows.every, counts, where, DIFFERENT, differing)
+        require_rows(relation, counts)
     account = conversion.count("items shown under searches")
     account.rows_in, account.rows_out = shown, clicked
     account.reject("no item", shown - items)

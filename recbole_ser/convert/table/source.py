@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recbole_ser.convert.engine import Engine, identifier, literal
+from recbole_ser.convert.engine import Engine, first_line, identifier, literal
 from recbole_ser.convert.raw_files import Files
 from recbole_ser.convert.table.text_files import FAULT, FILE, LINE, ROW, TEXT, csv_batches, csv_header, json_batches
 from recbole_ser.errors import DataError
@@ -19,6 +19,9 @@ NOT_JSON = "the row is not valid JSON"
 NOT_OBJECT = "the row is not a JSON object"
 NO_TYPE = "nothing"
 VALUE_PREFIX = "_the_"
+_OWN_NAMES = (FILE, LINE, FAULT, TEXT, ROW, "_reason", "_value", "_keep")  # of the converter, in its relations
+_OF_PARQUET = ("filename", "file_row_number")  # columns that DuckDB adds
+_LISTED = 200  # characters of the names of columns in an error
 _LOOKED_AT = 1000  # rows of JSON lines, for the names of their keys
 
 
@@ -50,6 +53,7 @@ def attach(engine: Engine, name: str, files: Files, columns: Sequence[str]) -> S
         UserError: a file cannot be read.
     """
     columns = list(dict.fromkeys(columns))
+    _check_names(files.paths[0], columns)
     empty: list[str] = []
     if files.format == "parquet":
         empty = _attach_parquet(engine, name, files, columns)
@@ -66,9 +70,12 @@ def _attach_parquet(engine: Engine, name: str, files: Files, columns: list[str])
     for path in files.paths:
         try:
             schema = pq.read_schema(path)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(path, f"not a Parquet file, or a damaged one: {error}") from error
+        except (pa.ArrowException, OSError, UnicodeError) as error:
+            raise DataError(path, f"not a Parquet file, or a damaged one: {first_line(error)}") from error
         _require(path, columns, schema.names)
+        for column in schema.names:
+            if column.lower() in _OF_PARQUET:
+                raise _own_name(path, column)
         for column in columns:
             kind = schema.field(column).type
             if first.setdefault(column, kind) != kind:
@@ -117,7 +124,10 @@ def _require_keys(engine: Engine, name: str, files: Files, columns: list[str]) -
 
 def _nearest(column: str, present: Sequence[str]) -> str:
     nearest = difflib.get_close_matches(column, present, n=1)
-    return f"did you mean '{nearest[0]}'?" if nearest else f"it has {', '.join(present)}"
+    if nearest:
+        return f"did you mean '{nearest[0]}'?"
+    listed = ", ".join(present)
+    return f"it has {listed if len(listed) <= _LISTED else listed[:_LISTED] + '...'}"
 
 
 def _select_json(number: int, columns: list[str]) -> str:
@@ -148,5 +158,19 @@ def _require(path: Path, columns: Sequence[str], present: Sequence[str]) -> None
                 path, "another column has this name, upper and lower case aside", column=column, line=1,
                 hint="rename one of them",
             )  # fmt: skip
-        if column in (FILE, LINE, FAULT, TEXT) or column.startswith(VALUE_PREFIX):
-            raise DataError(path, "the converter needs this name itself", column=column, line=1, hint="rename it")
+
+
+def _check_names(path: Path, columns: Sequence[str]) -> None:
+    """Check that SQL can tell ``columns`` from each other and from the converter's own."""
+    folded: dict[str, str] = {}
+    for column in columns:
+        other = folded.setdefault(column.casefold(), column)
+        if other != column:
+            problem = f"only upper and lower case tell it from the column '{other}'"
+            raise DataError(path, problem, column=column, hint="rename one of them")
+        if column.casefold() in _OWN_NAMES or column.casefold().startswith(VALUE_PREFIX):
+            raise _own_name(path, column)
+
+
+def _own_name(path: Path, column: str) -> DataError:
+    return DataError(path, "the converter needs this name itself", column=column, line=1, hint="rename it")

@@ -67,11 +67,12 @@ class PromptedSummariser:
 
         Raises:
             UserError: no answer about a history could be used and ``on_failure`` is ``error``, or the back-end failed.
+            DataError: the cache is damaged.
         """
         keys = [key_of(**self._source, prompt=prompt(h, side)) if h.length(side) else None for h in histories]
         first_rows = {key: row for row, key in reversed(list(enumerate(keys))) if key is not None}
         with Cache(self._cache) as cache:
-            answers = {key: cache.get(key) for key in first_rows}
+            answers = {key: _cached_summary(cache, key) for key in first_rows}
             unanswered = (_GIVEN_UP, None) if self._on_failure == "error" else (None,)
             missing = sorted(first_rows[key] for key, answer in answers.items() if answer in unanswered)
 
@@ -87,7 +88,7 @@ class PromptedSummariser:
                 assert key is not None
                 cache.put(key, summary)
                 answers[key] = summary
-        texts = ["" if key is None else str(answers[key]) for key in keys]
+        texts = ["" if key is None else answers[key] or "" for key in keys]
         failed = [row for row, key in enumerate(keys) if key is not None and answers[key] == _GIVEN_UP]
         self.report[side] = {"asked": len(missing), "template": len(failed)}
         return self._with_template(texts, failed, histories, side)
@@ -123,3 +124,10 @@ class PromptedSummariser:
     def _each(self, ask: Callable[[int], str], rows: Sequence[int]) -> Iterator[tuple[int, str]]:
         """Call ``ask`` on every row, and yield (place in ``rows``, result) as the results arrive."""
         raise NotImplementedError
+
+
+def _cached_summary(cache: Cache, key: str) -> str | None:
+    summary = cache.get(key)
+    if summary is not None and not isinstance(summary, str):
+        raise cache.fault(key, f"the cached summary is no text but a {type(summary).__name__}")
+    return summary

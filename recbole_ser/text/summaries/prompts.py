@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from recbole_ser.text.openai_api import UnusableAnswer
 from recbole_ser.text.user_histories import SearchRecord, Side, UserHistory
@@ -12,6 +13,9 @@ PROMPT_VERSION = 1  # part of every result: raise it with any change of the prom
 KEY = "summary"
 
 _QUERY_WORDS, _ITEM_WORDS = 32, 128  # as in the published code, which counts tokens of the language model
+
+_OBJECT = re.compile(r'\{\s*"')
+_BROKEN_OBJECTS = 100  # how many beginnings of objects that turn out to be none are tried in one answer
 
 _TASKS: dict[Side, str] = {
     "search": (
@@ -44,7 +48,8 @@ def prompt(history: UserHistory, side: Side) -> str:
 def parse(answer: str) -> str:
     """The summary in a model's answer.
 
-    Reasoning up to the last ``</think>`` is dropped, and anything around the JSON object is ignored.
+    Reasoning up to the last ``</think>`` is dropped, and anything around the JSON object is ignored.  The time is
+    linear in the length of the answer, as only so many beginnings of objects are tried.
 
     Raises:
         UnusableAnswer: the reasoning does not end, or no JSON object has the key ``summary`` with a text.
@@ -53,17 +58,17 @@ def parse(answer: str) -> str:
     if "<think>" in given:
         raise UnusableAnswer("the reasoning does not end", answer)
     decoder = json.JSONDecoder(strict=False)
-    start = given.find("{")
-    while start >= 0:
+    found, broken = _OBJECT.search(given), 0
+    while found and broken < _BROKEN_OBJECTS:
         try:
-            value, end = decoder.raw_decode(given, start)
-        except ValueError:
-            end = start + 1
+            value, end = decoder.raw_decode(given, found.start())
+        except (ValueError, RecursionError):
+            broken, end = broken + 1, found.start() + 1
         else:
             text = value.get(KEY)
             if isinstance(text, str) and text.strip():
                 return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
-        start = given.find("{", end)
+        found = _OBJECT.search(given, end)
     raise UnusableAnswer(f"no JSON object with the key '{KEY}' and a text", given.strip() or answer)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.errors import ConfigError
 from recbole_ser.files import sha256
 from recbole_ser.text.cache import key_of
+from recbole_ser.text.model_folder import in_model_folder
 from recbole_ser.text.openai_api import UnusableAnswer
 from recbole_ser.text.summaries.prompted import PromptedSummariser
 
@@ -62,20 +63,19 @@ class TransformersSummariser(PromptedSummariser):
     @cached_property
     def _model(self) -> tuple[Any, Any]:
         """The tokenizer and the model, loaded when the first question is asked."""
-        try:
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-        except ImportError as error:
-            raise UserError(f'the back-end transformers needs: pip install "recbole_ser[llm]" ({error})') from error
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self._path, local_files_only=True, trust_remote_code=False)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                self._path, local_files_only=True, trust_remote_code=False, use_safetensors=True, torch_dtype="auto"
-            )
-        except (ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-            raise UserError(f"{self._path}: the model cannot be loaded: {error}") from error
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self._path, local_files_only=True, trust_remote_code=False)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            self._path, local_files_only=True, trust_remote_code=False, use_safetensors=True, torch_dtype="auto"
+        )
         return tokenizer, model.to(self._device).eval()
 
     def _answer(self, text: str, parameters: dict[str, Any]) -> str:
+        with in_model_folder(self._path):
+            return self._generated(text, parameters)
+
+    def _generated(self, text: str, parameters: dict[str, Any]) -> str:
         tokenizer, model = self._model
         if tokenizer.chat_template:
             messages = [{"role": "user", "content": text}]

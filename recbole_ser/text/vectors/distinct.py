@@ -18,12 +18,17 @@ def encode_distinct(texts: Sequence[str], encode: Callable[[list[str]], np.ndarr
         float32 ``[n, d]``, rows of length 1; zeros for a blank text and where ``encode`` gives zeros.
 
     Raises:
-        UserError: every text is blank.
+        UserError: every text is blank, or a number of a vector is not finite.
     """
     place = {text: row for row, text in enumerate(dict.fromkeys(text for text in texts if text.strip()))}
     if not place:
         raise UserError("every text is empty: there is nothing to make vectors of")
-    distinct = unit_rows(encode(list(place)))  # [distinct, d]
+    encoded = encode(list(place))  # [distinct, d]
+    wrong = ~np.isfinite(encoded).all(axis=1)
+    if wrong.any():
+        text = list(place)[int(wrong.argmax())]
+        raise UserError(f"the vector of the text {text[:80]!r} holds NaN or an infinity: use another model")
+    distinct = unit_rows(encoded)
     vectors = np.zeros((len(texts), distinct.shape[1]), dtype=np.float32)
     for row, text in enumerate(texts):
         if text in place:
@@ -32,6 +37,8 @@ def encode_distinct(texts: Sequence[str], encode: Callable[[list[str]], np.ndarr
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """``vectors [n, d]`` scaled to rows of length 1, float32; rows of zeros stay zero."""
+    """Finite ``vectors [n, d]`` scaled to rows of length 1, float32; rows of zeros stay zero."""
+    exponents = np.frexp(np.abs(vectors).max(axis=1, keepdims=True))[1]
+    vectors = np.ldexp(vectors, -exponents)  # exact, so that no square of a number becomes infinite or 0
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(lengths > 0.0, lengths, 1.0)).astype(np.float32)

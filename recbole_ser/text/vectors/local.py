@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_ser.errors import ConfigError, DataError, UserError
+from recbole_ser.errors import ConfigError, DataError, one_line
 from recbole_ser.files import sha256
+from recbole_ser.records import read_record
+from recbole_ser.text.model_folder import in_model_folder
 from recbole_ser.text.vectors.distinct import encode_distinct
 
 POOLINGS = ("auto", "mean", "cls")
 _FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "*/config.json")  # all that decides the vectors
+_REMEDY = "get the folder of the model again"
 
 
 class LocalEncoder:
@@ -75,13 +77,16 @@ class LocalEncoder:
         """See ``TextEncoder``.
 
         Raises:
-            UserError: transformers is not installed, or cannot read the folder.
+            UserError: transformers is not installed, cannot read the folder, or fails with the model in it.
         """
         return encode_distinct(texts, lambda distinct: self._encode(distinct, progress))
 
     @torch.no_grad()
     def _encode(self, texts: list[str], progress: bool) -> np.ndarray:
-        tokenizer, model = self._load()
+        with in_model_folder(self.path):
+            return self._encode_with(*self._load(), texts, progress)
+
+    def _encode_with(self, tokenizer: Any, model: Any, texts: list[str], progress: bool) -> np.ndarray:
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding within a batch
         vectors = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
         for start in tqdm(
@@ -100,16 +105,11 @@ class LocalEncoder:
         return vectors
 
     def _load(self) -> tuple[Any, Any]:
-        try:
-            from transformers import AutoModel, AutoTokenizer
-        except ImportError as error:
-            raise UserError(f'local vectors need transformers: pip install "recbole_ser[llm]" ({error})') from error
+        from transformers import AutoModel, AutoTokenizer
+
         settings = {"local_files_only": True, "trust_remote_code": False}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.path, **settings)
-            model = AutoModel.from_pretrained(self.path, **settings)
-        except (ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError, UnpicklingError) as error:
-            raise UserError(f"{self.path}: the model cannot be loaded: {error}") from error
+        tokenizer = AutoTokenizer.from_pretrained(self.path, **settings)
+        model = AutoModel.from_pretrained(self.path, **settings)
         tokenizer.padding_side = "right"  # so that the first token belongs to the text
         return tokenizer, model.eval().to(self.device)
 
@@ -122,37 +122,42 @@ def _pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     return (states * weight).sum(dim=1) / weight.sum(dim=1)
 
 
+@dataclass
+class _Module:
+    type: str
+    path: str
+
+
+@dataclass
+class _Limit:
+    max_seq_length: int | None = None
+
+
 def _sentence_transformer(folder: Path) -> dict[str, Any]:
     """``pooling`` and ``max_length``, as far as the files of sentence-transformers in ``folder`` give them."""
     if not (folder / "modules.json").is_file():
         return {}
     declared: dict[str, Any] = {}
-    for module in _read_json(folder / "modules.json"):
-        kind = module["type"].rpartition(".")[2]
+    for module in read_record(folder / "modules.json", list[_Module], _REMEDY):
+        kind = module.type.rpartition(".")[2]
         if kind == "Pooling":
-            declared["pooling"] = _declared_pooling(folder / module["path"] / "config.json")
+            declared["pooling"] = _declared_pooling(folder / module.path / "config.json")
         elif kind not in ("Transformer", "Normalize"):
             raise DataError(
                 folder / "modules.json", f"the module {kind} is not supported", hint="use precomputed vectors"
             )
     settings = folder / "sentence_bert_config.json"
-    limit = _read_json(settings).get("max_seq_length") if settings.is_file() else None
+    limit = read_record(settings, _Limit, _REMEDY).max_seq_length if settings.is_file() else None
     return declared if limit is None else {**declared, "max_length": limit}
 
 
 def _declared_pooling(path: Path) -> str:
     """The pooling in a file that has a switch for each pooling or, in recent versions, the name of one."""
-    settings = _read_json(path)
+    settings = read_record(path, dict[str, Any], _REMEDY)
     switched_on = [name for name, on in settings.items() if name.startswith("pooling_mode_") and on]
     declared = switched_on or [str(settings.get("pooling_mode"))]
     names = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "mean": "mean", "cls": "cls"}
     if len(declared) != 1 or declared[0] not in names:
-        raise DataError(path, f"pools by {', '.join(declared)}, not by mean or cls", hint="use precomputed vectors")
+        problem = f"pools by {one_line(', '.join(declared))}, not by mean or cls"
+        raise DataError(path, problem, hint="use precomputed vectors")
     return names[declared[0]]
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(path, f"cannot be read: {error}") from error

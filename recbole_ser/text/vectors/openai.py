@@ -49,30 +49,45 @@ class OpenAIEncoder:
     def _encode(self, texts: list[str], progress: bool) -> np.ndarray:
         keys = [key_of(**self.describe(), text=text) for text in texts]
         with Cache(self.cache) as cache:
-            missing = [row for row, key in enumerate(keys) if cache.get(key) is None]
+            held = {key: vector for key in keys if (vector := _cached_vector(cache, key)) is not None}
+            widths = set(map(len, held.values()))
+            self._refuse_several(widths)
+            missing = [row for row, key in enumerate(keys) if key not in held]
             batches = [missing[start : start + self.batch_size] for start in range(0, len(missing), self.batch_size)]
             requests = [[texts[row] for row in rows] for rows in batches]
             with tqdm(
                 total=len(texts), initial=len(texts) - len(missing), desc="Vectors", disable=None if progress else True
             ) as bar:
                 for place, answer in self._client.each(self._client.embed, requests):
-                    for row, vector in zip(batches[place], answer):
+                    vectors = [np.array(vector, dtype="<f4") for vector in answer]
+                    self._refuse_several(widths := widths | set(map(len, vectors)))
+                    for row, vector in zip(batches[place], vectors):
                         cache.put(keys[row], _as_text(vector))
+                        held[keys[row]] = vector
                     bar.update(len(answer))
-            vectors = [_from_text(cache.get(key)) for key in keys]
-        widths = sorted({len(vector) for vector in vectors})
+        return np.stack([held[key] for key in keys])
+
+    def _refuse_several(self, widths: set[int]) -> None:
         if len(widths) > 1:
             raise DataError(
-                self.cache, f"vectors of '{self.model}' have {' and '.join(map(str, widths))} dimensions",
+                self.cache, f"vectors of '{self.model}' have {' and '.join(map(str, sorted(widths)))} dimensions",
                 hint="the model has changed: remove the file to ask for all of them anew",
             )  # fmt: skip
-        return np.stack(vectors)
 
 
-def _as_text(vector: Sequence[float]) -> str:
+def _as_text(vector: np.ndarray) -> str:
     """The vector in single precision as base 64, which takes a quarter of the space of decimal numbers."""
-    return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode("ascii")
+    return base64.b64encode(vector.tobytes()).decode("ascii")
 
 
-def _from_text(text: Any) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(text), dtype="<f4")
+def _cached_vector(cache: Cache, key: str) -> np.ndarray | None:
+    text = cache.get(key)
+    if text is None:
+        return None
+    try:
+        vector = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4")
+    except (TypeError, ValueError) as error:
+        raise cache.fault(key, f"the cached vector cannot be read: {error}") from error
+    if not len(vector) or not np.isfinite(vector).all():
+        raise cache.fault(key, "the cached vector is empty, or holds NaN or an infinity")
+    return vector

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
-from recbole_ser.errors import DataError
+from recbole_ser.errors import DataError, one_line
 from recbole_ser.files import sha256
 from recbole_ser.text.vectors.distinct import unit_rows
 
@@ -51,10 +52,12 @@ def _existing(path: Path) -> Path:
 
 def _read(path: Path, users: int) -> np.ndarray:
     try:
-        vectors = np.load(_existing(path), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(path, f"cannot be read: {error}", hint="write it with numpy.save, floats only") from error
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f":
+        # Mapped, since an array that is read gets the memory that the header asks for before its bytes are there.
+        vectors = np.load(_existing(path), mmap_mode="r", allow_pickle=False)
+    except (ValueError, OverflowError, EOFError, OSError, RecursionError, MemoryError, BadZipFile) as error:
+        problem = f"cannot be read: {one_line(str(error))}"
+        raise DataError(path, problem, hint="write it with numpy.save, floats only") from error
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
         shape = f"{vectors.dtype} {list(vectors.shape)}" if isinstance(vectors, np.ndarray) else "an archive"
         raise DataError(path, f"holds {shape}, not floats [users, dimensions]")
     if len(vectors) != users:
