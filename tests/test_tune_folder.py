@@ -193,12 +193,12 @@ def test_scores_below_zero_can_be_the_best() -> None:
 
 def test_a_sweep_starts_in_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = SweepFolder.start("new/sweep", {"plan": {"trials": 3}, "name": "ä"})
+    folder = SweepFolder.start("new/sweep", {"plan": {"trials": 3, "name": "ä"}, "arguments": {}})
     assert folder.path == tmp_path / "new" / "sweep" and folder.trials_path.is_dir()
-    assert folder.content() == {"plan": {"trials": 3}, "name": "ä"} and folder.trials() == []
+    assert folder.content() == {"plan": {"trials": 3, "name": "ä"}, "arguments": {}} and folder.trials() == []
     assert SweepFolder.load("new/sweep").content() == folder.content()
-    folder.update({"plan": {"trials": 4}})
-    assert SweepFolder.load(str(folder.path)).content() == {"plan": {"trials": 4}}
+    folder.update({"plan": {"trials": 4}, "arguments": {}})
+    assert SweepFolder.load(str(folder.path)).content() == {"plan": {"trials": 4}, "arguments": {}}
 
 
 def test_a_folder_that_is_there_is_not_overwritten(folder: SweepFolder) -> None:

@@ -25,6 +25,13 @@ _NEW_SWEEP = "restore it from a copy, or start a new sweep"
 _TRAIN_AGAIN = "remove metrics.jsonl, last.pt and outcome.json of this trial: resuming the sweep trains it again"
 
 
+class SweepStart(TypedDict):
+    """What a sweep was started with: its plan, and the arguments of its configuration."""
+
+    plan: dict[str, Any]
+    arguments: dict[str, Any]
+
+
 class _Proposed(TypedDict):
     values: dict[str, Any]
 
@@ -156,12 +163,8 @@ class SweepFolder:
         self.log = self.path / "log.txt"
 
     @classmethod
-    def start(cls, path: str | Path, content: dict[str, Any]) -> SweepFolder:
-        """Start a new sweep in the folder ``path``.
-
-        Args:
-            content: what is written to ``sweep.json``, in values that JSON can hold.
-        """
+    def start(cls, path: str | Path, content: SweepStart) -> SweepFolder:
+        """Start a new sweep in the folder ``path``; ``content`` is written to ``sweep.json``."""
         folder = cls(path)
         folder.trials_path.mkdir(parents=True, exist_ok=True)
         folder.update(content)
@@ -188,10 +191,10 @@ class SweepFolder:
         with exclusive(self.path / ".lock", f"{self.path}: another process is running this sweep"):
             yield
 
-    def content(self) -> dict[str, Any]:
-        return read_sealed(self.path / "sweep.json", dict[str, Any], _NEW_SWEEP)
+    def content(self) -> SweepStart:
+        return read_sealed(self.path / "sweep.json", SweepStart, _NEW_SWEEP)
 
-    def update(self, content: dict[str, Any]) -> None:
+    def update(self, content: SweepStart) -> None:
         write_sealed(self.path / "sweep.json", content)
 
     def trial(self, number: int) -> TrialFolder:
