@@ -119,7 +119,8 @@ class _SelfAdjoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, linear: Callable[[Nodes], Nodes]) -> tuple[Tensor, Tensor]:
         ctx.linear = linear
-        return tuple(linear(Nodes(users, items)))
+        found = linear(Nodes(users, items))
+        return found.users, found.items
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -185,7 +186,8 @@ class GraphRecommender(DotProductRecommender):
     def auxiliary_losses(self, interaction: Any, state: Tensor) -> dict[str, Tensor]:
         users, positives = interaction[self.USER_ID], interaction[self.POS_ITEM_ID]
         items = positives if self.loss_type == "CE" else self.training_items(interaction).flatten()
-        squares = sum(vectors.square().sum() for vectors in self.layer_0.of(users, items))
+        start = self.layer_0.of(users, items)
+        squares = start.users.square().sum() + start.items.square().sum()
         return {"regularisation": self.reg_weight / 2 * squares / len(users)}
 
     def in_batch(self, interaction: Any) -> tuple[Tensor, Tensor]:
@@ -199,7 +201,7 @@ def contrast_of_views(left: Nodes, right: Nodes, temperature: float) -> Tensor:
     The similarity is the cosine over the temperature.  The positive of a left vector is the right one of the same node,
     its negatives are the right ones of the other nodes, and the loss is averaged over the nodes of a side.
     """
-    return sum(_contrast(*side, temperature) for side in zip(left, right))
+    return _contrast(left.users, right.users, temperature) + _contrast(left.items, right.items, temperature)
 
 
 def _contrast(left: Tensor, right: Tensor, temperature: float) -> Tensor:

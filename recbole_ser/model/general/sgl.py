@@ -35,8 +35,8 @@ class SGL(GraphRecommender):
 
     - (3): the authors' code and RecBole's take v over all users (items), a matrix of batch by catalogue; two million
       items do not allow that.  In a batch the sum has fewer terms, so a fitting lambda_1 may be another one.
-    - All terms of (4) are sums over the batch there, and a user with several rows counts several times in (3).  Dividing
-      all terms by the number of rows gives means, so lambda_1 keeps its scale.
+    - All terms of (4) are sums over the batch there, and a user with several rows counts several times in (3).  Divided
+      by the number of rows they are the means taken here, so lambda_1 keeps its scale.
     - (2): the authors' code leaves out exactly the share rho of the edges.
 
     Decided here: between two epochs, and for a model that never began one, the graphs are those drawn last, first at
