@@ -41,7 +41,7 @@ class InteractionGraph(nn.Module):
     so that a node without edges has the vector zero from layer 1 on.
 
     Args:
-        users, items: int64 ``[E]``, the ends of each edge; no edge occurs twice.
+        users, items: int32 ``[E]``, the ends of each edge; no edge occurs twice.
         user_num, item_num: U and I.
     """
 
@@ -62,9 +62,9 @@ class InteractionGraph(nn.Module):
     def of_training(cls, dataset: Any) -> InteractionGraph:
         """The graph of the interactions of the training period of ``dataset``, each pair once."""
         positions = dataset.split.training_interactions
-        users, items = dataset.log.users[positions].long(), dataset.log.items[positions].long()
-        pairs = torch.unique(users * dataset.item_num + items)
-        return cls(pairs // dataset.item_num, pairs % dataset.item_num, dataset.user_num, dataset.item_num)
+        pairs = torch.unique(dataset.log.users[positions].long() * dataset.item_num + dataset.log.items[positions])
+        users, items = (pairs // dataset.item_num).int(), (pairs % dataset.item_num).int()
+        return cls(users, items, dataset.user_num, dataset.item_num)
 
     def without_some_edges(self, probability: float) -> InteractionGraph:
         """The graph without the edges that are left out with ``probability`` each, normalised by what is left."""
@@ -91,7 +91,7 @@ class NeighbourSum(nn.Module):
     sparse products.  It has no gradient of its own: ``_SelfAdjoint`` gives that of the whole propagation.
 
     Args:
-        nodes, neighbours: ``[E]``, the ends of each edge.
+        nodes, neighbours: int32 ``[E]``, the ends of each edge.
         weights: ``[E]``.
         count: n, number of nodes.
     """
@@ -105,7 +105,7 @@ class NeighbourSum(nn.Module):
         order = torch.argsort(nodes, stable=True)
         degrees = torch.bincount(nodes, minlength=count)
         self.register_buffer("starts", (degrees.cumsum(0) - degrees).int(), persistent=False)
-        self.register_buffer("neighbours", neighbours[order].int(), persistent=False)
+        self.register_buffer("neighbours", neighbours[order], persistent=False)
         self.register_buffer("weights", weights[order], persistent=False)
 
     def forward(self, table: Tensor) -> Tensor:

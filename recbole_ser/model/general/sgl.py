@@ -49,12 +49,12 @@ class SGL(GraphRecommender):
     class Settings(GraphRecommender.Settings):
         drop_ratio: Probability = setting("rho, the probability of leaving an edge out of a view")
         ssl_weight: Weight = setting("lambda_1, weight of the contrast of views")
-        ssl_temperature: Positive = setting("tau, the temperature of the contrast")
+        ssl_tau: Positive = setting("tau, the temperature of the contrast")
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         settings = self.Settings.of(config)
-        self.drop_ratio, self.temperature = settings.drop_ratio, settings.ssl_temperature
+        self.drop_ratio, self.temperature = settings.drop_ratio, settings.ssl_tau
         self.ssl_weight = settings.ssl_weight
         self.begin_epoch(0)
 

@@ -51,14 +51,14 @@ class SimGCL(GraphRecommender):
     class Settings(GraphRecommender.Settings):
         eps: Positive = setting("length of the noise that is added to each node in each layer of a view")
         ssl_weight: Weight = setting("lambda, weight of the contrast of views")
-        ssl_temperature: Positive = setting("tau, the temperature of the contrast")
+        ssl_tau: Positive = setting("tau, the temperature of the contrast")
 
     first_layer = 1
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         settings = self.Settings.of(config)
-        self.eps, self.temperature = settings.eps, settings.ssl_temperature
+        self.eps, self.temperature = settings.eps, settings.ssl_tau
         self.ssl_weight = settings.ssl_weight
 
     def auxiliary_losses(self, interaction: Any, state: Tensor) -> dict[str, Tensor]:
