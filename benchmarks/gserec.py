@@ -47,6 +47,8 @@ PARTS = ("load", "forward", "backward", "optimiser")
 class Config(dict[str, Any]):
     """The keys that model and loaders read."""
 
+    model_class = GSERec
+
     def candidate_mode(self, phase: str) -> tuple[str, int]:
         return "uniform", CANDIDATES - 1
 

@@ -38,14 +38,22 @@ from recbole_ser.train.optimization import build_adam
 from recbole_ser.yaml_values import read_yaml
 
 BATCH, NEGATIVES, LENGTH = 256, 4, 15
-CONFIG = {
+
+
+class Config(dict[str, Any]):
+    """The keys that model and loader read."""
+
+    model_class = SESRec
+
+
+CONFIG = Config({
     **read_yaml(package_folder("properties") / "model" / "SESRec.yaml"),
     "USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "LIST_SUFFIX": "_list", "NEG_PREFIX": "neg_",
     "ITEM_LIST_LENGTH_FIELD": "item_length", "MAX_ITEM_LIST_LENGTH": LENGTH, "max_search_length": LENGTH,
     "train_batch_size": BATCH, "shuffle": True,
     "train_neg_sample_args": {"distribution": "uniform", "sample_num": NEGATIVES, "alpha": 1.0},
     "device": "cpu", "seed": 0, "MODEL_TYPE": ModelType.SEQUENTIAL, "MODEL_INPUT_TYPE": InputType.LISTWISE,
-}  # fmt: skip
+})  # fmt: skip
 PARTS = ("load", "forward and backward", "optimiser")
 
 

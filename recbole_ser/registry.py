@@ -45,7 +45,7 @@ class ModelSpec:
 
 _SEARCH_AWARE = "recbole_ser.model.search_aware"
 _SEQUENTIAL = "recbole.model.sequential_recommender"
-_GENERAL = "recbole.model.general_recommender"
+_GENERAL = "recbole_ser.model.general"
 _BOTH = ("search", "text")
 
 MODELS: dict[str, ModelSpec] = {
@@ -65,8 +65,11 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec("SASRec", f"{_SEQUENTIAL}:SASRec", paper="Kang and McAuley, ICDM'18"),
         ModelSpec("GRU4Rec", f"{_SEQUENTIAL}:GRU4Rec", paper="Tan et al., DLRS'16"),
         ModelSpec("STAMP", f"{_SEQUENTIAL}:STAMP", paper="Liu et al., KDD'18"),
-        ModelSpec("BPR", f"{_GENERAL}:BPR", paper="Rendle et al., UAI'09"),
-        ModelSpec("Pop", "recbole_ser.model.general.pop:Pop"),
+        ModelSpec("LightGCN", f"{_GENERAL}.lightgcn:LightGCN", paper="He et al., SIGIR'20"),
+        ModelSpec("SGL", f"{_GENERAL}.sgl:SGL", paper="Wu et al., SIGIR'21"),
+        ModelSpec("SimGCL", f"{_GENERAL}.simgcl:SimGCL", paper="Yu et al., SIGIR'22"),
+        ModelSpec("BPR", "recbole.model.general_recommender:BPR", paper="Rendle et al., UAI'09"),
+        ModelSpec("Pop", f"{_GENERAL}.pop:Pop"),
     ]
 }
 

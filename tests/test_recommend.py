@@ -219,7 +219,7 @@ def test_events_between_known_ones_are_read_there(runs: Runs) -> None:
     assert (np.abs(table(result) - moved).max(axis=1) > 1e-6).sum() == 4
 
 
-@pytest.mark.parametrize("model", ["GSERec", "UniSAR", "SASRec", "BPR", "Pop", "SRJGraph"])
+@pytest.mark.parametrize("model", ["GSERec", "UniSAR", "SASRec", "BPR", "LightGCN", "Pop", "SRJGraph"])
 def test_users_do_not_depend_on_each_other(model: str, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     recommender = runs(model)
     together = everything(recommender, users=recommender.users[:12])
@@ -448,10 +448,18 @@ def test_wrong_requests_are_refused(runs: Runs, request_: dict[str, Any], messag
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_user_known_by_training_alone_must_be_in_the_data(runs: Runs) -> None:
+@pytest.mark.parametrize("model", ["BPR", "LightGCN"])
+def test_a_user_known_by_training_alone_must_be_in_the_data(
+    model: str, runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
     events = NONE.assign(user_id=["x"], event="click", item_id="i1", timestamp=5)
-    with pytest.raises(UserError, match=r"BPR knows users by training alone; users who are not in the data: 1 \(x\)"):
-        runs("BPR").recommend(events=events)
+    expected = rf"{model} knows users by training alone; users who are not in the data: 1 \(x\)"
+    with pytest.raises(UserError, match=expected):
+        runs(model).recommend(events=events)
+    with caplog.at_level(logging.WARNING):
+        found = everything(runs(model), events=events.assign(user_id="u1"))
+    assert f"{model} reads no histories: the events change no score" in caplog.text
+    assert_same_scores(found, everything(runs(model), users=["u1"]))
 
 
 def test_runs_that_are_not_what_they_were_are_refused(runs: Runs, tmp_path: Path) -> None:

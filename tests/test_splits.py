@@ -288,7 +288,7 @@ def epoch_of(dataset: SERDataset) -> Iterator[dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize(
     "model",
-    ["SESRec", "UniSAR", "UnifiedSSR", "SRJGraph", "QuerySeqRec", "IV4REC", "JSR", "NRHUB", "USER", "BPR"],
+    ["SESRec", "UniSAR", "UnifiedSSR", "SRJGraph", "QuerySeqRec", "IV4REC", "JSR", "NRHUB", "USER", "SGL", "BPR"],
 )
 def test_later_events_of_anybody_change_nothing_in_training(tmp_path: Path, model: str) -> None:
     """Under TS all users get more events from the first point on; batches, losses and gradients stay the same."""

@@ -91,8 +91,7 @@ class TrainLoader:
     def __init__(self, config: Any, dataset: SERDataset) -> None:
         self.config, self.dataset = config, dataset
         self.shuffle: bool = config["shuffle"]
-        general = config["MODEL_TYPE"] != ModelType.SEQUENTIAL
-        self.trains_on = "interactions" if general else getattr(config.model_class, "trains_on", "targets")
+        self.trains_on = training_rows(config)
         self.positions = self._positions()
         self.rows = len(self.positions)
         self.batch_size = config["train_batch_size"]
@@ -176,6 +175,13 @@ class TrainLoader:
         labels[:positives] = 1.0
         rows.update(Interaction({self.config["LABEL_FIELD"]: labels}))
         return rows
+
+
+def training_rows(config: Any) -> str:
+    """What a row of training is for the model of ``config``: ``targets``, ``interactions`` or ``users``."""
+    if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
+        return "interactions"
+    return getattr(config.model_class, "trains_on", "targets")
 
 
 def in_order(rows: int, shuffle: bool, generator: torch.Generator) -> Tensor:

@@ -16,6 +16,7 @@ from recbole.utils import ModelType
 from torch import Tensor
 from tqdm import tqdm
 
+from recbole_ser.data.loader import training_rows
 from recbole_ser.data.timed_dataset import TimedDataset
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.evaluation.ranking import catalogue_scores
@@ -182,8 +183,8 @@ class Recommender:
         if missing:
             raise UserError(note("users who are not in the data", missing)[0] + "; give their events")
         unknown = [name for name, known in zip(names, ids != 0) if not known]
-        general = self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL
-        if unknown and general and not isinstance(self.model, Pop):
+        by_training = training_rows(self.config) == "interactions"  # rows without a history, by which to know a user
+        if unknown and by_training and not isinstance(self.model, Pop):
             raise UserError(note(f"{model} knows users by training alone; users who are not in the data", unknown)[0])
         blind = not {self._item_list, "search_query_list"} & self.reads
         notes = note(f"users who are not in the data, {'all alike' if blind else 'known by events alone'}", unknown)

@@ -165,8 +165,8 @@ class SearchRecommender(PassCache, SequentialRecommender):
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Logits ``[B, n_items]`` of the whole catalogue, the padding item included (RecBole masks it)."""
-        items = torch.arange(self.n_items, device=interaction[self.ITEM_SEQ].device)
-        state, rows = self.encode(interaction), len(interaction[self.ITEM_SEQ])
+        state, rows = self.encode(interaction), len(interaction)
+        items = torch.arange(self.n_items, device=interaction[self.USER_ID].device)
         chunks = items.split(max(1, PAIRS_AT_ONCE // rows))
         return torch.cat([self.score(state, chunk.expand(rows, -1)) for chunk in chunks], dim=1)
 

@@ -60,6 +60,13 @@ def mean_weights(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
+def random_int16(shape: torch.Size, device: torch.device) -> Tensor:
+    """int16 of this ``shape``, uniform from -2**15 to 2**15 - 1; each random int64 gives four of them."""
+    count = shape.numel()
+    words = torch.empty(-(-count // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
+    return words.view(torch.int16)[:count].view(shape)
+
+
 class Dropout(nn.Module):
     """Dropout with the probability rounded to a multiple of 2**-16.
 
@@ -74,9 +81,7 @@ class Dropout(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         if not self.training or not self.cut:
             return values
-        # Each random int64 gives four int16, which are uniform from -2**15 to 2**15 - 1.
-        words = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: values.numel()].view(values.shape)
+        bits = random_int16(values.shape, values.device)
         return values * (bits >= self.cut - 2**15).to(values.dtype).mul_(2**16 / (2**16 - self.cut))
 
 
