@@ -14,6 +14,7 @@ from torch import Tensor
 from recbole_ser.data.candidates import CandidateTable, build_candidates
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.negatives import NegativeSampler
+from recbole_ser.recbole_models import learns_from_users
 
 
 class JointBatch(Interaction):
@@ -79,7 +80,8 @@ class TrainLoader:
     What a row is, a model of ours says with ``trains_on``: one of the training ``targets`` with its history, which is
     also what RecBole's sequential models get; any of the ``interactions`` of the training period, without history,
     which is what RecBole's general ones get; or one of the ``users``, whose history are the latest interactions of the
-    training period.  In the last case ``item_id`` is the latest of them, and there are no negatives.
+    training period.  In the last case ``item_id`` is the latest of them, and there are no negatives.  RecBole's
+    autoencoders, which read what a user interacted with from a table of their own, get users without a history.
 
     Negatives come as our models read them, ``neg_item_id [B, N]``, or as RecBole's do: repeated rows for a pairwise
     model, labelled rows for a pointwise one.
@@ -91,8 +93,7 @@ class TrainLoader:
     def __init__(self, config: Any, dataset: SERDataset) -> None:
         self.config, self.dataset = config, dataset
         self.shuffle: bool = config["shuffle"]
-        general = config["MODEL_TYPE"] != ModelType.SEQUENTIAL
-        self.trains_on = "interactions" if general else getattr(config.model_class, "trains_on", "targets")
+        self.trains_on = self._kind_of_rows()
         self.positions = self._positions()
         self.rows = len(self.positions)
         self.batch_size = config["train_batch_size"]
@@ -111,6 +112,12 @@ class TrainLoader:
         if getattr(dataset.config.model_class, "search_task", False) and config["search_weight"]:
             self.search_task = SearchTask(dataset, negatives)
         self.set_epoch(0)
+
+    def _kind_of_rows(self) -> str:
+        model = self.config.model_class
+        if self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+            return getattr(model, "trains_on", "targets")
+        return "users" if learns_from_users(model) else "interactions"
 
     def _positions(self) -> Tensor:
         """The position in the log of each row."""
@@ -145,7 +152,7 @@ class TrainLoader:
 
     def _batch(self, positions: Tensor, generator: torch.Generator) -> Interaction:
         batch = instances(self.dataset, positions, self.reader if self.trains_on == "targets" else None)
-        if self.trains_on == "users":
+        if self.trains_on == "users" and self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
             batch.update(self.reader.read_through(positions))
         if self.sampler is None:
             return Interaction(batch)
