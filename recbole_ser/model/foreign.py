@@ -39,7 +39,11 @@ DOT_PRODUCT: dict[str, tuple[str, ...]] = {
 }
 
 # Models whose predict gives a sigmoid, which rounds to 1 from a logit of 17 on; their forward gives the logits.
-LOGITS: dict[str, tuple[str, ...]] = {f"{_RECBOLE}.din.DIN": ("USER_ID", *_HISTORY, "ITEM_ID")}
+LOGITS: dict[str, tuple[str, ...]] = {
+    f"{_RECBOLE}.din.DIN": ("USER_ID", *_HISTORY, "ITEM_ID"),
+    f"{_GENERAL}.neumf.NeuMF": ("USER_ID", "ITEM_ID"),
+    f"{_GENERAL}.nncf.NNCF": ("USER_ID", "ITEM_ID"),
+}
 
 # What changes in training and is neither a parameter, a buffer, a number, nor named in ``other_parameter_name``.
 _CHANGED_IN_TRAINING: dict[str, tuple[str, ...]] = {
@@ -54,9 +58,9 @@ def candidate_scorer(model: AbstractRecommender) -> Any:
     """A scorer (``evaluation.ranking.Scorer``) for any model, which scores as the model itself does.
 
     Models of this package are their own scorers.  Of RecBole's models, those listed in ``DOT_PRODUCT`` encode a history
-    once and multiply; others with ``full_sort_predict`` score the catalogue once per row; the rest (DIN) score pairs.
-    If RecBole's ``predict`` and ``full_sort_predict`` disagree (CORE normalises items in the second only), the second
-    counts.
+    once and multiply; others with ``full_sort_predict`` score the catalogue once per row; the rest (DIN, NeuMF, ...)
+    score pairs.  If RecBole's ``predict`` and ``full_sort_predict`` disagree (CORE normalises items in the second
+    only), the second counts.
     """
     if isinstance(model, SearchRecommender):
         return model

@@ -206,6 +206,7 @@ class SERTrainer(Trainer):
 
     def test(self, test_data: Any, show_progress: bool = False) -> RunResult:
         """Score the test targets with the best weights, and write ``ranks.csv`` and ``result.json``."""
+        self._seed_epoch(self.best_epoch + 1)  # ADMMSLIM and Random of RecBole add random numbers to their scores
         ranks = self.rank(test_data, show_progress=show_progress)
         checksum = self.run_folder.write_ranks(test_data.user_tokens(), ranks)
         data, totals = self.run_folder.data(), self.run_folder.totals()
