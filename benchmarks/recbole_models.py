@@ -1,7 +1,7 @@
 """Every sequential and general model of RecBole, tried on one data set.
 
-    python benchmarks/recbole_models.py --dataset=ser-sample --out=/tmp/recbole-models
-    python benchmarks/recbole_models.py --dataset=ser-sample --out=/tmp/recbole-models --models CORE EASE --epochs=5
+    python benchmarks/recbole_models.py --dataset=ser-sample
+    python benchmarks/recbole_models.py --dataset=ser-sample --models CORE EASE --epochs=5
 
 Each model is trained with the defaults, but for the settings in ``NEEDED``, which it cannot do without; a second run of
 it is interrupted after its first epoch and resumed.  Both must come to the same result, and the first, loaded again,
@@ -16,7 +16,7 @@ import contextlib
 import importlib
 import io
 import pkgutil
-import shutil
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -61,7 +61,6 @@ class Interrupted(Exception):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", required=True)
-    parser.add_argument("--out", required=True, type=Path, help="folder of the runs, which are removed again")
     parser.add_argument("--models", nargs="+", help="default: all")
     arguments, settings = parser.parse_known_args()
     torch.set_num_threads(1)
@@ -71,7 +70,8 @@ def main() -> None:
     for path in map(model_in, modules()):
         name = path.rpartition(":")[2]
         if arguments.models is None or name in arguments.models:
-            outcome = tried(path, arguments.dataset, arguments.out / name, {**NEEDED.get(name, {}), **values})
+            with tempfile.TemporaryDirectory() as folder:
+                outcome = tried(path, arguments.dataset, Path(folder), {**NEEDED.get(name, {}), **values})
             kinds.append(outcome.kind)
             print(f"| {name} | {outcome.kind} | {outcome.seconds:.1f} | {outcome.line} |", flush=True)
     print("\n" + ", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))) + f", of {len(kinds)}")
@@ -95,7 +95,7 @@ def model_in(module: str) -> str:
 
 
 def tried(path: str, dataset: str, folder: Path, values: dict[str, Any]) -> Outcome:
-    """Train, resume and load the model ``path``; the runs in ``folder`` are removed."""
+    """Train, resume and load the model ``path``, with its runs in ``folder``."""
     start = time.process_time()
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -105,8 +105,6 @@ def tried(path: str, dataset: str, folder: Path, values: dict[str, Any]) -> Outc
         kind, line = ("failed" if "\n" in str(error) else "refused"), str(error)
     except Exception as error:  # what must not happen is what this script looks for
         kind, line = "failed", f"{type(error).__name__}: {error}"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return Outcome(kind, line, time.process_time() - start)
 
 
