@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy.sparse import dok_matrix
 
 # RecBole reads these names; NumPy dropped them in 1.24 (the first group) and 2.0 (the second).
 _NUMPY_ALIASES = {
@@ -40,6 +41,16 @@ def set_numpy_aliases() -> None:
     for name, value in _NUMPY_ALIASES.items():
         if name not in vars(np):
             setattr(np, name, value)
+
+
+def set_dok_update() -> None:
+    """Symptom: ``AttributeError: dok_matrix has no attribute '_update'`` when LightGCN, NGCF, GCMC, ... are built.
+
+    Cause: they fill their adjacency matrix by a private method of SciPy's.  Versions: scipy >= 1.13.  Report:
+    RUCAIBox/RecBole#2162.  SciPy's class gets the method back if it has none.
+    """
+    if not hasattr(dok_matrix, "_update"):
+        dok_matrix._update = lambda matrix, entries: matrix._dict.update(entries)
 
 
 def fill_missing(feature: pd.DataFrame, token_fields: list[str], float_fields: list[str]) -> None:

@@ -18,6 +18,7 @@ from recbole_ser import compat
 from recbole_ser.atomic.location import dataset_folder
 from recbole_ser.bundled import package_folder
 from recbole_ser.errors import ConfigError
+from recbole_ser.recbole_models import PADDED_IN_FRONT, refuse_unfit, transform_of
 from recbole_ser.registry import find_model, is_model, registered_name
 from recbole_ser.settings.checking import check, nearest
 from recbole_ser.settings.declaration import plain
@@ -61,7 +62,8 @@ class SERConfig(Config):
         given: the user's own values, as they were given.
 
     Raises:
-        ConfigError: a model or key is unknown (the message names the most similar one), or a value is not allowed.
+        ConfigError: a model or key is unknown (the message names the most similar one), a value is not allowed, or the
+            model is one of RecBole's that cannot be trained here, see ``recbole_models``.
     """
 
     model_settings: type[ModelSettings]
@@ -119,6 +121,7 @@ class SERConfig(Config):
 
     def compatibility_settings(self) -> None:
         compat.set_numpy_aliases()
+        compat.set_dok_update()
 
     def _init_device(self) -> None:
         self.final_config_dict["gpu_id"] = compat.visible_devices(self.final_config_dict["gpu_id"])
@@ -158,6 +161,7 @@ class SERConfig(Config):
                 f"dataset is {dataset!r}: it must be the name of a folder in data_path, no path, and not begin with "
                 "'.' or '-': for a folder elsewhere give --data_path too"
             )
+        refuse_unfit(model_class)
         return model_class.__name__, model_class, dataset
 
     def _load_internal_config_dict(self, model: str, model_class: type[AbstractRecommender], dataset: str) -> None:
@@ -200,6 +204,7 @@ class SERConfig(Config):
         """Check all values against their declarations."""
         for path, (only, reason) in FIXED.items():
             key, _, part = path.partition(".")
+            only = transform_of(self.model_class) if path == "transform" else only
             value = final.get(key)
             if part:
                 value = value.get(part, only) if isinstance(value, dict) else only
@@ -215,6 +220,9 @@ class SERConfig(Config):
         super()._set_default_parameters()
         folder = Path(self.final_config_dict["data_path"])  # data_path/<dataset>, but RecBole's own for its example
         self.final_config_dict["data_path"] = str(dataset_folder(folder.name, folder.parent))
+        if self.final_config_dict["transform"] == PADDED_IN_FRONT:  # RecBole sets this key when it makes its loaders
+            histories = self.final_config_dict["ITEM_ID_FIELD"] + self.final_config_dict["LIST_SUFFIX"]
+            self.final_config_dict["INVERSE_ITEM_SEQ"] = f"Inverse_{histories}"
         if getattr(self.model_class, "reads_codes", False):
             codes_file = self.final_config_dict["codes_file"] or folder / f"{self.dataset}.codes"
             self.final_config_dict["codes_file"] = str(Path(codes_file).absolute())

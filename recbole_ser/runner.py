@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from recbole.model.abstract_recommender import AbstractRecommender
-from recbole.utils import init_seed
 
 from recbole_ser.codes.stage import build_codes, ensure_codes
 from recbole_ser.config import SERConfig
@@ -24,6 +23,7 @@ from recbole_ser.data.loader import EvalLoader, TrainLoader, candidate_table
 from recbole_ser.data.splits import split_name
 from recbole_ser.errors import UserError
 from recbole_ser.logs import log_to
+from recbole_ser.model.building import build_model
 from recbole_ser.runs.claim import check_claimable, claim, claim_new
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.loading import run_config
@@ -193,12 +193,6 @@ def make_codes(config: SERConfig) -> dict[str, Any]:
     return build_codes(SERDataset(config), config["codes"], config["codes_file"], config["show_progress"])
 
 
-def build_model(config: SERConfig, prepared: Prepared) -> AbstractRecommender:
-    """A new model, which depends on the seed, the configuration and the data alone."""
-    init_seed(config["seed"], config["reproducibility"])
-    return config.model_class(config, prepared.dataset).to(config["device"])
-
-
 def build_trainer(
     config: SERConfig, folder: RunFolder, prepared: Prepared, model: AbstractRecommender | None = None
 ) -> SERTrainer:
@@ -212,7 +206,7 @@ def build_trainer(
     dataset = prepared.dataset
     targets = {phase: dataset.target_hash(phase) for phase in ("valid", "test")}
     folder.write_data(dataset.data_hash, protocol_name(config), hashes, dataset.summary(), prepared.codes, targets)
-    return SERTrainer(config, build_model(config, prepared) if model is None else model)
+    return SERTrainer(config, build_model(config, dataset) if model is None else model)
 
 
 def protocol_name(config: SERConfig) -> str:
@@ -236,7 +230,7 @@ def _run(config: SERConfig, folder: RunFolder | None, callback: OnEvaluation | N
             logging.getLogger().info(line)
         prepared = prepare(config)
         training, valid, test = prepared.training(), prepared.targets("valid"), prepared.targets("test")
-        model = build_model(config, prepared)
+        model = build_model(config, prepared.dataset)
         if folder is None:
             folder = claim_folder(config)
             held.enter_context(folder.locked())

@@ -188,8 +188,9 @@ def test_a_key_of_recboles_that_has_no_effect_here_is_refused_with_what_to_use_i
 
 
 def test_a_model_of_recboles_that_needs_other_batches_is_refused() -> None:
-    assert refusal("recbole.model.sequential_recommender:BERT4Rec").startswith(
-        "recbole/properties/model/BERT4Rec.yaml: transform is 'mask_itemseq': only ~ works"
+    assert "RecBole's transform 'mask_itemseq'" in refusal("recbole.model.sequential_recommender:BERT4Rec")
+    assert refusal("recbole.model.sequential_recommender:SHAN", transform=None).startswith(
+        "argument: transform is ~: only 'inverse_itemseq' works"
     )
 
 

@@ -82,6 +82,7 @@ class SERDataset(AtomicDataset):
         self._refuse_empty_splits(rule)
         self._warn_of_unknown_clicks()
         self.search_feat = self.query_feat = self._inter_feat = None
+        self.field2seqlen[self.iid_field + self.config["LIST_SUFFIX"]] = self.config["MAX_ITEM_LIST_LENGTH"]  # for CORE
         for name, attributes in [("item_feat", self.item_attributes), ("user_feat", self.user_attributes)]:
             feat = getattr(self, name)
             if feat is not None:

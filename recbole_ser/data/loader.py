@@ -14,6 +14,7 @@ from torch import Tensor
 from recbole_ser.data.candidates import CandidateTable, build_candidates
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.negatives import NegativeSampler
+from recbole_ser.recbole_models import learns_from_users
 
 
 class JointBatch(Interaction):
@@ -79,7 +80,8 @@ class TrainLoader:
     What a row is, a model of ours says with ``trains_on``: one of the training ``targets`` with its history, which is
     also what RecBole's sequential models get; any of the ``interactions`` of the training period, without history,
     which is what RecBole's general ones get; or one of the ``users``, whose history are the latest interactions of the
-    training period.  In the last case ``item_id`` is the latest of them, and there are no negatives.
+    training period.  In the last case ``item_id`` is the latest of them, and there are no negatives.  RecBole's
+    autoencoders, which read what a user interacted with from a table of their own, get users without a history.
 
     Negatives come as our models read them, ``neg_item_id [B, N]``, or as RecBole's do: repeated rows for a pairwise
     model, labelled rows for a pointwise one.
@@ -144,7 +146,7 @@ class TrainLoader:
 
     def _batch(self, positions: Tensor, generator: torch.Generator) -> Interaction:
         batch = instances(self.dataset, positions, self.reader if self.trains_on == "targets" else None)
-        if self.trains_on == "users":
+        if self.trains_on == "users" and self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
             batch.update(self.reader.read_through(positions))
         if self.sampler is None:
             return Interaction(batch)
@@ -179,9 +181,9 @@ class TrainLoader:
 
 def training_rows(config: Any) -> str:
     """What a row of training is for the model of ``config``: ``targets``, ``interactions`` or ``users``."""
-    if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
-        return "interactions"
-    return getattr(config.model_class, "trains_on", "targets")
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        return getattr(config.model_class, "trains_on", "targets")
+    return "users" if learns_from_users(config.model_class) else "interactions"
 
 
 def in_order(rows: int, shuffle: bool, generator: torch.Generator) -> Tensor:

@@ -183,7 +183,8 @@ class Recommender:
         if missing:
             raise UserError(note("users who are not in the data", missing)[0] + "; give their events")
         unknown = [name for name, known in zip(names, ids != 0) if not known]
-        by_training = training_rows(self.config) == "interactions"  # rows without a history, by which to know a user
+        general = self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL
+        by_training = general or training_rows(self.config) == "interactions"  # not by the history in a batch
         if unknown and by_training and not isinstance(self.model, Pop):
             raise UserError(note(f"{model} knows users by training alone; users who are not in the data", unknown)[0])
         blind = not {self._item_list, "search_query_list"} & self.reads

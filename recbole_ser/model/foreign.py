@@ -1,7 +1,12 @@
-"""Running RecBole's own models on the histories and the candidates of this package."""
+"""Running RecBole's own models on the histories and the candidates of this package.
+
+Which of them are run is decided in ``recbole_models``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,9 +14,11 @@ from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import AbstractRecommender, SequentialRecommender
 from torch import Tensor
 
+from recbole_ser.errors import UserError
 from recbole_ser.model.base import SearchRecommender
 
 _RECBOLE = "recbole.model.sequential_recommender"
+_GENERAL = "recbole.model.general_recommender"
 _HISTORY = ("ITEM_SEQ", "ITEM_SEQ_LEN")
 
 # Models whose score is forward(...) . item_embedding(item), with the fields that their forward takes, in order.  They
@@ -32,7 +39,17 @@ DOT_PRODUCT: dict[str, tuple[str, ...]] = {
 }
 
 # Models whose predict gives a sigmoid, which rounds to 1 from a logit of 17 on; their forward gives the logits.
-LOGITS: dict[str, tuple[str, ...]] = {f"{_RECBOLE}.din.DIN": ("USER_ID", *_HISTORY, "ITEM_ID")}
+LOGITS: dict[str, tuple[str, ...]] = {
+    f"{_RECBOLE}.din.DIN": ("USER_ID", *_HISTORY, "ITEM_ID"),
+    f"{_GENERAL}.neumf.NeuMF": ("USER_ID", "ITEM_ID"),
+    f"{_GENERAL}.nncf.NNCF": ("USER_ID", "ITEM_ID"),
+}
+
+# What changes in training and is neither a parameter, a buffer, a number, nor named in ``other_parameter_name``.
+_CHANGED_IN_TRAINING: dict[str, tuple[str, ...]] = {
+    f"{_GENERAL}.line.LINE": ("random_list",),
+    f"{_GENERAL}.diffrec.DiffRec": ("Lt_history", "Lt_count"),
+}
 
 PAIRS_AT_ONCE = 4096  # (row, item) pairs per call of ``predict``
 
@@ -41,13 +58,13 @@ def candidate_scorer(model: AbstractRecommender) -> Any:
     """A scorer (``evaluation.ranking.Scorer``) for any model, which scores as the model itself does.
 
     Models of this package are their own scorers.  Of RecBole's models, those listed in ``DOT_PRODUCT`` encode a history
-    once and multiply; others with ``full_sort_predict`` score the catalogue once per row; the rest (DIN) score pairs.
-    If RecBole's ``predict`` and ``full_sort_predict`` disagree (CORE normalises items in the second only), the second
-    counts.
+    once and multiply; others with ``full_sort_predict`` score the catalogue once per row; the rest (DIN, NeuMF, ...)
+    score pairs.  If RecBole's ``predict`` and ``full_sort_predict`` disagree (CORE normalises items in the second
+    only), the second counts.
     """
     if isinstance(model, SearchRecommender):
         return model
-    path = f"{type(model).__module__}.{type(model).__qualname__}"
+    path = _path(type(model))
     if path in DOT_PRODUCT:
         return _DotProduct(model, DOT_PRODUCT[path])
     if type(model).full_sort_predict is not AbstractRecommender.full_sort_predict:
@@ -59,12 +76,58 @@ def with_history(model: AbstractRecommender, interaction: Interaction) -> Intera
     """``interaction`` in a form that ``model`` can read, in training and evaluation.
 
     RecBole's sequential models gather their state at position ``item_length`` - 1, so an empty history becomes one
-    padding item; our own models take it as it is.
+    padding item; our own models take it as it is.  A model with a field ``INVERSE_ITEM_SEQ`` (SHAN) gets the history
+    there once more, with the padding in front.
     """
     if isinstance(model, SearchRecommender) or not isinstance(model, SequentialRecommender):
         return interaction
     length = interaction[model.ITEM_SEQ_LEN].clamp(min=1)
-    return Interaction({**interaction.interaction, model.ITEM_SEQ_LEN: length})
+    fields = {**interaction.interaction, model.ITEM_SEQ_LEN: length}
+    if hasattr(model, "INVERSE_ITEM_SEQ"):
+        fields[model.INVERSE_ITEM_SEQ] = _padded_in_front(interaction[model.ITEM_SEQ], length)
+    return Interaction(fields)
+
+
+def training_state(model: AbstractRecommender) -> dict[str, Any]:
+    """What a model of RecBole's changes in training and does not name: with it, a run is resumed where it was left.
+
+    These are its numbers, of which some are counters (MultiVAE anneals by one), and for some models tensors and lists.
+    """
+    if isinstance(model, SearchRecommender):
+        return {}
+    numbers = {name: value for name, value in vars(model).items() if type(value) in (int, float)}
+    names = [name for base in type(model).__mro__ for name in _CHANGED_IN_TRAINING.get(_path(base), ())]
+    return {**numbers, **{name: getattr(model, name) for name in names}}
+
+
+@contextmanager
+def failing_in_a_line(model: type[AbstractRecommender]) -> Iterator[None]:
+    """Inside this block an error in the code of one of RecBole's models is one line, which names the model.
+
+    Raises:
+        UserError: instead of whatever error RecBole's code meets, for example with sizes that do not fit together.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not model.__module__.startswith("recbole.model."):
+            raise
+        lines = str(error).strip().splitlines() or ["no details"]
+        raise UserError(
+            f"RecBole's {model.__name__} fails with these settings and data: {type(error).__name__}: {lines[0]}"
+        ) from error
+
+
+def _path(model: type) -> str:
+    return f"{model.__module__}.{model.__qualname__}"
+
+
+def _padded_in_front(items: Tensor, length: Tensor) -> Tensor:
+    """``[B, L]``: the first ``length [B]`` of ``items [B, L]`` at the end of each row, and zeros before them."""
+    place = torch.arange(items.shape[1], device=items.device) - (items.shape[1] - length).unsqueeze(1)  # [B, L]
+    return items.gather(1, place.clamp(min=0)).masked_fill(place < 0, 0)
 
 
 def _forward(model: Any, interaction: Interaction, fields: tuple[str, ...]) -> Tensor:
@@ -92,7 +155,8 @@ class _FullSort:
 
     def encode(self, interaction: Interaction) -> Tensor:
         scores = self.model.full_sort_predict(with_history(self.model, interaction))
-        return scores.view(len(interaction), -1)  # [B, n_items]
+        device = next(iter(interaction.interaction.values())).device  # EASE always scores on the CPU
+        return scores.to(device).reshape(len(interaction), -1)  # [B, n_items]
 
     def score(self, state: Tensor, items: Tensor) -> Tensor:
         return state.gather(1, items)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from recbole.model.abstract_recommender import AbstractRecommender
 from torch import nn
 
 from recbole_ser.config import SERConfig
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import UserError
+from recbole_ser.model.building import build_model, random_states_kept
 from recbole_ser.registry import available_models, find_model
 from recbole_ser.runs.checkpoint import load_checkpoint
 from recbole_ser.runs.folder import RunFolder
@@ -99,7 +101,8 @@ def load_run(
     codes = folder.data().get("codes")
     if codes and dataset.user_codes.hash != codes["hash"]:
         raise UserError(f"{folder.path}: the codes in {config['codes_file']} have changed since this run")
-    network = config.model_class(config, dataset).to(config["device"])
+    with random_states_kept(torch.device(config["device"])):
+        network = build_model(config, dataset)
     try:
         network.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:  # other names or shapes

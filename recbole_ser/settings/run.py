@@ -265,7 +265,7 @@ FIXED: dict[str, tuple[Any, str]] = {
     "metric_decimal_place": (4, "result.json has metrics in full precision"),
     "valid_metric_bigger": (True, "it follows from valid_metric"),
     "enable_scaler": (False, "gradients are scaled where enable_amp needs it"),
-    "transform": (None, "batches reach models as they are; models that need another form of them are not supported"),
+    "transform": (None, "what is done to batches belongs to the model"),
     "RATING_FIELD": ("rating", "interactions have no ratings here: filter by them with val_interval"),
     "threshold": (None, "every interaction is a positive: filter with val_interval"),
     "numerical_features": ([], "columns of numbers are read as they are: name them in load_col"),

@@ -21,7 +21,7 @@ from recbole_ser.errors import UserError
 from recbole_ser.evaluation.evaluator import RankEvaluator
 from recbole_ser.evaluation.ranking import rank_targets
 from recbole_ser.model.base import SearchRecommender
-from recbole_ser.model.foreign import candidate_scorer, with_history
+from recbole_ser.model.foreign import candidate_scorer, failing_in_a_line, with_history
 from recbole_ser.runs.checkpoint import load_checkpoint, other_parameters, save_checkpoint
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.result import RunResult, epoch_line
@@ -150,7 +150,8 @@ class SERTrainer(Trainer):
         with torch.autocast(self.device.type, dtype=half, enabled=self.enable_amp):
             if isinstance(self.model, SearchRecommender):
                 return self.model.losses(interaction)
-            loss = self.model.calculate_loss(with_history(self.model, interaction))
+            with failing_in_a_line(type(self.model)):
+                loss = self.model.calculate_loss(with_history(self.model, interaction))
         parts = {f"loss_{n}": part for n, part in enumerate(loss, 1)} if isinstance(loss, tuple) else {"loss": loss}
         return {name: part.sum() for name, part in parts.items()}  # RecBole's regularisers have shape [1]
 
@@ -187,7 +188,8 @@ class SERTrainer(Trainer):
         if load_best_model:
             self._load_best()
         self.model.eval()
-        return rank_targets(self.scorer, eval_data, self.device, type(self.model).__name__, show_progress)
+        with failing_in_a_line(type(self.model)):
+            return rank_targets(self.scorer, eval_data, self.device, type(self.model).__name__, show_progress)
 
     def evaluate(
         self,
@@ -204,6 +206,7 @@ class SERTrainer(Trainer):
 
     def test(self, test_data: Any, show_progress: bool = False) -> RunResult:
         """Score the test targets with the best weights, and write ``ranks.csv`` and ``result.json``."""
+        self._seed_epoch(self.best_epoch + 1)  # ADMMSLIM and Random of RecBole add random numbers to their scores
         ranks = self.rank(test_data, show_progress=show_progress)
         checksum = self.run_folder.write_ranks(test_data.user_tokens(), ranks)
         data, totals = self.run_folder.data(), self.run_folder.totals()
