@@ -78,11 +78,12 @@ class TrainLoader:
 
     What a row is, a model of ours says with ``trains_on``: one of the training ``targets`` with its history, which is
     also what RecBole's sequential models get; any of the ``interactions`` of the training period, without history,
-    which is what RecBole's general ones get; or one of the ``users``, whose history are the latest interactions of the
-    training period.  In the last case ``item_id`` is the latest of them, and there are no negatives.
+    which is what RecBole's general ones get; or one of the ``users``, with the latest interaction of the training period
+    as ``item_id``.  In the last case ``item_id_list [B, L + 1]`` ends with that interaction, behind the L before it.
 
     Negatives come as our models read them, ``neg_item_id [B, N]``, or as RecBole's do: repeated rows for a pairwise
-    model, labelled rows for a pointwise one.
+    model, labelled rows for a pointwise one.  A model that trains on users gets some for every position of the history,
+    ``neg_item_id [B, L + 1, N]``, and none for a softmax over all items.
 
     Attributes:
         rows: number of positives per epoch.
@@ -98,7 +99,7 @@ class TrainLoader:
         self.batch_size = config["train_batch_size"]
         self.reader = dataset.history_reader()
         negatives = config["train_neg_sample_args"]
-        without = negatives["distribution"] == "none" or self.trains_on == "users"
+        without = negatives["distribution"] == "none" or (self.trains_on == "users" and config["loss_type"] == "CE")
         self.sample_num = 0 if without else negatives["sample_num"]
         self.sampler = (
             NegativeSampler(
@@ -149,7 +150,12 @@ class TrainLoader:
             batch.update(self.reader.read_through(positions))
         if self.sampler is None:
             return Interaction(batch)
-        negatives = self.sampler.draw(batch[self.dataset.uid_field], self.sample_num, generator)  # [B, N]
+        users = batch[self.dataset.uid_field]
+        if self.trains_on == "users":
+            shape = (*batch[self.reader.item_list].shape, self.sample_num)  # B, L + 1, N
+            negatives = self.sampler.draw(users, shape[1] * shape[2], generator).view(shape)
+            return Interaction({**batch, self._negative_field: negatives})
+        negatives = self.sampler.draw(users, self.sample_num, generator)  # [B, N]
         if self.config["MODEL_INPUT_TYPE"] == InputType.LISTWISE:
             return Interaction({**batch, self._negative_field: negatives})
         return self._as_recbole(Interaction(batch), negatives)
