@@ -115,7 +115,9 @@ def test_a_step_of_training_is_one_down_the_gradient_of_the_reference() -> None:
     torch.manual_seed(3)
     train_step(model, batch, torch.optim.SGD(model.parameters(), lr=0.1))
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter, weights[name] - 0.1 * weights[name].grad, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            parameter, weights[name] - 0.1 * weights[name].grad, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 # --- the cloze ------------------------------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ class HistoryReader:
         )
 
     def read_through(self, positions: Tensor) -> dict[str, Tensor]:
-        """Like `read`, but with the interactions at ``positions [B]`` themselves as the last ones: L + 1 instead of L."""
+        """Like `read`, but with the interactions at ``positions [B]`` themselves as the last ones: L + 1 of them."""
         log, reader = self.log, replace(self, max_rec=self.max_rec + 1)
         users, known_from = log.users[positions].long(), log.interactions_until_click
         sessions = None if log.item_sessions is None else log.item_sessions[positions]

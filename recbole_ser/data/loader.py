@@ -78,8 +78,8 @@ class TrainLoader:
 
     What a row is, a model of ours says with ``trains_on``: one of the training ``targets`` with its history, which is
     also what RecBole's sequential models get; any of the ``interactions`` of the training period, without history,
-    which is what RecBole's general ones get; or one of the ``users``, with the latest interaction of the training period
-    as ``item_id``.  In the last case ``item_id_list [B, L + 1]`` ends with that interaction, behind the L before it.
+    which is what RecBole's general ones get; or one of the ``users``: ``item_id`` is the latest interaction of the
+    training period, and also the last of ``item_id_list [B, L + 1]``, behind the L before it.
 
     Negatives come as our models read them, ``neg_item_id [B, N]``, or as RecBole's do: repeated rows for a pairwise
     model, labelled rows for a pointwise one.  A model that trains on users gets some for every position of the history,
