@@ -34,16 +34,16 @@ class BERT4Rec(DotProductRecommender):
     (5) the loss: softmax cross entropy over all items, averaged over the masked positions of the batch;
     (6) recommendation: m stands behind the history, and (4) is taken there.
 
-    A row of training is a user, with the latest target and the L interactions before it: all that can be learnt of
-    them, with other masks in every epoch.  So one epoch is a small part of what it is for models that learn from one
-    target a row, and more of them are needed.
+    A row of training is a user: the latest interaction of the training period and the L before it, with other masks in
+    every epoch.  An epoch is a small part of what it is for models with a row for every target, so it takes more of
+    them.
 
     Faithful to the paper: (1), (3), (4) except its LayerNorm, (5), (6), items shared by input and output.  A masked
     item is always replaced by m.
 
-    From the public code, where the paper is silent: LayerNorm and dropout in (2), LayerNorm in (4), the average over
-    the positions of a batch in (5) (the paper's equation is that of one user), and the share of rows with the last item
-    masked, one in eleven.
+    From the public code, without an equation in the paper: LayerNorm and dropout in (2), LayerNorm in (4), the average
+    over the positions of a batch in (5), where the paper's is over those of a user, and the share of rows with the last
+    item masked, one in eleven.
 
     Adapted to this package:
 
