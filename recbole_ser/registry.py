@@ -44,8 +44,9 @@ class ModelSpec:
 
 
 _SEARCH_AWARE = "recbole_ser.model.search_aware"
-_SEQUENTIAL = "recbole.model.sequential_recommender"
+_SEQUENTIAL = "recbole_ser.model.sequential"
 _GENERAL = "recbole_ser.model.general"
+_RECBOLE_SEQUENTIAL = "recbole.model.sequential_recommender"
 _BOTH = ("search", "text")
 
 MODELS: dict[str, ModelSpec] = {
@@ -62,9 +63,11 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec("NRHUB", f"{_SEARCH_AWARE}.nrhub:NRHUB", _BOTH, "Wu et al., EMNLP'19"),
         ModelSpec("JSR", f"{_SEARCH_AWARE}.jsr:JSR", _BOTH, "Zamani and Croft, DESIRES'18"),
         ModelSpec("DIN", f"{_SEARCH_AWARE}.din:DIN", paper="Zhou et al., KDD'18"),
-        ModelSpec("SASRec", f"{_SEQUENTIAL}:SASRec", paper="Kang and McAuley, ICDM'18"),
-        ModelSpec("GRU4Rec", f"{_SEQUENTIAL}:GRU4Rec", paper="Tan et al., DLRS'16"),
-        ModelSpec("STAMP", f"{_SEQUENTIAL}:STAMP", paper="Liu et al., KDD'18"),
+        ModelSpec("BERT4Rec", f"{_SEQUENTIAL}.bert4rec:BERT4Rec", paper="Sun et al., CIKM'19"),
+        ModelSpec("CL4SRec", f"{_SEQUENTIAL}.cl4srec:CL4SRec", paper="Xie et al., ICDE'22"),
+        ModelSpec("SASRec", f"{_RECBOLE_SEQUENTIAL}:SASRec", paper="Kang and McAuley, ICDM'18"),
+        ModelSpec("GRU4Rec", f"{_RECBOLE_SEQUENTIAL}:GRU4Rec", paper="Tan et al., DLRS'16"),
+        ModelSpec("STAMP", f"{_RECBOLE_SEQUENTIAL}:STAMP", paper="Liu et al., KDD'18"),
         ModelSpec("LightGCN", f"{_GENERAL}.lightgcn:LightGCN", paper="He et al., SIGIR'20"),
         ModelSpec("SGL", f"{_GENERAL}.sgl:SGL", paper="Wu et al., SIGIR'21"),
         ModelSpec("SimGCL", f"{_GENERAL}.simgcl:SimGCL", paper="Yu et al., SIGIR'22"),

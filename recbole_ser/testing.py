@@ -115,9 +115,10 @@ class ModelUnderTest:
 def losses_and_gradients_are_finite(under_test: ModelUnderTest) -> None:
     """Losses and gradients are finite, also without searches or without any history, and all parameters are trained."""
     model = under_test.build().train()
-    if model.trains_on == "targets":
+    if model.trains_on != "interactions":
         lengths = under_test.training_batch()
-        assert (lengths["search_length"] == 0).any() and (lengths["item_length"] == 0).any()
+        assert (lengths["search_length"] == 0).any()
+        assert model.trains_on == "users" or (lengths["item_length"] == 0).any()  # users have an item at least
     touched: set[str] = set()
     for epoch in range(3):
         model.zero_grad()
@@ -248,21 +249,25 @@ def a_few_users_can_be_overfitted(under_test: ModelUnderTest) -> None:
     """Eight training targets are ranked first among 19 fixed others after at most 300 steps."""
     model = under_test.build()
     batch = under_test.training_batch()
+    asked = before_the_last(batch) if model.trains_on == "users" else batch
     rows = torch.arange(len(batch))
-    if model.trains_on == "targets":
-        rows = rows[(batch["item_length"] > 0) & (batch["search_length"] > 0)]
+    if model.trains_on != "interactions":
+        rows = rows[(asked["item_length"] > 0) & (asked["search_length"] > 0)]
     rows = rows[:8]
-    few = {name: values[rows] for name, values in batch.interaction.items()}
+    few, asked = batch[rows].interaction, asked[rows]
     generator = torch.Generator().manual_seed(2)
     items = torch.randint(1, under_test.dataset.target_num, (len(rows), 20), generator=generator)
     items[items == few["item_id"].unsqueeze(1)] = 0
     items[:, 0] = few["item_id"]
-    few["neg_item_id"] = items[:, 1:].clamp(min=1)
-    few["neg_item_id"][few["neg_item_id"] == few["item_id"].unsqueeze(1)] = under_test.dataset.target_num - 1
+    items = items.clamp(min=1)
+    items[:, 1:][items[:, 1:] == items[:, :1]] = under_test.dataset.target_num - 1
+    few["neg_item_id"] = items[:, 1:]
+    if model.trains_on == "users":  # each position has negatives
+        few["neg_item_id"] = items[:, 1:].unsqueeze(1).expand(-1, few["item_id_list"].shape[1], -1)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(300):
         train_step(model, Interaction(few), optimizer)
-        scores = score(model, Interaction(few), torch.cat([few["item_id"].unsqueeze(1), few["neg_item_id"]], dim=1))
+        scores = score(model, asked, items)
         if (scores[:, :1] > scores[:, 1:]).all():
             return
     raise AssertionError("eight targets could not be learnt by heart")
@@ -287,6 +292,14 @@ def score(model: SearchRecommender, batch: Interaction, items: Tensor) -> Tensor
     model.eval()
     with torch.no_grad():
         return model.score(model.encode(batch), items)
+
+
+def before_the_last(batch: Interaction) -> Interaction:
+    """Rows of users without their last item, which is what a model that learnt from these rows should then predict."""
+    length = batch["item_length"] - 1
+    items = batch["item_id_list"][:, :-1]
+    earlier = torch.arange(items.shape[1]) < length.unsqueeze(1)
+    return Interaction({**batch.interaction, "item_id_list": items * earlier, "item_length": length})
 
 
 def train_step(model: SearchRecommender, batch: Interaction, optimizer: torch.optim.Optimizer | None = None) -> None:

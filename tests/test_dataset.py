@@ -494,15 +494,28 @@ def test_one_row_per_user_holds_the_whole_training_period(toy: Callable[..., SER
     dataset = toy(OneRowPerUser, require_both_histories=both, shuffle=False)
     (batch,) = TrainLoader(dataset.config, dataset)
     split, log = dataset.split, dataset.log
-    assert "neg_item_id" not in batch and len(batch) == len(log.users[split.training_interactions].unique())
+    assert len(batch) == len(log.users[split.training_interactions].unique())
     for row, user in enumerate(batch["user_id"].tolist()):
         items = log.items[split.training_interactions][log.users[split.training_interactions] == user].tolist()
         length = int(batch["item_length"][row])
-        assert batch["item_id_list"][row, :length].tolist() == items[-SIZES["MAX_ITEM_LIST_LENGTH"] :]
+        assert batch["item_id_list"][row, :length].tolist() == items[-1 - SIZES["MAX_ITEM_LIST_LENGTH"] :]
         assert batch["item_id_list"][row, length:].sum() == 0 and int(batch["item_id"][row]) == items[-1]
     held_out = {(int(log.users[p]), int(log.items[p])) for p in [*split.valid.tolist(), *split.test.tolist()]}
     last = set(zip(batch["user_id"].tolist(), batch["item_id"].tolist()))
     assert not held_out & last
+
+
+def test_every_position_of_a_users_row_has_negatives_unless_all_items_are(toy: Callable[..., SERDataset]) -> None:
+    few = {"sample_num": 2}
+    dataset = toy(OneRowPerUser, require_both_histories=False, loss_type="BPR", train_neg_sample_args=few)
+    (batch,) = TrainLoader(dataset.config, dataset)
+    negatives, log, split = batch["neg_item_id"], dataset.log, dataset.split
+    assert negatives.shape == (*batch["item_id_list"].shape, 2) == (len(batch), 5, 2)
+    for user, drawn in zip(batch["user_id"], negatives):
+        known = log.items[split.training_interactions][log.users[split.training_interactions] == user]
+        assert drawn.min() > 0 and not torch.isin(drawn, known).any()
+    dataset = toy(OneRowPerUser, require_both_histories=False, loss_type="CE")
+    assert all("neg_item_id" not in batch for batch in TrainLoader(dataset.config, dataset))
 
 
 def test_a_model_may_train_on_any_interaction(toy: Callable[..., SERDataset]) -> None:

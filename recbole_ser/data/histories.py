@@ -6,7 +6,7 @@ histories are the two stretches of its user's interactions and searches that end
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -204,11 +204,11 @@ class HistoryReader:
         )
 
     def read_through(self, positions: Tensor) -> dict[str, Tensor]:
-        """Like `read`, but the interactions at ``positions [B]`` themselves are the last ones of the histories."""
-        log = self.log
+        """Like `read`, but with the interactions at ``positions [B]`` themselves as the last ones: L + 1 of them."""
+        log, reader = self.log, replace(self, max_rec=self.max_rec + 1)
         users, known_from = log.users[positions].long(), log.interactions_until_click
         sessions = None if log.item_sessions is None else log.item_sessions[positions]
-        return self._read(users, positions + 1, log.searches_before[positions], sessions, known_from, positions)
+        return reader._read(users, positions + 1, log.searches_before[positions], sessions, known_from, positions)
 
     def read_searches(self, searches: Tensor) -> dict[str, Tensor]:
         """Like `read`, for the searches at positions ``searches [B]`` in the log.

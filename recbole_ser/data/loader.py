@@ -79,12 +79,13 @@ class TrainLoader:
 
     What a row is, a model of ours says with ``trains_on``: one of the training ``targets`` with its history, which is
     also what RecBole's sequential models get; any of the ``interactions`` of the training period, without history,
-    which is what RecBole's general ones get; or one of the ``users``, whose history are the latest interactions of the
-    training period.  In the last case ``item_id`` is the latest of them, and there are no negatives.  RecBole's
-    autoencoders, which read what a user interacted with from a table of their own, get users without a history.
+    which is what RecBole's general ones get; or one of the ``users``: ``item_id`` is the latest interaction of the
+    training period, and also the last of ``item_id_list [B, L + 1]``, behind the L before it.  RecBole's autoencoders,
+    which read what a user interacted with from a table of their own, get users without a history.
 
     Negatives come as our models read them, ``neg_item_id [B, N]``, or as RecBole's do: repeated rows for a pairwise
-    model, labelled rows for a pointwise one.
+    model, labelled rows for a pointwise one.  A model that trains on users gets some for every position of the history,
+    ``neg_item_id [B, L + 1, N]``, and none for a softmax over all items.
 
     Attributes:
         rows: number of positives per epoch.
@@ -99,7 +100,9 @@ class TrainLoader:
         self.batch_size = config["train_batch_size"]
         self.reader = dataset.history_reader()
         negatives = config["train_neg_sample_args"]
-        without = negatives["distribution"] == "none" or self.trains_on == "users"
+        self.with_history = config["MODEL_TYPE"] == ModelType.SEQUENTIAL and self.trains_on != "interactions"
+        all_items = self.trains_on == "users" and (not self.with_history or config["loss_type"] == "CE")
+        without = negatives["distribution"] == "none" or all_items
         self.sample_num = 0 if without else negatives["sample_num"]
         self.sampler = (
             NegativeSampler(
@@ -146,11 +149,16 @@ class TrainLoader:
 
     def _batch(self, positions: Tensor, generator: torch.Generator) -> Interaction:
         batch = instances(self.dataset, positions, self.reader if self.trains_on == "targets" else None)
-        if self.trains_on == "users" and self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        if self.trains_on == "users" and self.with_history:
             batch.update(self.reader.read_through(positions))
         if self.sampler is None:
             return Interaction(batch)
-        negatives = self.sampler.draw(batch[self.dataset.uid_field], self.sample_num, generator)  # [B, N]
+        users = batch[self.dataset.uid_field]
+        if self.trains_on == "users":
+            shape = (*batch[self.reader.item_list].shape, self.sample_num)  # B, L + 1, N
+            negatives = self.sampler.draw(users, shape[1] * shape[2], generator).view(shape)
+            return Interaction({**batch, self._negative_field: negatives})
+        negatives = self.sampler.draw(users, self.sample_num, generator)  # [B, N]
         if self.config["MODEL_INPUT_TYPE"] == InputType.LISTWISE:
             return Interaction({**batch, self._negative_field: negatives})
         return self._as_recbole(Interaction(batch), negatives)

@@ -111,7 +111,7 @@ class Attention(nn.Module):
         rows, length, width = states.shape
         query, key, value = self._projected(states, memory)  # [B, T, d], twice [B, M, d]
         query, key, value = (
-            part.view(rows, -1, self.heads, width // self.heads).transpose(1, 2) for part in (query, key, value)
+            part.unflatten(2, (self.heads, width // self.heads)).transpose(1, 2) for part in (query, key, value)
         )  # [B, heads, T, d / heads], twice [B, heads, M, d / heads]
         scores = (query * (width // self.heads) ** -0.5) @ key.transpose(2, 3)  # [B, heads, T, M]
         weights = masked_softmax(scores, mask[:, None] if mask.dim() == 3 else mask[:, None, None])
