@@ -44,6 +44,7 @@ class ModelSpec:
 
 
 _SEARCH_AWARE = "recbole_ser.model.search_aware"
+_OUR_SEQUENTIAL = "recbole_ser.model.sequential"
 _SEQUENTIAL = "recbole.model.sequential_recommender"
 _GENERAL = "recbole.model.general_recommender"
 _BOTH = ("search", "text")
@@ -62,6 +63,8 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec("NRHUB", f"{_SEARCH_AWARE}.nrhub:NRHUB", _BOTH, "Wu et al., EMNLP'19"),
         ModelSpec("JSR", f"{_SEARCH_AWARE}.jsr:JSR", _BOTH, "Zamani and Croft, DESIRES'18"),
         ModelSpec("DIN", f"{_SEARCH_AWARE}.din:DIN", paper="Zhou et al., KDD'18"),
+        ModelSpec("DIEN", f"{_OUR_SEQUENTIAL}.dien:DIEN", paper="Zhou et al., AAAI'19"),
+        ModelSpec("FMLPRec", f"{_OUR_SEQUENTIAL}.fmlp_rec:FMLPRec", paper="Zhou et al., WWW'22"),
         ModelSpec("SASRec", f"{_SEQUENTIAL}:SASRec", paper="Kang and McAuley, ICDM'18"),
         ModelSpec("GRU4Rec", f"{_SEQUENTIAL}:GRU4Rec", paper="Tan et al., DLRS'16"),
         ModelSpec("STAMP", f"{_SEQUENTIAL}:STAMP", paper="Liu et al., KDD'18"),
