@@ -80,6 +80,8 @@ class DIEN(SearchRecommender):
         auxiliary_hidden_size: Widths = setting("widths of the hidden layers of the auxiliary loss's network")
         dropout_prob: Probability = setting("probability of dropout between the layers of the MLP")
 
+    drawn: Tensor  # [B, T - 1], n of (2) for the training step that runs, 0 for padding
+
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
         settings = self.Settings.of(config)
@@ -105,7 +107,7 @@ class DIEN(SearchRecommender):
         if not self.auxiliary_weight:
             return mentioned
         following = interaction[self.ITEM_SEQ][:, 1:]  # [B, T - 1]
-        self.drawn = torch.randint_like(following, 1, self.target_num) * (following != 0)  # n of (2)
+        self.drawn = torch.randint_like(following, 1, self.target_num) * (following != 0)
         return mentioned._replace(items=torch.cat([mentioned.items, self.drawn.flatten()]))
 
     def encode(self, interaction: Any) -> Histories:

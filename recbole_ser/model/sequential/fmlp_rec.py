@@ -37,8 +37,9 @@ class FMLPRec(DotProductRecommender):
 
     Faithful to the published code, which fixes what the paper leaves open: (1) to (5) with the real FFT, scaled by
     1 / sqrt(L) in either direction; gelu in its exact form; LayerNorm with 1e-12 inside the root; normal initial
-    weights with a standard deviation of 0.02, biases of 0.  Padding takes part everywhere: it has its place's vector, and nothing masks it.
-    The filter reads every place, so only the last one can learn to predict, and a trained model has one L.
+    weights with a standard deviation of 0.02, biases of 0.  Padding takes part everywhere: it has its place's vector,
+    and nothing masks it.  The filter reads every place, so only the last one can learn to predict, and a trained model
+    has one L.
 
     Adapted to this package:
 
