@@ -54,7 +54,8 @@ class DIEN(SearchRecommender):
 
     - Items are their id and attributes, projected to d; the interests are d wide too.
     - There are no features of the user's profile or of the context, which the paper adds to the input of (6).
-    - (6) is trained on one positive beside several negatives, as ``loss_type`` says, and gives a logit.
+    - (6) is trained on one positive beside several negatives, as ``loss_type`` says, and gives a logit. CE runs (3) to
+      (6) for every item and every row, which takes seconds per step for each thousand items.
     - (2): a negative is drawn for each pair in every step, uniformly from all items that can be targets; it may be
       the item itself, which the paper leaves out. The loss is a mean over the pairs, so that its weight does not
       depend on the length of the histories: the paper adds up the pairs of each row and takes the mean over rows.
