@@ -63,6 +63,8 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec("NRHUB", f"{_SEARCH_AWARE}.nrhub:NRHUB", _BOTH, "Wu et al., EMNLP'19"),
         ModelSpec("JSR", f"{_SEARCH_AWARE}.jsr:JSR", _BOTH, "Zamani and Croft, DESIRES'18"),
         ModelSpec("DIN", f"{_SEARCH_AWARE}.din:DIN", paper="Zhou et al., KDD'18"),
+        ModelSpec("DIEN", f"{_SEQUENTIAL}.dien:DIEN", paper="Zhou et al., AAAI'19"),
+        ModelSpec("FMLPRec", f"{_SEQUENTIAL}.fmlp_rec:FMLPRec", paper="Zhou et al., WWW'22"),
         ModelSpec("BERT4Rec", f"{_SEQUENTIAL}.bert4rec:BERT4Rec", paper="Sun et al., CIKM'19"),
         ModelSpec("CL4SRec", f"{_SEQUENTIAL}.cl4srec:CL4SRec", paper="Xie et al., ICDE'22"),
         ModelSpec("SASRec", f"{_RECBOLE_SEQUENTIAL}:SASRec", paper="Kang and McAuley, ICDM'18"),
