@@ -170,7 +170,7 @@ def test_the_nearest_key_is_named(model: str, key: str, near: str) -> None:
     assert said == f"{model} has no key '{key}' to sweep: did you mean '{near}'?"
 
 
-@pytest.mark.parametrize("key", ["user_contrast_weight", "zzz", "los_type", "eval_arg"])
+@pytest.mark.parametrize("key", ["user_contrast_weight", "zzz", "eval_arg"])
 def test_without_a_near_key_the_models_are_listed(key: str, sesrec: SERConfig) -> None:
     """Also where the near ones are keys of other models, or none that may be swept."""
     said = complaint({key: {"choice": [1]}}, sesrec)

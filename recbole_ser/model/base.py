@@ -166,7 +166,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Logits ``[B, n_items]`` of the whole catalogue, the padding item included (RecBole masks it)."""
         state, rows = self.encode(interaction), len(interaction)
-        items = torch.arange(self.n_items, device=interaction[self.USER_ID].device)
+        items = torch.arange(self.n_items, device=self.device)
         chunks = items.split(max(1, PAIRS_AT_ONCE // rows))
         return torch.cat([self.score(state, chunk.expand(rows, -1)) for chunk in chunks], dim=1)
 
