@@ -12,7 +12,7 @@ from reference.sesrec_reference import Row
 from torch import Tensor, nn
 
 from recbole_ser.errors import ConfigError
-from recbole_ser.model import losses
+from recbole_ser.model import base
 from recbole_ser.model.sequential.dien import AUGRU, DIEN
 
 CONFIG: dict[str, Any] = {
@@ -54,7 +54,7 @@ def test_scores_equal_the_reference() -> None:
 @pytest.mark.parametrize("loss_type", ["BCE", "BPR", "CE", "CE in parts"])
 def test_losses_and_all_gradients_equal_the_reference(loss_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if loss_type == "CE in parts":
-        monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 50)
+        monkeypatch.setattr(base, "PAIRS_AT_ONCE", 50)
     model = build(loss_type=loss_type.split()[0]).train()
     slow, weights = reference(model)
     found = model.losses(interaction(ROWS))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recbole_ser import testing
 from recbole_ser.errors import ConfigError
-from recbole_ser.model import losses
+from recbole_ser.model import base, losses
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.registry import MODELS
 from recbole_ser.testing import CHECKS, ModelUnderTest
@@ -35,6 +35,7 @@ def test_the_softmax_over_all_items_is_the_same_in_parts_and_whole(
     batch, results = under_test.training_batch(), {}
     for part in (1 << 30, 700):
         monkeypatch.setattr(losses, "LOGITS_AT_ONCE", part)
+        monkeypatch.setattr(base, "PAIRS_AT_ONCE", part)
         network = under_test.build()  # without dropout
         loss = network.losses(batch)["rec"]
         loss.backward()

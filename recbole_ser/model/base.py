@@ -15,7 +15,6 @@ from recbole_ser.model.embeddings import FeatureEmbedding, Mentions, PassCache
 from recbole_ser.model.losses import (
     Temperature,
     inner_product_softmax,
-    part_size,
     positive_first_loss,
     sampled_loss,
     softmax_loss,
@@ -24,7 +23,7 @@ from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ModelSettings
 from recbole_ser.settings.types import LossType, Weight
 
-PAIRS_AT_ONCE = 1 << 14  # (row, item) pairs per call of ``score`` for a whole catalogue: as many as fit in a CPU cache
+PAIRS_AT_ONCE = 1 << 14  # (row, item) pairs per call of ``score`` for all items: as many as fit in a CPU cache
 
 
 class SearchRecommender(PassCache, SequentialRecommender):
@@ -52,6 +51,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
         )
 
     n_items: int  # padding id included
+    device: torch.device
     trains_on: Literal["targets", "interactions", "users"] = "targets"  # what a row of training is, see TrainLoader
     input_type = InputType.LISTWISE  # one positive beside a list of negatives
     reads_codes = False  # whether the model reads ``dataset.user_codes``, see ``data/codes.py``
@@ -112,7 +112,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
                 return self.score(state, items.expand(len(targets), -1))
 
         own = self.score(state, targets.unsqueeze(1)).squeeze(1)  # [B]
-        return softmax_loss(own, self.possible_targets(targets).split(part_size(len(targets))), logits_of)
+        return softmax_loss(own, self.possible_targets(targets), logits_of, PAIRS_AT_ONCE)
 
     def contexts_of_step(self) -> list[Callable[[], AbstractContextManager[None]]]:
         """What a training step keeps while it lasts, as contexts in which that is there again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from recbole_ser.errors import ConfigError
 from recbole_ser.model.embeddings import lookup
 from recbole_ser.settings.types import LOWEST_TEMPERATURE, LossType
 
-LOGITS_AT_ONCE = 1 << 18  # of a softmax over all items
+LOGITS_AT_ONCE = 1 << 18  # of a softmax over inner products with all items
 
 
 def positive_first_loss(logits: Tensor) -> Tensor:
@@ -36,16 +36,18 @@ def sampled_loss(kind: LossType, logits: Tensor) -> Tensor:
     return positive_first_loss(logits)
 
 
-def softmax_loss(own: Tensor, parts: Sequence[Tensor], logits_of: Callable[[Tensor], Tensor]) -> Tensor:
+def softmax_loss(own: Tensor, items: Tensor, logits_of: Callable[[Tensor], Tensor], at_once: int) -> Tensor:
     """Mean cross entropy of targets in the softmax over all items.
 
     The logits of a part are computed again for the gradient, so that only one part is in memory.
 
     Args:
         own: ``[B]``, the logits of the targets.
-        parts: what stands for the items, of ``part_size`` or fewer: their ids ``[m]``, say, or vectors ``[m, d]``.
-        logits_of: gives the logits ``[B, m]`` of a part.
+        items: what stands for the items: their ids ``[n]``, say, or vectors ``[n, d]``.
+        logits_of: gives the logits ``[B, m]`` of a part of ``items``.
+        at_once: number of logits in a part.
     """
+    parts = items.split(max(1, at_once // max(len(own), 1)))
 
     def log_sum_exp(part: Tensor) -> Tensor:
         return logits_of(part).logsumexp(dim=1)  # [B]
@@ -62,12 +64,7 @@ def inner_product_softmax(states: Tensor, vectors: Tensor, places: Tensor) -> Te
     ``places [B]`` are the targets' places among the vectors.
     """
     own = (states * lookup(vectors, places)).sum(dim=1)  # [B]
-    return softmax_loss(own, vectors.split(part_size(len(states))), lambda part: states @ part.t())
-
-
-def part_size(rows: int) -> int:
-    """The number of items in each part of a softmax over all items, so that a part has ``LOGITS_AT_ONCE`` logits."""
-    return max(1, LOGITS_AT_ONCE // max(rows, 1))
+    return softmax_loss(own, vectors, lambda part: states @ part.t(), LOGITS_AT_ONCE)
 
 
 class Temperature(nn.Module):
