@@ -22,6 +22,7 @@ from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader, candidate_table
 from recbole_ser.data.splits import split_name
 from recbole_ser.errors import UserError
+from recbole_ser.files import check_writable
 from recbole_ser.logs import log_to
 from recbole_ser.model.building import build_model
 from recbole_ser.runs.claim import check_claimable, claim, claim_new
@@ -56,7 +57,10 @@ def run(
         UserError: an argument, a setting or a file is wrong; the message says what to do.
     """
     config = SERConfig(model, dataset, config_files, config_dict)
-    check_claimable(config["run_dir"] or Path("saved") / dataset / "run", _taken(config))
+    if config["run_dir"]:
+        check_claimable(config["run_dir"], _taken(config))
+    else:
+        check_writable(Path("saved") / dataset / ".new")
     return _run(config, None, callback)
 
 

@@ -228,6 +228,14 @@ def test_nothing_is_made_before_data_and_model_are_good(tmp_path: Path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+def test_a_folder_of_any_name_below_saved_is_in_nobodys_way(
+    toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run_dir in ("saved/toy/run", "saved/toy/new", None, None):
+        assert recbole_ser.run("Pop", "toy", config_dict=values(toy_folder, run_dir=run_dir)).folder is not None
+
+
 @pytest.mark.parametrize("name", ["2019_01", "no", "010", "1e3", "~", "a b"])
 def test_names_of_data_sets_stay_text(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_toy(tmp_path / "data", name)

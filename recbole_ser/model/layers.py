@@ -208,6 +208,13 @@ class TransformerEncoder(nn.Module):
         return self.norm(states)
 
 
+def last_state(states: Tensor, mask: Tensor) -> Tensor:
+    """``[B, d]``: the state of the last place where ``mask [B, T]`` is true, right-padded; zeros if there is none."""
+    length = mask.sum(dim=1)  # [B]
+    last = states[torch.arange(len(states), device=states.device), (length - 1).clamp(min=0)]  # [B, d]
+    return last * (length > 0).unsqueeze(1)
+
+
 def causal(mask: Tensor) -> Tensor:
     """``[B, T, T]``: each position sees the valid positions (``mask [B, T]``) up to itself."""
     length = mask.shape[1]

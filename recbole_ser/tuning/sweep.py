@@ -17,6 +17,7 @@ from recbole_ser.codes.stage import build_codes
 from recbole_ser.config import SERConfig
 from recbole_ser.data.codes import read_codes
 from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.files import check_writable
 from recbole_ser.logs import log_to
 from recbole_ser.runner import Prepared, build_trainer, prepare
 from recbole_ser.runs.claim import check_claimable, claim, claim_new
@@ -97,7 +98,10 @@ def tune(
     default = Path("saved") / dataset / f"tune-{config['model']}-{plan.name}-{stamp}-{config['seed']}"
     again = f"recbole-ser tune --resume={storage}{config.named_again()}"
     taken = f"go on with the sweep in it by '{again}', or choose another"
-    check_claimable(default if storage is None else storage, taken)
+    if storage is None:
+        check_writable(default.with_name(".new"))
+    else:
+        check_claimable(storage, taken)
 
     def start() -> SweepFolder:
         path = claim_new(default) if storage is None else claim(storage, taken)

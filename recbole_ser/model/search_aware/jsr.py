@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from recbole_ser.model.base import JointRecommender
 from recbole_ser.model.embeddings import Mentions, item_embedding, query_embedding
-from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, perceptron
+from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, last_state, perceptron
 from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, TransformerSizes
 
 
@@ -75,9 +75,7 @@ class JSR(JointRecommender):
         mask = items != 0
         states = self.dropout(self.items(items) + self.positions.weight[: items.shape[1]])  # [B, L, d]
         states = self.backbone(states, causal(mask))
-        length = mask.sum(dim=1)  # [B]
-        last = states[torch.arange(len(items), device=items.device), (length - 1).clamp(min=0)]  # [B, d]
-        return last * (length > 0).unsqueeze(1)
+        return last_state(states, mask)
 
     def encode_search(self, interaction: Any) -> None:
         """Nothing to encode: (4) reads the query alone."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recbole_ser.model.base import DotProductRecommender
 from recbole_ser.model.embeddings import Mentions, item_embedding
-from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise
+from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, last_state
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, TransformerSizes
 from recbole_ser.settings.types import Share, Weight
@@ -92,9 +92,7 @@ class CL4SRec(DotProductRecommender):
         """(1): ``[B, d]`` from ``items [B, L]`` and their ``vectors [B, L, d]``."""
         exists = items != 0
         states = self.encoder(self.dropout(vectors + self.positions.weight[: items.shape[1]]), causal(exists))
-        length = exists.sum(dim=1)  # [B]
-        last = states[torch.arange(len(items), device=items.device), (length - 1).clamp(min=0)]  # [B, d]
-        return last * (length > 0).unsqueeze(1)
+        return last_state(states, exists)
 
     def auxiliary_losses(self, interaction: Any, state: Tensor) -> dict[str, Tensor]:
         if not self.contrast_weight:
