@@ -67,6 +67,9 @@ class DataSettings(Settings):
         "file of the users' codes; ~: X.codes beside the data set, made if it is missing"
     )
     codes: CodesSettings = setting("how the users' codes are made, for models that read them")
+    texts_folder: Place | None = setting(
+        "folder of the vectors of the texts of items and users; ~: X.texts beside the data set, made if it is missing"
+    )
 
 
 class HistorySettings(Settings):
