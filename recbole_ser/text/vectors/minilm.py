@@ -54,7 +54,7 @@ class MiniLM:
     ) -> None:
         self.archive = _shipped_archive()
         self.max_length = min(max_length, LONGEST)
-        self._cache, self._options = Path(cache), {"batch_size": batch_size, "device": device}
+        self._cache, self._batch_size, self._device = Path(cache), batch_size, device
 
     def describe(self) -> dict[str, Any]:
         """The model, the hash of its weights, and the settings."""
@@ -69,7 +69,7 @@ class MiniLM:
             DataError: the installed model is not the one that is expected, or the cache is damaged.
         """
         folder = unpacked(self.archive)
-        local = LocalEncoder(self._cache, folder, max_length=self.max_length, **self._options)
+        local = LocalEncoder(self._cache, folder, "auto", self.max_length, self._batch_size, self._device)
         return local.encode(texts, progress)
 
 
