@@ -23,6 +23,7 @@ from recbole_ser.runs.loading import load_run
 from recbole_ser.runs.result import RunResult, final_table
 from recbole_ser.text.vectors.distinct import unit_rows
 from recbole_ser.texts.stage import build_texts
+from recbole_ser.tuning.space import check_space, read_space
 
 READER = "text_models:TextReader"
 SETTINGS: dict[str, Any] = {
@@ -272,3 +273,8 @@ def test_an_item_about_which_no_answer_is_of_use_keeps_its_text(folder: Path) ->
         with pytest.raises(UserError, match=r"item row 0 \(items\), asked 1 times"):
             texts_of(folder, items=served(server, ask_again=0))
     np.testing.assert_array_equal(found[0]["i-word20"], texts_of(folder)[0]["i-word20"])
+
+
+def test_a_sweep_over_texts_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"texts\.side cannot be swept: .* trials must have the same data"):
+        check_space(read_space({"texts.side": {"choice": ["rec", "both"]}}, "mine"), SERConfig(READER, "cds"), "mine")
