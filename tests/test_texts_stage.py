@@ -262,8 +262,11 @@ def test_an_interrupted_stage_leaves_no_manifest_and_goes_on_where_it_was(folder
         before, server.default = len(server.requests), chat(about)
         resumed = texts_of(folder, items=served(server))[2]
         assert len(server.requests) - before == 35 - answered
+        assert resumed["report"].pop("answers")["items"] == {"items": {"asked": 35 - answered, "template": 0}}
         (folder / "texts_cache" / "items-openai.jsonl").unlink()
-        assert texts_of(folder, items=served(server))[2] == resumed
+        again = texts_of(folder, items=served(server))[2]
+        del again["report"]["answers"]
+        assert again == resumed
 
 
 def test_an_item_about_which_no_answer_is_of_use_keeps_its_text(folder: Path) -> None:

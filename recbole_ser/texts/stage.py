@@ -127,7 +127,11 @@ def build_texts(
         "users": {"backend": MEAN} if summariser is None else summariser.describe(),
         "vectors": encoder.describe(),
         "texts_hash": key_of(items=items, others=others),
-        "report": {"items": _counts(item_vectors), "users": _counts(user_vectors)},
+        "report": {
+            "items": _counts(item_vectors),
+            "users": _counts(user_vectors),
+            "answers": {name: maker.report for name, maker in (("items", introducer), ("users", summariser)) if maker},
+        },
     }
     return write_text_vectors(folder, dataset, item_vectors, user_vectors, origin)
 

@@ -7,10 +7,12 @@ from typing import Any
 
 def texts_table(dataset: str, manifest: dict[str, Any]) -> str:
     """A table of how many items and users have a text, from the manifest of the vectors."""
+    report = manifest["report"]
     rows = [
-        f"{name:<12}{counts['all']:>12,}{counts['with_text']:>12,}{counts['distinct']:>12,}"
+        f"{name:<12}{report[name]['all']:>12,}{report[name]['with_text']:>12,}"
+        f"{report[name]['distinct']:>12,}"
         f"  {manifest[name]['backend']}"
-        for name, counts in manifest["report"].items()
+        for name in ("items", "users")
     ]
     head = f"{'':<12}{'all':>12}{'with text':>12}{'distinct':>12}  made by"
     vectors = f"{manifest['dimension']:,} dimensions, {manifest['vectors']['backend']}"
