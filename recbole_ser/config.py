@@ -40,14 +40,15 @@ class SERConfig(Config):
     ``properties/overall.yaml``), the model's own (what its ``Settings`` declare, then ``properties/model/<Model>.yaml``
     or RecBole's file), the data set's (``properties/dataset/<dataset>.yaml``, where ``models: {<Model>: {...}}`` holds
     for that model only and wins over the rest of the file), the user's (``config_files``, then ``config_dict``).
-    Mappings (``eval_args``, ``train_neg_sample_args``, ``codes``) are merged key by key; everything else is replaced.
-    In the user's values a dot leads into a mapping: ``codes.rqvae.levels`` changes this one value and leaves the rest
-    of ``codes`` as it is.
+    Mappings (``eval_args``, ``train_neg_sample_args``, ``codes``, ``texts``) are merged key by key; everything else is
+    replaced.  In the user's values a dot leads into a mapping: ``codes.rqvae.levels`` changes this one value and leaves
+    the rest of ``codes`` as it is.
 
     Every value is checked against its declaration, see ``recbole_ser.settings``.
 
     The final ``data_path`` is the folder of the data set itself, see ``dataset_folder``.  User codes are looked for,
-    and made, below the folder that the user gave, even if the data set is the bundled one, which may not be writable.
+    and made, below the folder that the user gave, even if the data set is the bundled one, which may not be writable;
+    so are the vectors of texts.
 
     Args:
         model: a registered name, ``package.module:Class``, or a model class.
@@ -107,8 +108,8 @@ class SERConfig(Config):
         """The arguments, with absolute paths, for which ``SERConfig(**arguments)`` is this configuration again."""
         path = f"{self.model_class.__module__}:{self.model_class.__qualname__}"
         data_path = str(Path(self["data_path"]).absolute().parent)
-        codes_file = {"codes_file": self["codes_file"]} if self["codes_file"] else {}
-        values = {**_plain(self.given), "data_path": data_path, **codes_file}
+        made = {key: self[key] for key in ("codes_file", "texts_folder") if self[key]}
+        values = {**_plain(self.given), "data_path": data_path, **made}
         model = registered_name(self.model_class) or path
         return {"model": model, "dataset": self["dataset"], "config_dict": values}
 
@@ -223,9 +224,10 @@ class SERConfig(Config):
         if self.final_config_dict["transform"] == PADDED_IN_FRONT:  # RecBole sets this key when it makes its loaders
             histories = self.final_config_dict["ITEM_ID_FIELD"] + self.final_config_dict["LIST_SUFFIX"]
             self.final_config_dict["INVERSE_ITEM_SEQ"] = f"Inverse_{histories}"
-        if getattr(self.model_class, "reads_codes", False):
-            codes_file = self.final_config_dict["codes_file"] or folder / f"{self.dataset}.codes"
-            self.final_config_dict["codes_file"] = str(Path(codes_file).absolute())
+        for reads, key, name in [("reads_codes", "codes_file", "codes"), ("reads_texts", "texts_folder", "texts")]:
+            if getattr(self.model_class, reads, False):
+                place = self.final_config_dict[key] or folder / f"{self.dataset}.{name}"
+                self.final_config_dict[key] = str(Path(place).absolute())
 
     def _negatives(self, final: dict[str, Any]) -> dict[str, Any] | None:
         """The settings of training negatives; only the user's own for a foreign model with a softmax over all items."""

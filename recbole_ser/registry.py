@@ -26,7 +26,7 @@ class ModelSpec:
         name: name of the model for ``--model``; also the name of its YAML file.
         path: ``module:Class``; the module is imported only when the model is asked for.
         reads: what the model reads with its default settings besides the recommendation history: any of ``search``,
-            ``text`` (the words of queries) and ``codes``.
+            ``text`` (the words of queries), ``codes`` and ``texts`` (the vectors of the texts of items and users).
         paper: authors, venue and year of the paper.
     """
 

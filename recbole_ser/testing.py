@@ -31,6 +31,7 @@ from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader
 from recbole_ser.data.planted import SyntheticLogs, SyntheticSpec, generate
 from recbole_ser.data.synthetic import write
+from recbole_ser.data.text_vectors import write_text_vectors
 from recbole_ser.errors import ConfigError
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.registry import find_model
@@ -82,9 +83,12 @@ class ModelUnderTest:
         }  # fmt: skip
         config = SERConfig(self.model, name, None, values)
         config["codes_file"] = str(self.folder / f"{name}.codes")
+        config["texts_folder"] = str(self.folder / f"{name}.texts")
         dataset = SERDataset(config)
         if config.model_class.reads_codes:
             write_random_codes(config["codes_file"], dataset)
+        if config.model_class.reads_texts:
+            write_random_texts(config["texts_folder"], dataset)
         return dataset
 
     def build(self, dataset: SERDataset | None = None) -> SearchRecommender:
@@ -323,6 +327,21 @@ def write_random_codes(path: str | Path, dataset: SERDataset) -> None:
     search[::7] = -1
     random = {"backend": "random"}
     write_codes(path, dataset, search, rec, {"settings": {}, "summaries": random, "vectors": random})
+
+
+def write_random_texts(folder: str | Path, dataset: SERDataset, dimension: int = 12) -> None:
+    """Write random vectors of the texts of items and users of ``dataset``; every seventh has no text."""
+    draws = np.random.default_rng(6)
+
+    def drawn(count: int) -> np.ndarray:
+        table = draws.normal(size=(count, dimension)).astype(np.float32)
+        table /= np.linalg.norm(table, axis=1, keepdims=True)
+        table[::7] = 0.0
+        return table
+
+    back_ends = {name: {"backend": "random"} for name in ("items", "users", "vectors")}
+    items, users = drawn(dataset.item_num - 1), drawn(dataset.user_num - 1)
+    write_text_vectors(folder, dataset, items, users, {"settings": {}, **back_ends})
 
 
 def with_other_held_out_events(under_test: ModelUnderTest) -> SyntheticLogs:

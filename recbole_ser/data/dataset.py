@@ -26,6 +26,7 @@ from recbole_ser.data.keys import distinct
 from recbole_ser.data.numbers import by_id, scaled, standardised, with_means, with_zeros
 from recbole_ser.data.relations import TrainingClicks, training_clicks
 from recbole_ser.data.splits import LEAVE_ONE_OUT, TimePoints, points_of, split_name
+from recbole_ser.data.text_vectors import TextVectors, read_text_vectors
 from recbole_ser.errors import DataError
 
 _NUMBERS = (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
@@ -290,6 +291,24 @@ class SERDataset(AtomicDataset):
             DataError: the file is missing or damaged, or was made from other training data.
         """
         return read_codes(self.config["codes_file"], self)
+
+    @property
+    def item_texts(self) -> TextVectors:
+        """The vectors of the items' texts, ``[item_num, m]``, in the space of ``user_texts``.
+
+        Raises:
+            DataError: a file in ``texts_folder`` is missing or damaged, or was made from other training data.
+        """
+        return self._text_vectors[0]
+
+    @property
+    def user_texts(self) -> TextVectors:
+        """The vectors of the users' texts, ``[user_num, m]``; see ``item_texts``."""
+        return self._text_vectors[1]
+
+    @cached_property
+    def _text_vectors(self) -> tuple[TextVectors, TextVectors]:
+        return read_text_vectors(self.config["texts_folder"], self)
 
     @cached_property
     def data_hash(self) -> str:

@@ -55,6 +55,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
     trains_on: Literal["targets", "interactions", "users"] = "targets"  # what a row of training is, see TrainLoader
     input_type = InputType.LISTWISE  # one positive beside a list of negatives
     reads_codes = False  # whether the model reads ``dataset.user_codes``, see ``data/codes.py``
+    reads_texts = False  # whether it reads ``dataset.item_texts`` or ``user_texts``, see ``data/text_vectors.py``
     decays_biases = True  # whether weight decay changes biases, too
     search_task = False  # whether training batches bring search instances, see JointRecommender
     pretrain_epochs = 0  # number of first epochs that early stopping does not count

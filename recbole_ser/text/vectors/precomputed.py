@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from recbole_ser.errors import DataError, one_line
+from recbole_ser.data.vector_file import read_vectors
+from recbole_ser.errors import DataError
 from recbole_ser.files import sha256
 from recbole_ser.text.vectors.distinct import unit_rows
 
@@ -51,20 +51,9 @@ def _existing(path: Path) -> Path:
 
 
 def _read(path: Path, users: int) -> np.ndarray:
-    try:
-        # Mapped, since an array that is read gets the memory that the header asks for before its bytes are there.
-        vectors = np.load(_existing(path), mmap_mode="r", allow_pickle=False)
-    except (ValueError, OverflowError, EOFError, OSError, RecursionError, MemoryError, BadZipFile) as error:
-        problem = f"cannot be read: {one_line(str(error))}"
-        raise DataError(path, problem, hint="write it with numpy.save, floats only") from error
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f" or not vectors.shape[1]:
-        shape = f"{vectors.dtype} {list(vectors.shape)}" if isinstance(vectors, np.ndarray) else "an archive"
-        raise DataError(path, f"holds {shape}, not floats [users, dimensions]")
+    vectors = read_vectors(path, "write it with numpy.save, floats only")
     if len(vectors) != users:
         raise DataError(
             path, f"has {len(vectors):,} rows, the data set {users:,} users", hint="row u is for user id u + 1"
         )
-    bad = ~np.isfinite(vectors).all(axis=1)
-    if bad.any():
-        raise DataError(path, f"row {int(bad.argmax())} (from 0) holds NaN or an infinity")
     return vectors
