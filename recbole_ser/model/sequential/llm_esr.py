@@ -215,6 +215,7 @@ def first_vectors(texts: Tensor, width: int) -> Tensor:
     Noise stands for what is not there: components beyond what the texts have, and all of an item without text.
     """
     table = NOISE * torch.randn(len(texts), width)
+    table[0] = 0.0  # padding
     has_text = texts.any(dim=1)
     centred = texts[has_text] - texts[has_text].mean(dim=0)
     count = max(min(width, *centred.shape, len(centred) - 1), 0)
