@@ -50,9 +50,9 @@ class KAR(SearchRecommender):
 
     Adapted to this package:
 
-    - The texts and their vectors are those of the back-ends that the settings name; their prompts are not KAR's.  One
-      text of a user tells of the whole training period.  In training it therefore tells of the row's own target and
-      of what came after it, too; the paper's texts tell of events before the first one that is trained on.
+    - The texts and their vectors come from the back-ends that the settings name, and how near they are to the paper's
+      is up to these.  One text of a user tells of the whole training period.  In training it therefore tells of the
+      row's own target and of what came after it, too; the paper's tell of events before the first one trained on.
     - (5) and (6) are DIN's, as this package has it: items are their id and attributes, projected to d; there is no
       user id; one positive beside several negatives, and logits.
     - The learning rate is constant.  (Published: a cosine whose length is miscounted, so that it hardly falls.)
@@ -66,8 +66,7 @@ class KAR(SearchRecommender):
       place of r_u and r_i.  They start at zero and are frozen where nobody needs them.
     - Gates have no bias. Each layer of each expert starts Xavier normal, with biases of zero; no dropout inside.
 
-    Confidence: high for (1) to (4) and (6); medium for the comparison with published numbers, which depend on the
-    language model.
+    Confidence: high for (1) to (4) and (6); low for published numbers, which depend on the language model.
     """
 
     class Settings(SearchRecommender.Settings, ItemWidths, MLPSizes):

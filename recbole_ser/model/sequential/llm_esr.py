@@ -45,8 +45,9 @@ class LLMESR(DotProductRecommender):
 
     Adapted to this package:
 
-    - The texts and their vectors are those of the back-ends that the settings name; their prompts are not LLM-ESR's.
-      A_1 goes from the m dimensions of the vectors to m / 2, as published (1536 to 768), but to d at least.
+    - The texts and their vectors come from the back-ends that the settings name, and how near they are to the paper's
+      is up to these.  A_1 goes from the m dimensions of the vectors to m / 2, as published (1536 to 768), but to d at
+      least.
     - A row is one target with the history before it, and the loss is that of ``loss_type``; published: BCE with one
       negative, at every place of a user's training sequence.
     - (7): the teachers' histories are those of the training period, up to the last training interaction.  All users
@@ -251,7 +252,7 @@ def most_similar(texts: Tensor, can_teach: Tensor, count: int) -> Tensor:
     similar = torch.zeros(len(texts), count, dtype=torch.int64, device=texts.device)
     columns = texts[teachers].t()  # [m, V]
     for users in has_text.nonzero().squeeze(1).split(max(1, SIMILARITIES_AT_ONCE // max(len(teachers), 1))):
-        cosine = (texts[users] @ columns).masked_fill(users.unsqueeze(1) == teachers, -torch.inf)  # [P, V]
+        cosine = (texts[users] @ columns).masked_fill_(users.unsqueeze(1) == teachers, -torch.inf)  # [P, V]
         best = cosine.topk(count, dim=1)
         similar[users] = teachers[best.indices] * best.values.isfinite()
     return similar
