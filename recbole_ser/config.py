@@ -40,9 +40,9 @@ class SERConfig(Config):
     ``properties/overall.yaml``), the model's own (what its ``Settings`` declare, then ``properties/model/<Model>.yaml``
     or RecBole's file), the data set's (``properties/dataset/<dataset>.yaml``, where ``models: {<Model>: {...}}`` holds
     for that model only and wins over the rest of the file), the user's (``config_files``, then ``config_dict``).
-    Mappings (``eval_args``, ``train_neg_sample_args``, ``codes``) are merged key by key; everything else is replaced.
-    In the user's values a dot leads into a mapping: ``codes.rqvae.levels`` changes this one value and leaves the rest
-    of ``codes`` as it is.
+    Mappings (``eval_args``, ``train_neg_sample_args``, ``codes``, ``texts``) are merged key by key; everything else is
+    replaced.  In the user's values a dot leads into a mapping: ``codes.rqvae.levels`` changes this one value and leaves
+    the rest of ``codes`` as it is.
 
     Every value is checked against its declaration, see ``recbole_ser.settings``.
 

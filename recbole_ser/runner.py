@@ -21,7 +21,7 @@ from recbole_ser.data.candidates import CandidateTable
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader, candidate_table
 from recbole_ser.data.splits import split_name
-from recbole_ser.errors import UserError
+from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.files import check_writable
 from recbole_ser.logs import log_to
 from recbole_ser.model.building import build_model
@@ -29,6 +29,7 @@ from recbole_ser.runs.claim import check_claimable, claim, claim_new
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.loading import run_config
 from recbole_ser.runs.result import RunResult, final_table
+from recbole_ser.texts.stage import build_texts, ensure_texts, refuse_unused_factors
 from recbole_ser.train.trainer import SERTrainer
 
 OnEvaluation = Callable[[int, dict[str, float]], None]
@@ -93,11 +94,13 @@ class Prepared:
         dataset: the events and instances, with the configuration of one run.
         candidates: the candidates of each split; empty if the whole catalogue is ranked.
         codes: the hash of the user codes and the back-ends that made them; ``None`` if the model reads no codes.
+        texts: the hash of the vectors of texts and the back-ends that made them; ``None`` if the model reads none.
     """
 
     dataset: SERDataset
     candidates: dict[str, CandidateTable]
     codes: dict[str, str] | None
+    texts: dict[str, str] | None = None
 
     def under(self, config: SERConfig) -> Prepared:
         """The same for a run with another configuration of the same data and protocol; nothing is copied."""
@@ -163,13 +166,13 @@ def use_threads(config: SERConfig) -> None:
 
 
 def prepare(config: SERConfig, with_codes: bool = True) -> Prepared:
-    """Get the data set and load it, draw the candidates, and make the user codes if the model reads them.
+    """Get the data set and load it, draw the candidates, and make the user codes and texts if the model reads them.
 
     Args:
         with_codes: whether to make the codes; false if they are made elsewhere.
 
     Raises:
-        UserError: see ``ensure_dataset``, ``SERDataset``, ``build_candidates`` and ``ensure_codes``.
+        UserError: see ``ensure_dataset``, ``SERDataset``, ``build_candidates``, ``ensure_codes`` and ``ensure_texts``.
     """
     use_threads(config)
     ensure_dataset(config["data_path"], config.final_config_dict)
@@ -180,7 +183,8 @@ def prepare(config: SERConfig, with_codes: bool = True) -> Prepared:
     candidates = {phase: table for phase, table in tables.items() if table is not None}
     reads_codes = getattr(config.model_class, "reads_codes", False)
     codes = ensure_codes(config, dataset) if with_codes and reads_codes else None
-    return Prepared(dataset, candidates, codes)
+    texts = ensure_texts(config, dataset) if getattr(config.model_class, "reads_texts", False) else None
+    return Prepared(dataset, candidates, codes, texts)
 
 
 def make_codes(config: SERConfig) -> dict[str, Any]:
@@ -197,6 +201,24 @@ def make_codes(config: SERConfig) -> dict[str, Any]:
     return build_codes(SERDataset(config), config["codes"], config["codes_file"], config["show_progress"])
 
 
+def make_texts(config: SERConfig) -> dict[str, Any]:
+    """Make the vectors of texts anew, as the block ``texts`` says, and write them to ``texts_folder``.
+
+    Returns:
+        The manifest of the vectors.
+
+    Raises:
+        ConfigError: the model of ``config`` reads no texts, so there is no place for them.
+        UserError: see ``ensure_dataset``, ``SERDataset`` and ``build_texts``.
+    """
+    if not getattr(config.model_class, "reads_texts", False):
+        raise ConfigError(f"{config['model']} reads no texts: name a model that does, or none")
+    refuse_unused_factors(config)
+    use_threads(config)
+    ensure_dataset(config["data_path"], config.final_config_dict)
+    return build_texts(SERDataset(config), config["texts"], config["texts_folder"], config["show_progress"])
+
+
 def build_trainer(
     config: SERConfig, folder: RunFolder, prepared: Prepared, model: AbstractRecommender | None = None
 ) -> SERTrainer:
@@ -209,7 +231,9 @@ def build_trainer(
     hashes = {phase: table.hash for phase, table in prepared.candidates.items()}
     dataset = prepared.dataset
     targets = {phase: dataset.target_hash(phase) for phase in ("valid", "test")}
-    folder.write_data(dataset.data_hash, protocol_name(config), hashes, dataset.summary(), prepared.codes, targets)
+    folder.write_data(
+        dataset.data_hash, protocol_name(config), hashes, dataset.summary(), prepared.codes, targets, prepared.texts
+    )
     return SERTrainer(config, build_model(config, dataset) if model is None else model)
 
 

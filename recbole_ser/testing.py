@@ -332,14 +332,16 @@ def write_random_codes(path: str | Path, dataset: SERDataset) -> None:
 def write_random_texts(folder: str | Path, dataset: SERDataset, dimension: int = 12) -> None:
     """Write random vectors of the texts of items and users of ``dataset``; every seventh has no text."""
     draws = np.random.default_rng(6)
-    tables = []
-    for count in (dataset.item_num - 1, dataset.user_num - 1):
+
+    def drawn(count: int) -> np.ndarray:
         table = draws.normal(size=(count, dimension)).astype(np.float32)
         table /= np.linalg.norm(table, axis=1, keepdims=True)
         table[::7] = 0.0
-        tables.append(table)
-    random = {"backend": "random"}
-    write_text_vectors(folder, dataset, *tables, {"settings": {}, "items": random, "users": random, "vectors": random})
+        return table
+
+    back_ends = {name: {"backend": "random"} for name in ("items", "users", "vectors")}
+    items, users = drawn(dataset.item_num - 1), drawn(dataset.user_num - 1)
+    write_text_vectors(folder, dataset, items, users, {"settings": {}, **back_ends})
 
 
 def with_other_held_out_events(under_test: ModelUnderTest) -> SyntheticLogs:

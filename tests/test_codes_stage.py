@@ -87,7 +87,7 @@ def test_the_weights_do_not_depend_on_who_made_the_codes(folder: Path) -> None:
 
 def test_a_run_refuses_codes_made_otherwise_than_it_asks(folder: Path) -> None:
     run_gserec(folder)
-    with pytest.raises(ConfigError, match=r"toy\.codes was made with missing_side copy, not empty: name another file"):
+    with pytest.raises(ConfigError, match=r"toy\.codes was made with missing_side copy, not empty: name another place"):
         run_gserec(folder, "other", codes={"missing_side": "empty"})
     assert run_gserec(folder, "same", codes={"missing_side": "copy"}).codes
     other = folder / "other.codes"

@@ -19,6 +19,7 @@ from recbole_ser.data.loader import EvalLoader, TrainLoader
 from recbole_ser.inference import Recommender
 from recbole_ser.runner import run
 from recbole_ser.settings.run import AllSettings
+from recbole_ser.texts.stage import build_texts
 from recbole_ser.train import trainer as trainer_module
 
 ALL = {"inter": "*", "search": "*", "query": "*", "item": "*", "user": "*"}
@@ -166,6 +167,14 @@ def codes(folder: Path, values: dict[str, Any], tmp_path: Path) -> Any:
     return dataset.config["codes_file"], dataset.user_codes.search.shape
 
 
+def texts(folder: Path, values: dict[str, Any], tmp_path: Path) -> Any:
+    """The vectors of texts that are made, and where they are read from."""
+    values = {"texts_folder": str(tmp_path / "x.texts"), **values}
+    dataset = load_dataset(folder, "toy", "SASRec", **values_of(folder, values))
+    build_texts(dataset, dataset.config["texts"], dataset.config["texts_folder"])
+    return dataset.config["texts_folder"], dataset.user_texts.vectors.shape
+
+
 WITH_VECTORS = {"load_col": {**ALL, "vec": "*"}, "additional_feat_suffix": ["search", "query", "vec"],
                 "alias_of_item_id": ["iid"]}  # fmt: skip
 PLATEAU = {"factor": 0.1, "patience": 0, "min_lr": 0}
@@ -187,6 +196,8 @@ EFFECTS: dict[str, tuple[Any, Callable[..., Any], dict[str, Any]]] = {
     "normalize_field": (["price"], log, {}),
     "normalize_all": (True, log, {}),
     "codes_file": ("{tmp}/y.codes", codes, {}),
+    "texts_folder": ("{tmp}/y.texts", texts, {}),
+    "texts": ({"vectors": {"backend": "tfidf_svd", "dimensions": 2}}, texts, {}),
     "codes": ({"rqvae": {"levels": 2, "epochs": 1, "users_per_code": 1}}, codes, {}),
     "MAX_ITEM_LIST_LENGTH": (2, batch, {}),
     "max_search_length": (1, batch, {}),

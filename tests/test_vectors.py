@@ -7,7 +7,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from recbole_ser.text.vectors.local import LocalEncoder
 from recbole_ser.text.vectors.openai import OpenAIEncoder
 from recbole_ser.text.vectors.precomputed import Precomputed
 from recbole_ser.text.vectors.tfidf_svd import TfidfSVD, unspaced
+
+Local = Callable[..., LocalEncoder]
 
 TEXTS = ["red shoe", "", "blue wool hat", "red shoe", "big red hat"]
 FRAME = "Searches: {}. Terms: {}"
@@ -226,29 +229,10 @@ def test_precomputed_files_that_are_none(tmp_path: Path) -> None:
 # --- a local transformer ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny BERT with random weights and a vocabulary of words."""
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra llm)")
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from tokenizers.processors import TemplateProcessing
-
-    folder = tmp_path_factory.mktemp("model")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "blue", "shoe", "hat", "wool", "big"]
-    inner = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
-    inner.pre_tokenizer = Whitespace()
-    inner.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=16, **special).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(words), hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=16,
-    )  # fmt: skip
-    transformers.BertModel(config).save_pretrained(folder)
-    return folder
+@pytest.fixture
+def local(tmp_path: Path) -> Local:
+    """Makes encoders with a folder, which share a cache."""
+    return partial(LocalEncoder, tmp_path / "cache" / "vectors.jsonl")
 
 
 def plain_vector(folder: Path, ids: list[int], pooling: str) -> np.ndarray:
@@ -262,18 +246,18 @@ def plain_vector(folder: Path, ids: list[int], pooling: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_a_text_has_the_same_vector_in_any_batch(pooling: str, model_folder: Path) -> None:
-    vectors = LocalEncoder(model_folder, pooling, batch_size=2).encode(TEXTS)
+def test_a_text_has_the_same_vector_in_any_batch(pooling: str, model_folder: Path, local: Local) -> None:
+    vectors = local(model_folder, pooling, batch_size=2).encode(TEXTS)
     assert vectors.shape == (5, 8) and vectors.dtype == np.float32 and not vectors[1].any()
     for row, ids in {0: [2, 4, 6, 3], 2: [2, 5, 8, 7, 3], 3: [2, 4, 6, 3], 4: [2, 9, 4, 7, 3]}.items():
         np.testing.assert_allclose(vectors[row], plain_vector(model_folder, ids, pooling), atol=1e-5)
 
 
-def test_long_texts_are_cut(model_folder: Path) -> None:
-    encoder = LocalEncoder(model_folder, max_length=4)
+def test_long_texts_are_cut(model_folder: Path, local: Local) -> None:
+    encoder = local(model_folder, max_length=4)
     vector = encoder.encode(["red shoe " + "hat " * 40])[0]
     np.testing.assert_allclose(vector, plain_vector(model_folder, [2, 4, 6, 3], "mean"), atol=1e-5)
-    assert LocalEncoder(model_folder).encode(["hat " * 40]).shape == (1, 8)  # the tokenizer knows the model's limit
+    assert local(model_folder).encode(["hat " * 40]).shape == (1, 8)  # the tokenizer knows the model's limit
 
 
 def write_sentence_transformer(folder: Path, kinds: list[str], pooling: dict[str, Any]) -> None:
@@ -294,11 +278,13 @@ def write_sentence_transformer(folder: Path, kinds: list[str], pooling: dict[str
         ({"pooling_mode": "cls", "embedding_dimension": 8}, "cls"),
     ],
 )
-def test_pooling_and_length_are_those_the_folder_declares(pooling: Any, expected: str, tmp_path: Path) -> None:
+def test_pooling_and_length_are_those_the_folder_declares(
+    pooling: Any, expected: str, tmp_path: Path, local: Local
+) -> None:
     write_sentence_transformer(tmp_path / "st", ["Transformer", "Pooling", "Normalize"], pooling)
-    encoder = LocalEncoder(tmp_path / "st")
+    encoder = local(tmp_path / "st")
     assert (encoder.pooling, encoder.max_length) == (expected, 7)
-    assert LocalEncoder(tmp_path / "st", pooling="mean", max_length=5).describe()["max_length"] == 5
+    assert local(tmp_path / "st", pooling="mean", max_length=5).describe()["max_length"] == 5
 
 
 @pytest.mark.parametrize(
@@ -310,45 +296,51 @@ def test_pooling_and_length_are_those_the_folder_declares(pooling: Any, expected
         (["Transformer", "Pooling"], {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, "not by"),
     ],
 )
-def test_what_a_folder_does_besides_is_refused(kinds: list[str], pooling: Any, complaint: str, tmp_path: Path) -> None:
+def test_what_a_folder_does_besides_is_refused(
+    kinds: list[str], pooling: Any, complaint: str, tmp_path: Path, local: Local
+) -> None:
     write_sentence_transformer(tmp_path / "st", kinds, pooling)
     with pytest.raises(DataError, match=complaint):
-        LocalEncoder(tmp_path / "st")
+        local(tmp_path / "st")
 
 
-def test_a_model_is_known_by_its_files(tmp_path: Path) -> None:
+def test_a_model_is_known_by_its_files(tmp_path: Path, local: Local) -> None:
     described = []
     for name, weights in [("a/bge", b"1"), ("b/bge", b"1"), ("c/bge", b"2")]:
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.json").write_text("{}")
         (tmp_path / name / "model.safetensors").write_bytes(weights)
-        described.append(LocalEncoder(tmp_path / name).describe())
+        described.append(local(tmp_path / name).describe())
     assert described[0] == described[1] != described[2] and str(tmp_path) not in json.dumps(described)
 
 
-def test_a_missing_library_or_folder_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_or_folder_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: Local
+) -> None:
     with pytest.raises(DataError, match="there is no config"):
-        LocalEncoder(tmp_path)
+        local(tmp_path)
     with pytest.raises(ConfigError, match="'max' is not known"):
-        LocalEncoder(tmp_path, pooling="max")
+        local(tmp_path, pooling="max")
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r'pip install "recbole_ser\[llm\]"'):
-        LocalEncoder(tmp_path).encode(["red"])
+        local(tmp_path).encode(["red"])
 
 
-def test_weights_that_are_no_safetensors_are_read_without_running_code(model_folder: Path, tmp_path: Path) -> None:
+def test_weights_that_are_no_safetensors_are_read_without_running_code(
+    model_folder: Path, tmp_path: Path, local: Local
+) -> None:
     from transformers import BertModel
 
-    expected = LocalEncoder(model_folder).encode(TEXTS)
+    expected = local(model_folder).encode(TEXTS)
     folder = shutil.copytree(model_folder, tmp_path / "model")
     weights = BertModel.from_pretrained(folder).state_dict()
     (folder / "model.safetensors").unlink()
     torch.save(weights, folder / "pytorch_model.bin")
-    np.testing.assert_array_equal(LocalEncoder(folder).encode(TEXTS), expected)
+    np.testing.assert_array_equal(local(folder).encode(TEXTS), expected)
     torch.save({**weights, "more": Planted(tmp_path / "ran")}, folder / "pytorch_model.bin")
     with pytest.raises(UserError, match="the model cannot be used"):
-        LocalEncoder(folder).encode(TEXTS)
+        local(folder).encode(TEXTS)
     assert not (tmp_path / "ran").exists()
 
 
@@ -364,18 +356,20 @@ def test_weights_that_are_no_safetensors_are_read_without_running_code(model_fol
         ("config.json", '{"model_type": "x", "auto_map": {"AutoConfig": "x.X", "AutoModel": "x.X"}}'),
     ],
 )  # fmt: skip
-def test_a_damaged_folder_is_one_line(model_folder: Path, tmp_path: Path, file: str, content: str) -> None:
+def test_a_damaged_folder_is_one_line(
+    model_folder: Path, tmp_path: Path, file: str, content: str, local: Local
+) -> None:
     folder = shutil.copytree(model_folder, tmp_path / "model")
     (folder / "modules.json").write_text("[]")
     (folder / "x.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     (folder / file).write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=str(folder)) as caught:
-        LocalEncoder(folder).encode(TEXTS)
+        local(folder).encode(TEXTS)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 700
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_model_that_makes_no_numbers_is_one_line(model_folder: Path, tmp_path: Path) -> None:
+def test_a_model_that_makes_no_numbers_is_one_line(model_folder: Path, tmp_path: Path, local: Local) -> None:
     from transformers import BertModel
 
     folder = shutil.copytree(model_folder, tmp_path / "model")
@@ -383,7 +377,7 @@ def test_a_model_that_makes_no_numbers_is_one_line(model_folder: Path, tmp_path:
     torch.nn.init.constant_(model.embeddings.word_embeddings.weight, float("nan"))
     model.save_pretrained(folder)
     with pytest.raises(UserError, match="the vector of the text 'red shoe' holds NaN"):
-        LocalEncoder(folder).encode(TEXTS)
+        local(folder).encode(TEXTS)
 
 
 class Planted:

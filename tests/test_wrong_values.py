@@ -21,7 +21,7 @@ from recbole_ser.evaluation.evaluator import RankEvaluator
 from recbole_ser.registry import MODELS
 from recbole_ser.runner import Prepared, build_trainer, claim_folder
 from recbole_ser.settings.run import FIXED, AllSettings
-from recbole_ser.testing import write_random_codes
+from recbole_ser.testing import write_random_codes, write_random_texts
 
 WRONG: tuple[Any, ...] = (
     None, True, False, -1, 0, 1, 2, 0.5, -0.5, 1e30, -1e30, 10**12, 100_000, math.nan, math.inf, "", "abc", "false",
@@ -29,7 +29,7 @@ WRONG: tuple[Any, ...] = (
 )  # fmt: skip
 
 # Places to write to, where any text but one without a character is right.
-PATHS = {"data_path", "run_dir", "codes_file"}
+PATHS = {"data_path", "run_dir", "codes_file", "texts_folder"}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def keys_of(model: str) -> Iterator[str]:
     if model != next(iter(MODELS)):
         return
     yield from sorted(set(AllSettings.model_fields) | {path for path in FIXED if "." not in path})
-    for key in ("eval_args", "train_neg_sample_args", "codes"):
+    for key in ("eval_args", "train_neg_sample_args", "codes", "texts"):
         yield from (f"{key}.{part}" for part in config[key])
     yield from ("codes.rqvae.levels", "codes.rqvae.hidden", "eval_args.split.TS", "eval_args.mode.test", "no_such_key")
 
@@ -82,6 +82,9 @@ def one_step(model: str, folder: Path, run_dir: Path, values: dict[str, Any]) ->
     if getattr(config.model_class, "reads_codes", False):
         config["codes_file"] = f"{run_dir}.codes"
         write_random_codes(config["codes_file"], dataset)
+    if getattr(config.model_class, "reads_texts", False):
+        config["texts_folder"] = f"{run_dir}.texts"
+        write_random_texts(config["texts_folder"], dataset)
     RankEvaluator(config).evaluate(torch.tensor([1, 2, 9]), torch.tensor([1, 1, 2]))
     config["run_dir"] = str(run_dir)
     trainer = build_trainer(config, claim_folder(config), Prepared(dataset, {}, None))

@@ -13,10 +13,10 @@ from recbole_ser.codes.rqvae import fit_codes
 from recbole_ser.config import SERConfig
 from recbole_ser.data.codes import UserCodes, manifest_path, read_manifest, write_codes
 from recbole_ser.data.dataset import SERDataset
-from recbole_ser.errors import ConfigError
 from recbole_ser.files import check_writable
 from recbole_ser.settings.checking import check
 from recbole_ser.settings.codes import CodesSettings
+from recbole_ser.text.stages import backend_options, refuse_other_settings
 from recbole_ser.text.summaries import create_summariser
 from recbole_ser.text.user_histories import training_histories
 from recbole_ser.text.vectors import create_encoder, encode_sides
@@ -43,7 +43,8 @@ def ensure_codes(config: SERConfig, dataset: SERDataset) -> dict[str, str]:
         build_codes(dataset, config["codes"], path, config["show_progress"])
     else:
         asked = config.external_config_dict.get("codes") or {}
-        _refuse_other_settings(path, {key: config["codes"][key] for key in asked})
+        wanted = {key: config["codes"][key] for key in asked}
+        refuse_other_settings(path, read_manifest(path)["settings"], wanted, "codes_file", "codes")
     made_by = describe_codes(dataset.user_codes)
     _log.info(f"codes: {path}, from summaries by {made_by['summaries']} and vectors by {made_by['vectors']}")
     return made_by
@@ -76,8 +77,8 @@ def build_codes(
     for file in (path, manifest_path(path)):
         check_writable(file)
     cache = Path(path).parent / CACHE_FOLDER
-    summariser = create_summariser(cache_folder=cache, **_backend(wanted.summaries))
-    encoder = create_encoder(cache_folder=cache, **_backend(wanted.vectors))
+    summariser = create_summariser(cache_folder=cache, **backend_options(wanted.summaries, "codes.summaries"))
+    encoder = create_encoder(cache_folder=cache, **backend_options(wanted.vectors, "codes.vectors"))
     histories = training_histories(dataset, wanted.max_records, wanted.max_clicks)
     _log.info(f"codes of {len(histories):,} users: summaries")
     search, rec = (summariser.summarise(histories, side, progress) for side in ("search", "rec"))
@@ -95,25 +96,6 @@ def build_codes(
         "report": {"summaries": summariser.report, "rqvae": codes.report},
     }
     return write_codes(path, dataset, _where(search, codes.search), _where(rec, codes.rec), origin)
-
-
-def _refuse_other_settings(path: Path, wanted: Mapping[str, Any]) -> None:
-    """Refuse codes made with other settings than the user gives in this run; settings that are not given may differ."""
-    made = read_manifest(path)["settings"]
-    for key, value in wanted.items():
-        if made.get(key) != value:
-            raise ConfigError(
-                f"{path} was made with {key} {made.get(key)}, not {value}: name another file with --codes_file, or "
-                "make it anew with 'recbole-ser codes'"
-            )
-
-
-def _backend(options: Any) -> dict[str, Any]:
-    """Turn ``template``, or ``{backend: openai, model: ...}``, into arguments of the factories."""
-    options = {"backend": options} if isinstance(options, str) else dict(options)
-    if "backend" not in options:
-        raise ConfigError("codes: name the backend of summaries and vectors, as in {backend: openai, model: ...}")
-    return {"name": options.pop("backend"), **options}
 
 
 def _copied(texts: Sequence[str], other: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 import yaml
 from pydantic import ConfigDict
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from recbole_ser.environment import describe_environment
 from recbole_ser.errors import DataError, UserError
@@ -45,6 +45,7 @@ class RunData(TypedDict):
     counts: dict[str, int]
     codes: dict[str, str] | None
     targets: dict[str, str]
+    texts: NotRequired[dict[str, str]]
 
 
 class EpochMetrics(TypedDict):
@@ -131,6 +132,7 @@ class RunFolder:
         counts: dict[str, int],
         codes: dict[str, str] | None = None,
         targets: dict[str, str] | None = None,
+        texts: dict[str, str] | None = None,
     ) -> None:
         """Write what the run is trained and tested on.
 
@@ -141,6 +143,7 @@ class RunFolder:
             counts: numbers of users, items, events, targets, ... of the data set, by name.
             codes: hash of the file of user codes and the back-ends that made them; ``None`` if the model reads none.
             targets: hash of the targets by split.
+            texts: hash of the vectors of texts and the back-ends that made them; ``None`` if the model reads none.
 
         Raises:
             UserError: the run was started on other data.
@@ -153,6 +156,8 @@ class RunFolder:
             codes=codes,
             targets=targets or {},
         )
+        if texts:
+            data["texts"] = texts
         if (self.path / "data.json").exists() and (before := self.data()) != data:
             changed = ", ".join(key for key, value in data.items() if before.get(key) != value)
             raise UserError(f"{self.path}: this run was started on other data ({changed} changed): start a new run")

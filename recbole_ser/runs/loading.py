@@ -18,7 +18,7 @@ from recbole_ser.runs.checkpoint import load_checkpoint
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.sweep_folder import SweepFolder
 
-_HERE = frozenset(["device", "data_path", "codes_file"])  # settings that say where, not what
+_HERE = frozenset(["device", "data_path", "codes_file", "texts_folder"])  # settings that say where, not what
 
 AnyDataset = TypeVar("AnyDataset", bound=SERDataset)
 
@@ -90,7 +90,7 @@ def load_run(
         model: see ``run_config``.
 
     Raises:
-        UserError: the run is not finished, its checkpoint is damaged, or data or codes have changed.
+        UserError: the run is not finished, its checkpoint is damaged, or data, codes or texts have changed.
     """
     if not (folder.path / "result.json").exists():
         raise UserError(f"{folder.path}: this run is not finished: go on with 'recbole-ser run --resume={folder.path}'")
@@ -101,6 +101,9 @@ def load_run(
     codes = folder.data().get("codes")
     if codes and dataset.user_codes.hash != codes["hash"]:
         raise UserError(f"{folder.path}: the codes in {config['codes_file']} have changed since this run")
+    texts = folder.data().get("texts")
+    if texts and dataset.item_texts.hash != texts["hash"]:
+        raise UserError(f"{folder.path}: the texts in {config['texts_folder']} have changed since this run")
     with random_states_kept(torch.device(config["device"])):
         network = build_model(config, dataset)
     try:

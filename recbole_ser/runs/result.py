@@ -27,6 +27,8 @@ class RunResult:
         peak_memory_mib: largest resident memory of the process.
         codes: ``hash`` of the file of user codes, and the back-ends that made the ``summaries`` and ``vectors``;
             ``None`` if the model reads no codes.
+        texts: ``hash`` of the vectors of texts, and what made those of ``items`` and ``users``, and the ``vectors``;
+            ``None`` if the model reads no texts.
         folder: folder of the run; ``None`` if it has none.  It is not written to the file, since folders may be moved.
     """
 
@@ -47,6 +49,7 @@ class RunResult:
     codes: dict[str, str] | None = None
     targets: dict[str, str] = field(default_factory=dict)
     ranks: str = ""
+    texts: dict[str, str] | None = None
     folder: Path | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -72,6 +75,9 @@ def final_table(result: RunResult) -> str:
         facts["targets"] = ", ".join(targets)
     if result.codes:
         facts["codes"] = f"{result.codes['hash'][:_SHORT]} ({result.codes['summaries']}, {result.codes['vectors']})"
+    if result.texts:
+        back_ends = ", ".join(result.texts[name] for name in ("items", "users", "vectors"))
+        facts["texts"] = f"{result.texts['hash'][:_SHORT]} ({back_ends})"
     lines = [
         f"{result.model} on {result.dataset}, {result.protocol}, seed {result.seed}",
         f"{'':<12}{'valid':>10}{'test':>10}",

@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from recbole_ser.settings.codes import CodesSettings
 from recbole_ser.settings.declaration import Settings, setting
+from recbole_ser.settings.texts import TextsSettings
 from recbole_ser.settings.types import Count, Length
 from recbole_ser.settings.wording import InWords
 
@@ -70,6 +71,7 @@ class DataSettings(Settings):
     texts_folder: Place | None = setting(
         "folder of the vectors of the texts of items and users; ~: X.texts beside the data set, made if it is missing"
     )
+    texts: TextsSettings = setting("how the vectors of texts are made, for models that read them")
 
 
 class HistorySettings(Settings):

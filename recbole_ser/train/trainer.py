@@ -35,7 +35,7 @@ _PROGRESS = ("cur_step", "stopping_step", "best_epoch", "best_valid_score", "bes
 
 # Settings that may differ when a run is resumed: they do not change what an epoch computes.
 _FREE = frozenset(
-    ["epochs", "run_dir", "checkpoint_dir", "data_path", "codes_file", "codes", "gpu_id"]
+    ["epochs", "run_dir", "checkpoint_dir", "data_path", "codes_file", "codes", "texts_folder", "texts", "gpu_id"]
     + ["show_progress", "state", "log_wandb", "wandb_project"]
 )
 
@@ -221,6 +221,7 @@ class SERTrainer(Trainer):
             candidates=data["candidates"],
             data=data["hash"],
             codes=data.get("codes"),
+            texts=data.get("texts"),
             targets=data["targets"],
             ranks=checksum,
             parameters=sum(value.numel() for value in self.model.parameters() if value.requires_grad),

@@ -1,17 +1,20 @@
-"""Summaries of users' histories as short texts: the back-ends that can write them, by name."""
+"""Summaries of users' histories, and introductions of items, as short texts: the back-ends that can write them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from recbole_ser.text.backends import create_backend
 from recbole_ser.text.user_histories import Side, UserHistory
 
+if TYPE_CHECKING:
+    from recbole_ser.text.summaries.prompted import PromptedSummariser
+
 
 class Summariser(Protocol):
-    """What the codes stage needs from a back-end.
+    """What the stages that make codes and vectors of texts need from a back-end.
 
     Attributes:
         report: what happened in ``summarise``, by side; it goes into the manifest but into no hash.
@@ -28,12 +31,14 @@ class Summariser(Protocol):
         ...
 
 
-# The ``module:Class`` of each back-end, by its name.
-SUMMARISERS: dict[str, str] = {
-    "template": "recbole_ser.text.summaries.template:TemplateSummariser",
+# The ``module:Class`` of each back-end, by its name; those of LANGUAGE_MODELS can introduce items too.
+LANGUAGE_MODELS: dict[str, str] = {
     "openai": "recbole_ser.text.summaries.openai:OpenAISummariser",
     "transformers": "recbole_ser.text.summaries.transformers:TransformersSummariser",
 }
+SUMMARISERS: dict[str, str] = {
+    "template": "recbole_ser.text.summaries.template:TemplateSummariser", **LANGUAGE_MODELS
+}  # fmt: skip
 
 
 def create_summariser(name: str, cache_folder: str | Path, **options: Any) -> Summariser:
@@ -45,3 +50,12 @@ def create_summariser(name: str, cache_folder: str | Path, **options: Any) -> Su
         ConfigError: there is no such back-end or option, an option is missing, or a value is wrong.
     """
     return create_backend("summariser", SUMMARISERS, name, Path(cache_folder) / f"summaries-{name}.jsonl", options)
+
+
+def create_introducer(name: str, cache_folder: str | Path, **options: Any) -> PromptedSummariser:
+    """Make the back-end ``name`` of ``LANGUAGE_MODELS``, a ``PromptedSummariser``, for texts about items.
+
+    Raises:
+        ConfigError: as for ``create_summariser``.
+    """
+    return create_backend("introducer", LANGUAGE_MODELS, name, Path(cache_folder) / f"items-{name}.jsonl", options)

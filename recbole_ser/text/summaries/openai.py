@@ -20,7 +20,7 @@ class OpenAISummariser(PromptedSummariser):
         cache: file of answers, see ``text.cache``.
         client: client of the server.
         parameters: parameters of the generation that replace those in ``PUBLISHED``; ``None`` leaves one out.
-        ask_again, on_failure: see ``PromptedSummariser``.
+        ask_again, on_failure, factors: see ``PromptedSummariser``.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -35,8 +35,10 @@ class OpenAISummariser(PromptedSummariser):
         parameters: Mapping[str, Any] | None = None,
         ask_again: int = 2,
         on_failure: str = "error",
+        factors: Sequence[str] = (),
     ) -> None:
-        super().__init__(cache, {"model": client.model}, {**PUBLISHED, **(parameters or {})}, ask_again, on_failure)
+        parameters = {**PUBLISHED, **(parameters or {})}
+        super().__init__(cache, {"model": client.model}, parameters, ask_again, on_failure, factors)
         self._client = client
 
     def _answer(self, text: str, parameters: dict[str, Any]) -> str:

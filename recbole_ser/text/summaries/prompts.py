@@ -1,9 +1,14 @@
-"""The prompt that asks a language model about a user, and the summary in its answer (GSERec, 4.1.1)."""
+"""The prompts that ask a language model about a user or an item, and the text in its answer.
+
+Without factors the prompts about users are GSERec's (4.1.1).  With factors, prompts about users and items ask for them
+one after another, as KAR's do.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 from recbole_ser.text.openai_api import UnusableAnswer
 from recbole_ser.text.user_histories import SearchRecord, Side, UserHistory
@@ -28,21 +33,50 @@ _TASKS: dict[Side, str] = {
         "these items, describe what the user is probably interested in: interests, tendencies in style, preferred "
         "types of items."
     ),
+    "both": (
+        "Here is what one user did, each part from the oldest to the latest, one per line: first what the user "
+        "searched for, with the items that the user clicked in the results, then what the user picked from "
+        "recommendations. From all of it, describe what the user is interested in: topics of interest, areas of "
+        "focus, tendencies in style, preferred types of items."
+    ),
 }
+_FACTORS = (
+    "Go through these factors one after another: {}. Say of each what the user prefers, and which records show it. "
+    "Do not rank or recommend items."
+)
+_ITEM_TASK = "Here is what a catalogue says about one item. Introduce the item to somebody who does not know it."
+_ITEM_FACTORS = "Go through these factors one after another: {}. Say of each what is characteristic of the item."
+_FORM = (
+    f'Answer with a single JSON object that has one key, "{KEY}"; its value is your description as plain text of a '
+    "few sentences, in the language of the "
+)
 _RULES = (
     "Use nothing but this history: no outside knowledge, no guesses about the person. Where it says too little, stay "
-    f'general. Answer with a single JSON object that has one key, "{KEY}"; its value is your description as plain '
-    "text of a few sentences, in the language of the history."
+    f"general. {_FORM}history."
+)
+_OPEN_RULES = f"You may use what you know about the items, but do not guess about the person. {_FORM}history."
+_ITEM_RULES = (
+    "You may use what you know about the item; where you know too little, stay general. Do not rank it, compare it "
+    f"with others or recommend it. {_FORM}entry."
 )
 
 
-def prompt(history: UserHistory, side: Side) -> str:
-    """The request to summarise one side of ``history``; queries and items are cut to 32 and 128 words."""
-    if side == "search":
-        lines = [json.dumps(_searched(record), ensure_ascii=False) for record in history.searches]
-    else:
-        lines = [json.dumps({"item": shorten(item, _ITEM_WORDS)}, ensure_ascii=False) for item in history.items]
-    return "\n".join([_TASKS[side], "", *lines, "", _RULES])
+def prompt(history: UserHistory, side: Side, factors: Sequence[str] = ()) -> str:
+    """The request to summarise one side of ``history``; queries and items are cut to 32 and 128 words.
+
+    Args:
+        factors: what the model is asked to go through; it may then use what it knows of the items.
+    """
+    searches = [] if side == "rec" else [json.dumps(_searched(r), ensure_ascii=False) for r in history.searches]
+    items = [] if side == "search" else [json.dumps(_chosen(item), ensure_ascii=False) for item in history.items]
+    task = [_TASKS[side], *([_FACTORS.format(", ".join(factors))] if factors else [])]
+    return "\n".join([*task, "", *searches, *items, "", _OPEN_RULES if factors else _RULES])
+
+
+def item_prompt(item: str, factors: Sequence[str] = ()) -> str:
+    """The request to introduce an item, given what a catalogue says about it, which is cut to 128 words."""
+    task = [_ITEM_TASK, *([_ITEM_FACTORS.format(", ".join(factors))] if factors else [])]
+    return "\n".join([*task, "", json.dumps(_chosen(item), ensure_ascii=False), "", _ITEM_RULES])
 
 
 def parse(answer: str) -> str:
@@ -75,3 +109,7 @@ def parse(answer: str) -> str:
 def _searched(record: SearchRecord) -> dict[str, object]:
     items = [shorten(item, _ITEM_WORDS) for item in record.items]
     return {"query": shorten(record.query, _QUERY_WORDS), "clicked items": items}
+
+
+def _chosen(item: str) -> dict[str, str]:
+    return {"item": shorten(item, _ITEM_WORDS)}

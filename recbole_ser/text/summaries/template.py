@@ -56,9 +56,8 @@ class TemplateSummariser:
 
 def _texts(history: UserHistory, side: Side) -> Iterable[str]:
     """The texts of a side's records; those of a search are the query and the clicked items."""
-    if side == "rec":
-        return history.items
-    return [text for record in history.searches for text in (record.query, *record.items)]
+    searched = [text for record in history.searches for text in (record.query, *record.items)]
+    return {"search": searched, "rec": history.items, "both": [*searched, *history.items]}[side]
 
 
 def _terms(text: str) -> tuple[str, ...]:
@@ -82,11 +81,12 @@ def _salient(texts: Sequence[Sequence[str]], weight: dict[str, float]) -> list[s
 def _summary(history: UserHistory, side: Side, salient: Sequence[str], parts: Any) -> str:
     if not history.length(side):
         return ""
-    items = history.items if side == "rec" else [item for record in history.searches for item in record.items]
+    clicked = () if side == "rec" else [item for record in history.searches for item in record.items]
+    items = [*clicked, *(() if side == "search" else history.items)]
     latest = [parts(item) for item in reversed(items)]
     counts = Counter(part for item in latest for part in item)
     frames = {
-        "Searches": _most_frequent(record.query for record in reversed(history.searches)) if side == "search" else [],
+        "Searches": _most_frequent(record.query for record in reversed(history.searches)) if side != "rec" else [],
         "Recent": list(dict.fromkeys(item[0] for item in latest if item))[:_RECENT],
         "Typical": [part for part, count in counts.most_common(_TYPICAL) if count > 1],
         "Terms": salient,

@@ -35,7 +35,7 @@ class TransformersSummariser(PromptedSummariser):
         device: PyTorch's name of the device; by default a GPU if there is one.
         parameters: parameters of ``generate``, and the ``seed``, that replace those in ``PUBLISHED``; ``None`` leaves
             one out.
-        ask_again, on_failure: see ``PromptedSummariser``.
+        ask_again, on_failure, factors: see ``PromptedSummariser``.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -51,13 +51,14 @@ class TransformersSummariser(PromptedSummariser):
         parameters: Mapping[str, Any] | None = None,
         ask_again: int = 2,
         on_failure: str = "error",
+        factors: Sequence[str] = (),
     ) -> None:
         self._path = Path(path)
         if not (self._path / "config.json").is_file():
             raise ConfigError(f"path: '{path}' is no folder with a model: it holds no config.json")
         files = {file.name: sha256(file) for file in sorted(self._path.iterdir()) if file.is_file()}
         model = {"model": self._path.resolve().name, "model_hash": key_of(**files)}
-        super().__init__(cache, model, {**PUBLISHED, **(parameters or {})}, ask_again, on_failure)
+        super().__init__(cache, model, {**PUBLISHED, **(parameters or {})}, ask_again, on_failure, factors)
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     @cached_property

@@ -13,6 +13,7 @@ from recbole_ser.text.backends import create_backend
 # The ``module:Class`` of each back-end by its name; a module, and the libraries it needs, is imported only on demand.
 ENCODERS: dict[str, str] = {
     "tfidf_svd": "recbole_ser.text.vectors.tfidf_svd:TfidfSVD",
+    "minilm": "recbole_ser.text.vectors.minilm:MiniLM",
     "local": "recbole_ser.text.vectors.local:LocalEncoder",
     "openai": "recbole_ser.text.vectors.openai:OpenAIEncoder",
     "precomputed": "recbole_ser.text.vectors.precomputed:Precomputed",
@@ -36,7 +37,7 @@ class TextEncoder(Protocol):
 def create_encoder(name: str, cache_folder: str | Path, **options: Any) -> TextEncoder:
     """Make the back-end ``name``, with ``options`` as the arguments of its class.
 
-    A back-end that asks a server keeps the answers in a file in ``cache_folder``.
+    A back-end that asks a server or runs a model keeps the vectors in a file in ``cache_folder``.
 
     Raises:
         ConfigError: there is no such back-end or option, an option is missing, or a value is wrong.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,26 +12,29 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from recbole_ser.errors import ConfigError, DataError, one_line
 from recbole_ser.files import sha256
 from recbole_ser.records import read_record
 from recbole_ser.text.model_folder import in_model_folder
+from recbole_ser.text.vectors.cached import cached_vectors
 from recbole_ser.text.vectors.distinct import encode_distinct
 
 POOLINGS = ("auto", "mean", "cls")
 _FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "*/config.json")  # all that decides the vectors
 _REMEDY = "get the folder of the model again"
+_TOKENISED_AT_ONCE = 1024
 
 
 class LocalEncoder:
     """Encodes texts with a model in a folder that transformers (``save_pretrained``) or sentence-transformers wrote.
 
     Only transformers is needed.  Nothing is downloaded, and no code in the folder is run: weights are safetensors, or
-    files of PyTorch that hold tensors only.
+    files of PyTorch that hold tensors only.  A text that is longer than ``max_length`` tokens is read up to there.
+    Every vector goes into ``cache`` once its batch is done, so an interrupted encoding goes on where it was.
 
     Args:
+        cache: file of vectors, see ``text.cache``.
         path: the folder.
         pooling: ``mean`` for the mean of the last layer's states, ``cls`` for the first state, ``auto`` for what a
             folder of sentence-transformers says, or else ``mean``.
@@ -40,12 +43,13 @@ class LocalEncoder:
         device: PyTorch's name of the device; by default a GPU if there is one.
 
     Raises:
-        ConfigError: the pooling is unknown.
+        ConfigError: the pooling is unknown, or ``batch_size`` is less than 1.
         DataError: the folder holds no such model, or a sentence-transformers model with more than pooling and scaling.
     """
 
     def __init__(
         self,
+        cache: str | Path,
         path: str | Path,
         pooling: str = "auto",
         max_length: int = 512,
@@ -54,7 +58,9 @@ class LocalEncoder:
     ) -> None:
         if pooling not in POOLINGS:
             raise ConfigError(f"pooling '{pooling}' is not known: use any of {', '.join(POOLINGS)}")
-        self.path, self.batch_size = Path(path), batch_size
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: {batch_size} is not a positive number")
+        self.cache, self.path, self.batch_size = Path(cache), Path(path), batch_size
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if not (self.path / "config.json").is_file():
             raise DataError(self.path, "holds no model: there is no config.json", hint="give a folder, not a name")
@@ -78,31 +84,23 @@ class LocalEncoder:
 
         Raises:
             UserError: transformers is not installed, cannot read the folder, or fails with the model in it.
+            DataError: the cache is damaged.
         """
-        return encode_distinct(texts, lambda distinct: self._encode(distinct, progress))
+        return encode_distinct(
+            texts, lambda distinct: cached_vectors(self.cache, self.describe(), distinct, self._arriving, progress)
+        )
 
-    @torch.no_grad()
-    def _encode(self, texts: list[str], progress: bool) -> np.ndarray:
-        with in_model_folder(self.path):
-            return self._encode_with(*self._load(), texts, progress)
-
-    def _encode_with(self, tokenizer: Any, model: Any, texts: list[str], progress: bool) -> np.ndarray:
-        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # little padding within a batch
-        vectors = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
-        for start in tqdm(
-            range(0, len(texts), self.batch_size), desc="Vectors", unit="batch", disable=None if progress else True
-        ):
-            rows = order[start : start + self.batch_size]
-            batch = tokenizer(
-                [texts[row] for row in rows],
-                padding=True,
-                truncation=True,
-                max_length=min(self.max_length, tokenizer.model_max_length),
-                return_tensors="pt",
-            ).to(self.device)
-            states = model(**batch).last_hidden_state  # [b, tokens, d]
-            vectors[rows] = _pool(states, batch["attention_mask"], self.pooling).float().cpu().numpy()
-        return vectors
+    def _arriving(self, texts: list[str]) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+        with in_model_folder(self.path), torch.no_grad():
+            tokenizer, model = self._load()
+            cut = {"truncation": True, "max_length": min(self.max_length, tokenizer.model_max_length)}
+            order = np.argsort(_token_counts(tokenizer, texts, cut), kind="stable").tolist()  # hardly any padding
+            for start in range(0, len(texts), self.batch_size):
+                rows = order[start : start + self.batch_size]
+                batch = tokenizer([texts[row] for row in rows], padding=True, return_tensors="pt", **cut)
+                batch = batch.to(self.device)
+                states = model(**batch).last_hidden_state  # [b, tokens, d]
+                yield rows, _pool(states, batch["attention_mask"], self.pooling).float().cpu().numpy()
 
     def _load(self) -> tuple[Any, Any]:
         from transformers import AutoModel, AutoTokenizer
@@ -112,6 +110,12 @@ class LocalEncoder:
         model = AutoModel.from_pretrained(self.path, **settings)
         tokenizer.padding_side = "right"  # so that the first token belongs to the text
         return tokenizer, model.eval().to(self.device)
+
+
+def _token_counts(tokenizer: Any, texts: list[str], cut: dict[str, Any]) -> list[int]:
+    """How many tokens of each text are read; a few texts at a time, since their tokens take much memory."""
+    parts = (texts[start : start + _TOKENISED_AT_ONCE] for start in range(0, len(texts), _TOKENISED_AT_ONCE))
+    return [len(tokens) for part in parts for tokens in tokenizer(part, **cut)["input_ids"]]
 
 
 def _pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
