@@ -41,18 +41,18 @@ class LLMESR(DotProductRecommender):
         by the weights of now, without gradient
     (8) L = L_rec + ``distillation_weight`` L_SD, where L_SD is the mean of (u - t)^2 over rows and dimensions
 
-    Faithful to the paper: (1), (4) to (8), with the same backbone for both views.
+    Faithful to the paper: (1) to (8), apart from what follows; the same backbone for both views.
 
     Adapted to this package:
 
     - The texts and their vectors come from the back-ends that the settings name, and how near they are to the paper's
       is up to these.  A_1 goes from the m dimensions of the vectors to m / 2, as published (1536 to 768), but to d at
       least.
-    - A row is one target with the history before it, and the loss is that of ``loss_type``; published: BCE with one
-      negative, at every place of a user's training sequence.
+    - A row is one target with the history before it, and the loss is that of ``loss_type``.  The paper's is pairwise,
+      its code's BCE with one negative, at every place of a user's training sequence.
     - (7): the teachers' histories are those of the training period, up to the last training interaction.  All users
-      are encoded once, at the start of an epoch, instead of N more for each row of every step: that is a few percent
-      of an epoch instead of ten times as much, and a teacher is at most one epoch old.
+      are encoded once, at the start of an epoch, so a teacher is at most one epoch old; that costs about a twentieth
+      of an epoch.  Published: N users are encoded again for each row of every step.
     - (5): f normalises before each part of a layer, keys and values too, and has d units inside, like JSR's backbone
       here.
     - Attributes in ``load_col`` are not read.
@@ -73,7 +73,8 @@ class LLMESR(DotProductRecommender):
       needs it.
     - Only users with a text and a training interaction can be teachers.  L_SD leaves out the rows of users without a
       text, who have no teacher, and rows without a history.
-    - Among equally similar users, which of them teach is arbitrary, but the same in every run.
+    - The similar users are found exactly, once a run, by comparing all users in parts.  Which of equally similar ones
+      teach is arbitrary, but the same in every run.
     - A user without history has u = 0, for whom all items score the same.
 
     Confidence: high for (1) to (6) and (8); medium for (7) once per epoch.
