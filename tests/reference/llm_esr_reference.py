@@ -60,9 +60,9 @@ class LLMESRReference(TransformerReference):
             mixed.append(sum(power * value[part] for power, value in zip(powers, values)) / sum(powers))
         return self.linear(f"{name}.output", torch.cat(mixed))
 
-    def score(self, items: list[int], candidate: int) -> Tensor:
+    def score(self, user: Tensor, candidate: int) -> Tensor:
         """(6)."""
-        return torch.cat([self.collaborative(candidate), self.semantic(candidate)]) @ self.user(items)
+        return torch.cat([self.collaborative(candidate), self.semantic(candidate)]) @ user
 
     def similar(self, user: int, training: dict[int, list[int]]) -> list[int]:
         """The users of (7); ``training`` are the items of each user's training period."""
@@ -91,9 +91,10 @@ class LLMESRReference(TransformerReference):
     def next_item(self, kind: str, rows: list[list[int]], candidates: list[list[int]]) -> Tensor:
         terms = []
         for items, (positive, *negatives) in zip(rows, candidates):
-            own, others = self.score(items, positive), [self.score(items, negative) for negative in negatives]
+            user = self.user(items)
+            own, others = self.score(user, positive), [self.score(user, negative) for negative in negatives]
             if kind == "CE":
-                everything = [self.score(items, item) for item in range(1, self.dataset.target_num)]
+                everything = [self.score(user, item) for item in range(1, self.dataset.target_num)]
                 terms.append(torch.stack(everything).exp().sum().log() - own)
             elif kind == "BPR":
                 terms += [-torch.log(torch.sigmoid(own - other)) for other in others]
