@@ -67,6 +67,8 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec("FMLPRec", f"{_SEQUENTIAL}.fmlp_rec:FMLPRec", paper="Zhou et al., WWW'22"),
         ModelSpec("BERT4Rec", f"{_SEQUENTIAL}.bert4rec:BERT4Rec", paper="Sun et al., CIKM'19"),
         ModelSpec("CL4SRec", f"{_SEQUENTIAL}.cl4srec:CL4SRec", paper="Xie et al., ICDE'22"),
+        ModelSpec("KAR", f"{_SEQUENTIAL}.kar:KAR", ("texts",), "Xi et al., RecSys'24"),
+        ModelSpec("LLMESR", f"{_SEQUENTIAL}.llm_esr:LLMESR", ("texts",), "Liu et al., NeurIPS'24"),
         ModelSpec("SASRec", f"{_RECBOLE_SEQUENTIAL}:SASRec", paper="Kang and McAuley, ICDM'18"),
         ModelSpec("GRU4Rec", f"{_RECBOLE_SEQUENTIAL}:GRU4Rec", paper="Tan et al., DLRS'16"),
         ModelSpec("STAMP", f"{_RECBOLE_SEQUENTIAL}:STAMP", paper="Liu et al., KDD'18"),

@@ -111,3 +111,15 @@ def assert_dropout_inside(model: nn.Module) -> None:
         inside = layer.network[1](torch.ones(10_000))
         assert 0.45 < (inside == 0).double().mean() < 0.55 and 0.95 < inside.mean() < 1.05
         assert layer.network[1].eval()(torch.ones(10)).eq(1).all()
+
+
+def give_texts(dataset: SimpleNamespace, without_items: tuple[int, ...], without_users: tuple[int, ...]) -> Any:
+    """``dataset`` with vectors of six numbers for the texts of all items and users but these."""
+    generator = torch.Generator().manual_seed(4)
+    for name, count, without in (
+        ("item_texts", dataset.item_num, without_items), ("user_texts", dataset.user_num, without_users),
+    ):  # fmt: skip
+        vectors = nn.functional.normalize(torch.randn(count, 6, generator=generator), dim=1)
+        vectors[[0, *without]] = 0
+        setattr(dataset, name, SimpleNamespace(vectors=vectors))
+    return dataset

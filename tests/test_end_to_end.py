@@ -102,9 +102,10 @@ def test_a_killed_run_resumes_to_the_same_result(reference: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["DIN", "SRJGraph", "UnifiedSSR"])  # batch statistics, sampling, two phases
+@pytest.mark.parametrize("model", ["DIN", "LLMESR", "SRJGraph", "UnifiedSSR"])
 def test_a_model_with_a_state_of_its_own_resumes_to_the_same_result(model: str, tmp_path: Path) -> None:
-    values = {"pretrain_epochs": 1} if model == "UnifiedSSR" else {}
+    """The states: batch statistics, teachers of an epoch, sampled neighbours, and two phases."""
+    values = {"texts_folder": str(tmp_path / "x.texts"), **({"pretrain_epochs": 1} if model == "UnifiedSSR" else {})}
 
     def interrupt(epoch: int, valid: dict[str, float]) -> None:
         raise KeyboardInterrupt
@@ -128,7 +129,8 @@ def test_resuming_a_finished_run_scores_it_again(reference: Path, tmp_path: Path
 @pytest.mark.parametrize("model", sorted(MODELS.keys() - {"SESRec"}))
 def test_every_model_runs_on_the_same_candidates(model: str, reference: Path, tmp_path: Path) -> None:
     few = {"epochs": 2, "levels": 2, "hidden": [16]}
-    result = run_in(tmp_path / model, model, epochs=1, codes_file=str(tmp_path / "x.codes"), codes={"rqvae": few})
+    made = {"codes_file": str(tmp_path / "x.codes"), "texts_folder": str(tmp_path / "x.texts")}
+    result = run_in(tmp_path / model, model, epochs=1, codes={"rqvae": few}, **made)
     assert result.candidates == RunFolder.load(reference).result().candidates
     assert result.data == RunFolder.load(reference).result().data
     assert 0 < result.test["hit@10"] < 1

@@ -11,7 +11,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor
 
-from recbole_ser.model.embeddings import FeatureEmbedding, Mentions, PassCache
+from recbole_ser.model.embeddings import EntityEmbedding, Mentions, PassCache
 from recbole_ser.model.losses import (
     Temperature,
     inner_product_softmax,
@@ -143,7 +143,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
 
         For the softmax over all items, all items that can be targets are mentioned.
 
-        This applies to the attributes ``items`` and ``queries`` of the model, where they are a ``FeatureEmbedding``.
+        This applies to the attributes ``items`` and ``queries`` of the model, where they are an ``EntityEmbedding``.
         """
         if self.loss_type == "CE":
             items, queries = mentioned[0]
@@ -153,9 +153,9 @@ class SearchRecommender(PassCache, SequentialRecommender):
                 stack.enter_context(embedding.shared(*(getattr(ids, name) for ids in mentioned)))
             yield
 
-    def _embeddings(self) -> dict[str, FeatureEmbedding]:
+    def _embeddings(self) -> dict[str, EntityEmbedding]:
         embeddings: dict[str, Any] = {name: getattr(self, name, None) for name in ("items", "queries")}
-        return {name: module for name, module in embeddings.items() if isinstance(module, FeatureEmbedding)}
+        return {name: module for name, module in embeddings.items() if isinstance(module, EntityEmbedding)}
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         return torch.stack(list(self.losses(interaction).values())).sum()
@@ -220,7 +220,7 @@ class JointRecommender(SearchRecommender):
 class DotProductRecommender(SearchRecommender):
     """A model whose state is one vector per row; the logit of an item is its vector's inner product with the state."""
 
-    items: FeatureEmbedding
+    items: EntityEmbedding
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """``[..., d]`` of ``items [...]``; by default those of the attribute ``items``."""

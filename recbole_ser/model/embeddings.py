@@ -131,38 +131,22 @@ class NumericEmbedding(nn.Module):
         return self.projection(self.values[ids])
 
 
-class FeatureEmbedding(PassCache):
-    """An entity's vector: its id and attribute embeddings, concatenated, and projected if ``width`` is given.
-
-    Id 0 is padding, whose id embedding is zero.
+class EntityEmbedding(PassCache):
+    """Vectors of entities by id; a class derived from this one says how they are made, in ``_embed``.
 
     Args:
-        count: number of ids, the padding id included.
-        id_width: width of the id embedding.
-        attributes: the attributes of the entities.
-        width: width of the projection (with bias); ``None``: the concatenation is not projected.
-        activation: activation after the projection; ``None``: there is none.
+        count: number of ids, the padding id 0 included.
+        width: width of the vectors.
     """
 
-    def __init__(
-        self,
-        count: int,
-        id_width: int,
-        attributes: Sequence[Attribute | NumericAttribute],
-        width: int | None = None,
-        activation: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, count: int, width: int) -> None:
         super().__init__()
-        self.count = count
-        self.ids = nn.Embedding(count, id_width, padding_idx=0)
-        self.attributes = nn.ModuleList(
-            AttributeEmbedding(each) if isinstance(each, Attribute) else NumericEmbedding(each) for each in attributes
-        )
-        concatenated = id_width + sum(attribute.width for attribute in attributes)
-        self.projection = nn.Identity() if width is None else nn.Linear(concatenated, width)
-        self.activation = activation or nn.Identity()
-        self.width = width or concatenated
+        self.count, self.width = count, width
         self._shared: tuple[Tensor, Tensor] | None = None
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        """``[U, width]`` for the entities ``ids [U]``."""
+        raise NotImplementedError
 
     def forward(self, ids: Tensor) -> Tensor:
         """Vectors ``[..., width]`` of ``ids [...]``."""
@@ -200,6 +184,37 @@ class FeatureEmbedding(PassCache):
                 self._shared = before
 
         return again
+
+
+class FeatureEmbedding(EntityEmbedding):
+    """An entity's vector: its id and attribute embeddings, concatenated, and projected if ``width`` is given.
+
+    Id 0 is padding, whose id embedding is zero.
+
+    Args:
+        count: number of ids, the padding id included.
+        id_width: width of the id embedding.
+        attributes: the attributes of the entities.
+        width: width of the projection (with bias); ``None``: the concatenation is not projected.
+        activation: activation after the projection; ``None``: there is none.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        id_width: int,
+        attributes: Sequence[Attribute | NumericAttribute],
+        width: int | None = None,
+        activation: nn.Module | None = None,
+    ) -> None:
+        concatenated = id_width + sum(attribute.width for attribute in attributes)
+        super().__init__(count, width or concatenated)
+        self.ids = nn.Embedding(count, id_width, padding_idx=0)
+        self.attributes = nn.ModuleList(
+            AttributeEmbedding(each) if isinstance(each, Attribute) else NumericEmbedding(each) for each in attributes
+        )
+        self.projection = nn.Identity() if width is None else nn.Linear(concatenated, width)
+        self.activation = activation or nn.Identity()
 
     def _embed(self, ids: Tensor) -> Tensor:
         own = lookup(self.ids.weight, ids) * (ids != 0).unsqueeze(1)  # [U, id_width]
