@@ -123,6 +123,13 @@ def split_instances(
     )
 
 
+def last_training_interactions(log: EventLog, split: Split) -> Tensor:
+    """The position of the last interaction of the training period, of each user who has one."""
+    positions = split.training_interactions
+    users = log.users[positions]  # ascending
+    return positions[torch.cat([users, users.new_zeros(1)]).diff() != 0]
+
+
 def _first_held_out(log: EventLog, held_out: Tensor) -> tuple[Tensor, Tensor]:
     """Where each user's training period ends, in the interactions and in the searches ``[users]``.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recbole_ser.data.candidates import CandidateTable, build_candidates
 from recbole_ser.data.dataset import SERDataset
+from recbole_ser.data.instances import last_training_interactions
 from recbole_ser.data.negatives import NegativeSampler
 from recbole_ser.recbole_models import learns_from_users
 
@@ -123,10 +124,7 @@ class TrainLoader:
             return split.train
         if self.trains_on == "interactions":
             return split.training_interactions
-        users = self.dataset.log.users[split.training_interactions]  # ascending
-        is_last = torch.ones(len(users), dtype=torch.bool)
-        is_last[:-1] = users[1:] != users[:-1]
-        return split.training_interactions[is_last]
+        return last_training_interactions(self.dataset.log, split)
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)

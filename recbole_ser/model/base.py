@@ -88,7 +88,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
 
     def losses(self, interaction: Any) -> dict[str, Tensor]:
         """The main loss, ``rec``, and the auxiliary ones, by name; their sum is what is minimised."""
-        with self.embedded_once(self.mentions(interaction), *self.draw_mentions()):
+        with self.embedded_once(self.mentions(interaction), *self.draw_mentions(interaction)):
             return self.rec_losses(interaction)
 
     def rec_losses(self, interaction: Any) -> dict[str, Tensor]:
@@ -128,12 +128,17 @@ class SearchRecommender(PassCache, SequentialRecommender):
         return torch.cat([interaction[self.POS_ITEM_ID].unsqueeze(1), interaction[self.NEG_ITEM_ID]], dim=1)
 
     def mentions(self, interaction: Any) -> Mentions:
-        """All item and query ids that a training step on ``interaction`` embeds; a model that embeds more adds them."""
-        items = (self.ITEM_SEQ, "search_click_list", self.POS_ITEM_ID, self.NEG_ITEM_ID)
-        queries = ("search_query_list", "query_id")
+        """All item and query ids that a training step on ``interaction`` embeds; a model that embeds more adds them.
+
+        A model that does not embed queries is taken to read no searches, and so no clicks of searches either.
+        """
+        items, queries = [str(self.ITEM_SEQ), str(self.POS_ITEM_ID), str(self.NEG_ITEM_ID)], []
+        if "queries" in self._embeddings():
+            items.append("search_click_list")
+            queries = ["search_query_list", "query_id"]
         return Mentions(_flat(interaction, items), _flat(interaction, queries))
 
-    def draw_mentions(self) -> list[Mentions]:
+    def draw_mentions(self, interaction: Any) -> list[Mentions]:
         """Ids embedded in a training step besides its batch; called once per step, so negatives may be drawn here."""
         return []
 
@@ -204,7 +209,7 @@ class JointRecommender(SearchRecommender):
         search = getattr(interaction, "search", None)
         if search is None:
             return super().losses(interaction)
-        mentioned = self.mentions(interaction), self.mentions(search), *self.draw_mentions()
+        mentioned = self.mentions(interaction), self.mentions(search), *self.draw_mentions(interaction)
         with self.embedded_once(*mentioned):
             losses = self.rec_losses(interaction)
             found = self.search_losses(search)

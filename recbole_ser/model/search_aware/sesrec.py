@@ -125,7 +125,7 @@ class SESRec(SearchRecommender):
         if self.co_attention is not None and not self.beta:
             self.co_attention.requires_grad_(False)
 
-    def draw_mentions(self) -> list[Mentions]:
+    def draw_mentions(self, interaction: Any) -> list[Mentions]:
         """The negatives of the alignment, newly drawn."""
         return [self.alignment.draw(self.items.count)] if self.alpha else []
 

@@ -142,7 +142,7 @@ class UniSAR(JointRecommender):
             for module in (self.experts.own[SEARCH], self.experts.gates[SEARCH], self.towers[SEARCH]):
                 module.requires_grad_(False)
 
-    def draw_mentions(self) -> list[Mentions]:
+    def draw_mentions(self, interaction: Any) -> list[Mentions]:
         """The negatives of (3), newly drawn for both tasks."""
         return [self.alignment.draw(self.items.count)] if self.alignment_weight else []
 

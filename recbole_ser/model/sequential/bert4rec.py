@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ser.model.base import DotProductRecommender
-from recbole_ser.model.embeddings import Mentions, item_embedding, lookup
+from recbole_ser.model.embeddings import item_embedding, lookup
 from recbole_ser.model.layers import Dropout, TransformerEncoder, initialise
 from recbole_ser.model.losses import sampled_loss
 from recbole_ser.settings.declaration import setting
@@ -133,9 +133,3 @@ class BERT4Rec(DotProductRecommender):
         last = torch.arange(exists.shape[1], device=exists.device) == exists.sum(dim=1, keepdim=True) - 1  # [B, T]
         only_last = torch.rand(len(exists), 1, device=exists.device) < self.last_item_prob  # [B, 1]
         return torch.where(only_last, last, drawn) & exists
-
-    def mentions(self, interaction: Any) -> Mentions:
-        """Only the ids that are read: the items of the history, and negatives."""
-        fields = [field for field in (self.ITEM_SEQ, self.NEG_ITEM_ID) if field in interaction]
-        items = torch.cat([interaction[field].flatten() for field in fields])
-        return Mentions(items, items[:0])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ser.model.base import DotProductRecommender
-from recbole_ser.model.embeddings import Mentions, item_embedding
+from recbole_ser.model.embeddings import item_embedding
 from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, last_state
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, TransformerSizes
@@ -126,11 +126,6 @@ class CL4SRec(DotProductRecommender):
         source = torch.where(crop, (slot + start).clamp(max=len(slot) - 1), key.argsort(dim=1))  # [V, L]
         exists = slot < torch.where(crop, size, length)  # [V, L]
         return items.gather(1, source) * exists, mask & (rank < size)
-
-    def mentions(self, interaction: Any) -> Mentions:
-        """Only the ids that are read; a view has no other items than its history."""
-        items = torch.cat([self.training_items(interaction).flatten(), interaction[self.ITEM_SEQ].flatten()])
-        return Mentions(items, items[:0])
 
 
 def contrast(views: Tensor, users: Tensor) -> Tensor:

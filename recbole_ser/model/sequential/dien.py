@@ -102,14 +102,14 @@ class DIEN(SearchRecommender):
         nn.init.zeros_(gru["bias_ih_l0"])
         nn.init.zeros_(gru["bias_hh_l0"])
 
-    def mentions(self, interaction: Any) -> Mentions:
-        """The negatives of the auxiliary loss, newly drawn, are embedded too."""
-        mentioned = super().mentions(interaction)
+    def draw_mentions(self, interaction: Any) -> list[Mentions]:
+        """The negatives of the auxiliary loss, newly drawn."""
         if not self.auxiliary_weight:
-            return mentioned
+            return []
         following = interaction[self.ITEM_SEQ][:, 1:]  # [B, T - 1]
         self.drawn = torch.randint_like(following, 1, self.target_num) * (following != 0)
-        return mentioned._replace(items=torch.cat([mentioned.items, self.drawn.flatten()]))
+        drawn = self.drawn.flatten()
+        return [Mentions(drawn, drawn[:0])]
 
     def encode(self, interaction: Any) -> Histories:
         items = interaction[self.ITEM_SEQ]  # [B, T]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ser.model.base import SearchRecommender
-from recbole_ser.model.embeddings import Mentions, item_embedding, lookup
+from recbole_ser.model.embeddings import item_embedding, lookup
 from recbole_ser.model.layers import ActivationUnit, PairMLP, initialise
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes
@@ -112,11 +112,6 @@ class KAR(SearchRecommender):
     def _knowledge_of_all_items(self) -> Tensor:
         parts = torch.arange(self.n_items, device=self.of_items.vectors.device).split(ITEMS_AT_ONCE)
         return torch.cat([self.of_items(ids, self.shared) for ids in parts])  # [n_items, d]
-
-    def mentions(self, interaction: Any) -> Mentions:
-        """Only the ids that are read: none of the search history."""
-        items = torch.cat([self.training_items(interaction).flatten(), interaction[self.ITEM_SEQ].flatten()])
-        return Mentions(items, items[:0])
 
 
 class Experts(nn.Module):

@@ -15,8 +15,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from recbole_ser.data.instances import last_training_interactions
 from recbole_ser.model.base import DotProductRecommender
-from recbole_ser.model.embeddings import EntityEmbedding, Mentions, lookup
+from recbole_ser.model.embeddings import EntityEmbedding, lookup
 from recbole_ser.model.layers import Attention, Dropout, TransformerEncoder, causal, initialise, last_state, masked_mean
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import Projected, TransformerSizes
@@ -114,7 +115,7 @@ class LLMESR(DotProductRecommender):
         self.similar_users, self.distillation_weight = settings.similar_users, settings.distillation_weight
         if self.distillation_weight:
             self.user_texts = dataset.user_texts.vectors
-            self.last_events = last_training_interactions(dataset)
+            self.last_events = last_training_interactions(dataset.log, dataset.split)
             # ``read_through`` reads one item more; searches are not looked at.
             self.reader = replace(dataset.history_reader(), max_rec=length - 1, max_search=1, max_clicks=1)
 
@@ -174,11 +175,6 @@ class LLMESR(DotProductRecommender):
         self.train(was_training)
         return vectors
 
-    def mentions(self, interaction: Any) -> Mentions:
-        """Only the ids that are read: none of the search history."""
-        items = torch.cat([self.training_items(interaction).flatten(), interaction[self.ITEM_SEQ].flatten()])
-        return Mentions(items, items[:0])
-
 
 class DualEmbedding(EntityEmbedding):
     """The collaborative and the semantic vector of an item, concatenated; zeros for padding.
@@ -226,13 +222,6 @@ def first_vectors(texts: Tensor, width: int) -> Tensor:
     largest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))  # [1, count]
     table[has_text, :count] = centred @ (axes * largest.sign()).float()  # which way an axis points is arbitrary
     return table
-
-
-def last_training_interactions(dataset: Any) -> Tensor:
-    """The position in the log of the last interaction of the training period, of each user who has one."""
-    positions = dataset.split.training_interactions
-    users = dataset.log.users[positions]  # ascending
-    return positions[torch.cat([users, users.new_zeros(1)]).diff() != 0]
 
 
 def most_similar(texts: Tensor, can_teach: Tensor, count: int) -> Tensor:
