@@ -13,7 +13,9 @@ from recbole_ser import __version__
 from recbole_ser.commands.arguments import LazyGroup
 from recbole_ser.errors import UserError
 
-COMMANDS = ("run", "tune", "codes", "recommend", "groups", "validate", "describe", "convert", "synthesize", "doctor")
+COMMANDS = (
+    "run", "tune", "codes", "recommend", "compare", "groups", "validate", "describe", "convert", "synthesize", "doctor",
+)  # fmt: skip
 
 
 class _Commands(LazyGroup):
