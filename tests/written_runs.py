@@ -22,14 +22,12 @@ def write_run(
     *,
     seed: int = 1,
     settings: Mapping[str, Any] | None = None,
-    test: Mapping[str, float] | None = None,
     **data: Any,
 ) -> Path:
     """A finished run of ``model`` on the data set ``toy`` in ``folder``.
 
     Args:
         settings: what the run was given besides.
-        test: the metrics of its result.
         data: what ``data.json`` says, where that differs from what is true.
     """
     values = {"data_path": str(folder), "require_both_histories": False, "seed": seed, **SIZES, **(settings or {})}
@@ -43,8 +41,6 @@ def write_run(
     tested = dataset.id2token("user_id", dataset.log.users[dataset.split.test.long()].numpy())
     hashes = {"candidates": facts["candidates"], "data": facts["fingerprint"], "targets": facts["targets"]}
     costs = {"best_epoch": 0, "epochs": 1, "parameters": 1, "seconds": 1.0, "cpu_seconds": 1.0, "peak_memory_mib": 1.0}
-    names = {"model": model, "dataset": "toy", "seed": seed, "protocol": facts["protocol"], "valid": {}}
-    run.write_result(
-        RunResult(**names, test=dict(test or {}), **costs, **hashes, ranks=run.write_ranks(tested, torch.tensor(ranks)))
-    )
+    names = {"model": model, "dataset": "toy", "seed": seed, "protocol": facts["protocol"], "valid": {}, "test": {}}
+    run.write_result(RunResult(**names, **costs, **hashes, ranks=run.write_ranks(tested, torch.tensor(ranks))))
     return run.path

@@ -80,21 +80,26 @@ class TargetTraits:
             ConfigError: the data do not say where searches came from, or no search has one of ``spontaneous``.
         """
         dataset, log = self.dataset, self.dataset.log
-        known = dict(dataset.field2token_id.get(dataset.source_field, {}))
+        tokens = dataset.field2token_id.get(dataset.source_field, {})
+        known = {name: source for name, source in tokens.items() if source}  # 0 is padding, and a missing source
         if not known:
             raise ConfigError(f"--by search-kind: the searches of data set '{dataset.dataset_name}' have no source")
-        del known["[PAD]"]
         for name in self.spontaneous:
             if name not in known:
                 raise ConfigError(f"--spontaneous: no search has the source '{name}': there are {', '.join(known)}")
-        labels = ["spontaneous", "passive"] if self.spontaneous else sorted(known)
-        kinds = np.zeros(dataset.source_num, dtype=np.int64)  # of each source, numbered as in ``labels``
-        for name, source in known.items():
-            kinds[source] = int(name not in self.spontaneous) if self.spontaneous else labels.index(name)
+        if self.spontaneous:
+            labels, places = ["spontaneous", "passive"], dict.fromkeys(self.spontaneous, 0)
+        else:
+            labels = [*sorted(known), "no source"]
+            places = {name: number for number, name in enumerate(sorted(known))}
+        kinds = np.full(dataset.source_num, len(labels) - 1)  # of each source, numbered as in ``labels``
+        for name, number in places.items():
+            kinds[known[name]] = number
         positions = self.positions
         last = log.sources.numpy()[log.searches_before.numpy()[positions] - 1]
         group = np.where(log.search_length.numpy()[positions] > 0, kinds[last], len(labels))
-        return Trait("the kind of the last search before the target", [*labels, "no search"], group)
+        used, group = np.unique(group, return_inverse=True)
+        return Trait("the kind of the last search before the target", [[*labels, "no search"][n] for n in used], group)
 
     def _training_counts(self) -> np.ndarray:
         """``[n]``, how many training interactions the item of each target has."""
