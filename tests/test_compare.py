@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 import subprocess
 from dataclasses import replace
@@ -14,9 +15,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import command, load_dataset, write_lines, write_toy
+from recbole.evaluator.metrics import GiniIndex, ItemCoverage
 from scipy import stats
 from written_runs import write_run
 
+from recbole_ser.bundled import package_folder
+from recbole_ser.comparison.beyond_accuracy import beyond_accuracy, top_lists
 from recbole_ser.comparison.report import Comparison, Options, compare_runs
 from recbole_ser.comparison.rows import find_runs, read_rows
 from recbole_ser.comparison.tables import FORMATS, tables_of
@@ -26,6 +30,7 @@ from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.evaluation.evaluator import RankEvaluator
 from recbole_ser.evaluation.metrics import Metric, parse_metrics
 from recbole_ser.evaluation.significance import holm, paired_p_value, sign_flip_p_value
+from recbole_ser.runner import protocol_name
 from recbole_ser.runner import run as train
 from recbole_ser.runs.folder import RunFolder
 
@@ -60,7 +65,8 @@ def test_metrics_are_those_of_the_evaluation(average_over: str, folder: Path) ->
     dataset = load_dataset(folder, "toy", require_both_histories=False, **RS)
     users = dataset.log.users[dataset.split.test.long()]
     ranks = torch.from_numpy(np.random.default_rng(0).integers(1, 16, len(users)))
-    run = write_run(folder, "SASRec", ranks.tolist(), settings={**RS, "average_over": average_over})
+    protocol = protocol_name(SERConfig("SASRec", "toy", None, {**values, **RS}))
+    run = write_run(folder, "SASRec", ranks.tolist(), settings={**RS, "average_over": average_over}, protocol=protocol)
     expected = RankEvaluator(config).evaluate(ranks, users)
     found = compare([run], ",".join(expected)).models[0].means
     assert found == pytest.approx(expected, abs=1e-12)
@@ -289,6 +295,29 @@ def test_traits_of_data_that_lack_them_are_refused(three: list[Path]) -> None:
         compare(three[1:3], by=["searches"])
 
 
+# --- beyond accuracy --------------------------------------------------------------------------------------------------
+
+
+def test_coverage_and_gini_are_those_of_recbole() -> None:
+    generator = np.random.default_rng(0)
+    lists = np.stack([generator.choice(12, 3, replace=False) for _ in range(8)])
+    found = beyond_accuracy(lists, generator.integers(0, 9, 15))
+    config = {"metric_decimal_place": 4, "topk": [3]}
+    assert found["coverage"] == pytest.approx(ItemCoverage(config).get_coverage(lists, 15))
+    assert found["gini"] == pytest.approx(GiniIndex(config).get_gini(lists, 15))
+
+
+def test_popularity_of_lists_by_hand() -> None:
+    """The first item has a fifth of the interactions and is the head; the last two have less, and are the tail."""
+    counts = np.array([20, 0, 30, 35, 15])
+    found = beyond_accuracy(np.array([[3, 2], [3, 0], [1, 4]]), counts)
+    assert found["popularity"] == pytest.approx(np.mean([35, 30, 35, 20, 0, 15]))
+    assert (found["head"], found["middle"], found["tail"]) == (2 / 6, 2 / 6, 2 / 6)
+    assert found["novelty"] == pytest.approx(np.mean([-math.log2(p) for p in (0.35, 0.3, 0.35, 0.2, 0.01, 0.15)]))
+    everything = beyond_accuracy(np.array([[0, 1, 2, 3, 4]]), counts)
+    assert everything["coverage"] == 1.0 and everything["gini"] == 0.0
+
+
 # --- formats ----------------------------------------------------------------------------------------------------------
 
 
@@ -369,6 +398,7 @@ def test_one_model_alone_has_its_metrics(three: list[Path]) -> None:
         ("--alpha=1", "--alpha 1.0 is not between 0 and 1"),
         ("--groups=0", "--groups 0: at least one"),
         ("--seed=-1", "--seed -1 is negative"),
+        ("--beyond=0", "--beyond 0: a list has at least one item"),
         ("--test=z", "--test z: use any of t, sign-flip"),
         ("--spontaneous=typed", "give that too"),
         ("--metrics=f1@3", "metric 'f1@3' is not known"),
@@ -388,12 +418,23 @@ def test_real_runs_of_the_bundled_sample(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     quick = {"epochs": 1, "show_progress": False, "state": "WARNING", "eval_args.mode": "full"}
     results = [train(name, "ser-sample", config_dict={**quick, "run_dir": f"runs/{name}"}) for name in ("Pop", "BPR")]
-    found = compare([Path("runs")], ",".join([*results[0].test, "auc"]), by=["popularity", "search-kind"])
+    found = compare([Path("runs")], ",".join([*results[0].test, "auc"]), by=["popularity", "search-kind"], beyond=10)
     for result in results:
         (model,) = (model for model in found.models if model.name == result.model)
         assert {**model.means, "auc": None} == pytest.approx({**result.test, "auc": None}, abs=1e-12)
         ranks = RunFolder.load(f"runs/{result.model}").ranks()["rank"].to_numpy()
         assert 0.0 < model.means["auc"] < 1.0 and model.means["auc"] > 1 - ranks.mean() / 300
     parts = [row for row in found.groups if (row.by, row.metric) == ("search-kind", "mrr")]
+    lists, counts = top_lists(RunFolder.load("runs/BPR"), 10, None)
+    dataset = load_dataset(package_folder("dataset_atomic"), "ser-sample", "BPR")
+    hits = lists == dataset.log.items[dataset.split.test.long()].numpy()[:, None] - 1
+    assert hits.any(axis=1).mean() == pytest.approx(results[1].test["hit@10"]) and len(counts) == dataset.target_num - 1
+    by_model = {model.name: model.means for model in found.beyond}
+    assert by_model["Pop"]["head@10"] == 1.0 and by_model["Pop"]["coverage@10"] == pytest.approx(10 / len(counts))
+    assert by_model["BPR"] == {f"{name}@10": value for name, value in beyond_accuracy(lists, counts).items()}
+    for form in ("csv", "latex", "terminal"):
+        assert "overage@10" in FORMATS[form](found)
+    with pytest.raises(UserError, match="the catalogue has only"):
+        compare([Path("runs")], beyond=10_000)
     assert [row.group for row in parts] == ["s0", "s1", "s2", "all"]
     assert sum(row.users for row in parts[:-1]) == parts[-1].users == found.users

@@ -34,7 +34,7 @@ def write_run(
     config = SERConfig(model, "toy", None, values)
     dataset = SERDataset(config)
     run = RunFolder(folder / "saved" / f"{model}-{len(list(folder.glob('saved/*')))}")
-    run.write_config({"model": model, "average_over": config["average_over"]}, config.arguments())
+    run.write_config({"model": model}, config.arguments())
     facts = {"fingerprint": dataset.data_hash, "protocol": "uni99", "candidates": {"test": "c0ffee"}, **data}
     facts = {"counts": dataset.summary(), "targets": {"test": dataset.target_hash("test")}, **facts}
     run.write_data(**facts)

@@ -30,6 +30,7 @@ _METRICS = "hit@1,hit@5,hit@10,ndcg@5,ndcg@10,mrr"
     "--spontaneous", metavar="S,S,...", help="sources of searches that users typed of their own accord (search-kind)"
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="seed of the bootstrap of --by")
+@click.option("--beyond", type=int, metavar="K", help="also compare lists of the K best items of the whole catalogue")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), help="(default: that of --out, or terminal)")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="file to write to: .md, .tex, .csv, .json or .txt"
@@ -45,6 +46,7 @@ def command(
     groups: int,
     spontaneous: str | None,
     seed: int,
+    beyond: int | None,
     form: str | None,
     out: Path | None,
     model: str | None,
@@ -68,6 +70,11 @@ def command(
     Traits: searches and history (how many before the user's first test target), popularity (training interactions of
     the item), repeat (whether the user had interacted with the item before), cold (whether the item has training
     interactions), search-kind (source of the last search; with --spontaneous: spontaneous or passive).
+    Beyond accuracy: coverage (share of the catalogue in some list), gini (0: all items equally often), novelty (mean
+    of -log2 of an item's share of all training interactions), popularity (its training interactions), head, tail and
+    middle (shares of the most popular items with 20 % of the training interactions, the least popular with 20 %, and
+    the rest). Every run is loaded for this, and ranks the catalogue for each test target: as dear as a test in mode
+    full.
     """
     if form is None and out is not None and out.suffix not in SUFFIXES:
         raise ConfigError(f"--out {out}: the name must end in {', '.join(SUFFIXES)}, or give --format")
@@ -86,6 +93,7 @@ def command(
         groups=groups,
         spontaneous=[source for source in (spontaneous or "").split(",") if source],
         seed=seed,
+        beyond=beyond,
         model=model,
     )
     form = form or (SUFFIXES[out.suffix] if out is not None else "terminal")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_ser.comparison.beyond_accuracy import beyond_accuracy, top_lists
 from recbole_ser.comparison.rows import Row, find_runs, read_rows
 from recbole_ser.comparison.traits import TRAITS, TargetTraits
 from recbole_ser.data.dataset import SERDataset
@@ -20,7 +21,9 @@ from recbole_ser.evaluation.significance import TESTS, holm
 from recbole_ser.evaluation.tested_runs import tested_dataset
 from recbole_ser.runs.folder import RunFolder
 
-_DRAWN = re.compile(r"(?:uni|pop)(\d+)")  # protocols with so many candidates besides the target
+# What the name of a protocol says, which is made in `recbole_ser.runner.protocol_name`.
+_DRAWN = re.compile(r"(?:uni|pop)(\d+)")  # so many candidates besides the target
+_BY_USER = "mean over users"
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Options:
         groups: number of groups, of about the same size, of a trait that is a number.
         spontaneous: see ``TargetTraits``.
         seed: seed of the bootstrap.
-        model: the first run's model, if no installed package registers it, see ``run_config``.
+        beyond: length of the lists that metrics beyond accuracy look at; ``None``: there are no such metrics.
+        model: a model of some runs, if no installed package registers it, see ``run_config``.
 
     Raises:
         ConfigError: a value is out of range, or there is no such trait or test.
@@ -50,6 +54,7 @@ class Options:
     groups: int = 4
     spontaneous: Sequence[str] = ()
     seed: int = 0
+    beyond: int | None = None
     model: str | None = None
 
     def __post_init__(self) -> None:
@@ -64,8 +69,15 @@ class Options:
             raise ConfigError(f"--groups {self.groups}: at least one is needed")
         if self.seed < 0:
             raise ConfigError(f"--seed {self.seed} is negative")
+        if self.beyond is not None and self.beyond < 1:
+            raise ConfigError(f"--beyond {self.beyond}: a list has at least one item")
         if self.spontaneous and "search-kind" not in self.by:
             raise ConfigError("--spontaneous says what --by search-kind divides by: give that too")
+
+    def model_of(self, folder: RunFolder) -> str | None:
+        """The user's ``model``, if it is that of the run in ``folder``."""
+        name = (self.model or "").rpartition(":")[2].rpartition(".")[2]
+        return self.model if name == folder.model_name() else None
 
 
 @dataclass(frozen=True)
@@ -145,6 +157,7 @@ class Comparison:
         test, alpha: the name of the test, and the level of significance.
         differences: the proposed model against each other one, by every metric.
         groups: the proposed model against the best other one, in groups of targets.
+        beyond: the rows with metrics beyond accuracy, such as ``coverage@10``; empty if they were not asked for.
     """
 
     dataset: str
@@ -161,6 +174,7 @@ class Comparison:
     alpha: float
     differences: list[Difference]
     groups: list[GroupDifference]
+    beyond: list[Model]
 
     def order(self, metric: str) -> list[Model]:
         """The rows, the best by ``metric`` first; of equals, the earlier row."""
@@ -200,7 +214,7 @@ def compare_runs(paths: Sequence[str | Path], options: Options) -> Comparison:
     dataset = _dataset_if_needed(folders[0], users, options)
     numbers = np.unique(users, return_inverse=True)[1]
     values = _values(rows, options.metrics, _listed(data["protocol"], dataset))
-    by_user = folders[0].config().get("average_over") == "users"
+    by_user = data["protocol"].endswith(_BY_USER)
     models = [_model(row, {metric: of[row.name] for metric, of in values.items()}, numbers, by_user) for row in rows]
     over_seeds = {metric: {name: value.mean(axis=0) for name, value in of.items()} for metric, of in values.items()}
     proposed = _proposed(models, options.proposed)
@@ -219,6 +233,7 @@ def compare_runs(paths: Sequence[str | Path], options: Options) -> Comparison:
         alpha=options.alpha,
         differences=_differences(proposed, models, over_seeds, numbers, options.test),
         groups=[],
+        beyond=[] if options.beyond is None else [_beyond_accuracy(row, options.beyond, options) for row in rows],
     )
     if dataset is None:
         return comparison
@@ -231,7 +246,7 @@ def _dataset_if_needed(folder: RunFolder, users: list[str], options: Options) ->
     """The data set, for groups of targets and for the size of the catalogue in AUC; it takes seconds to load."""
     has_auc = any(metric.name == "auc" for metric in options.metrics)
     if options.by or (has_auc and _DRAWN.match(folder.data()["protocol"]) is None):
-        return tested_dataset(folder, users, options.model)
+        return tested_dataset(folder, users, options.model_of(folder))
     return None
 
 
@@ -248,10 +263,21 @@ def _values(rows: Sequence[Row], metrics: Sequence[Metric], listed: int | None) 
 
 
 def _model(row: Row, values: Mapping[str, np.ndarray], users: np.ndarray, by_user: bool) -> Model:
+    """A row of the table, from the value of each target in each run by metric, ``[runs, n]``."""
     of_runs = {
-        metric: (means_of_users(value.T, users).mean(axis=0) if by_user else value.mean(axis=1))  # [runs]
+        metric: (means_of_users(value.T, users).mean(axis=0) if by_user else value.mean(axis=1))
         for metric, value in values.items()
     }
+    return _over_runs(row, of_runs)
+
+
+def _beyond_accuracy(row: Row, k: int, options: Options) -> Model:
+    found = [beyond_accuracy(*top_lists(folder, k, options.model_of(folder))) for folder in row.folders]
+    return _over_runs(row, {f"{name}@{k}": np.array([run[name] for run in found]) for name in found[0]})
+
+
+def _over_runs(row: Row, of_runs: Mapping[str, np.ndarray]) -> Model:
+    """A row of the table, from the value of each run by metric, ``[runs]``."""
     means = {metric: float(value.mean()) for metric, value in of_runs.items()}
     spreads = {metric: float(value.std(ddof=1)) for metric, value in of_runs.items()} if len(row.seeds) > 1 else None
     return Model(row.name, row.seeds, [str(folder.path) for folder in row.folders], means, spreads)

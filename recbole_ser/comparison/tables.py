@@ -44,11 +44,12 @@ class Table:
 
 
 def tables_of(comparison: Comparison) -> list[Table]:
-    """The metrics of all models; where there are several, how they differ; and each trait's groups."""
+    """The metrics of all models; where there are several, how they differ; each trait's groups; other metrics."""
     tables = [_metrics(comparison)]
     if len(comparison.models) > 1:
         tables.append(_differences(comparison))
-    return tables + [_groups(comparison, by) for by in dict.fromkeys(row.by for row in comparison.groups)]
+    tables += [_groups(comparison, by) for by in dict.fromkeys(row.by for row in comparison.groups)]
+    return [*tables, _beyond(comparison)] if comparison.beyond else tables
 
 
 def _metrics(comparison: Comparison) -> Table:
@@ -86,10 +87,13 @@ def _test(comparison: Comparison) -> str:
 
 def _value(comparison: Comparison, model: Model, metric: str) -> Cell:
     means = sorted({other.means[metric] for other in comparison.models}, reverse=True)
-    spread = "" if model.spreads is None else f" ± {model.spreads[metric]:.4f}"
     place = means.index(model.means[metric]) if len(comparison.models) > 1 else None
     star = model.name == comparison.proposed and comparison.is_starred(metric)
-    return Cell(f"{model.means[metric]:.4f}{spread}", place == 0, place == 1, star)
+    return Cell(_number(model, metric), place == 0, place == 1, star)
+
+
+def _number(model: Model, metric: str) -> str:
+    return f"{model.means[metric]:.4f}" + ("" if model.spreads is None else f" ± {model.spreads[metric]:.4f}")
 
 
 def _over_best_other(comparison: Comparison, metric: str) -> float | None:
@@ -127,6 +131,15 @@ def _group_row(comparison: Comparison, row: GroupDifference) -> list[str]:
     interval = "-" if row.gain.low is None else f"[{_percent(row.gain.low)}, {_percent(row.gain.high)}]"
     gain = [_percent(row.gain.percent), interval, _p(row.gain.p, "")]
     return [*start, f"{row.baseline_value:.4f}", f"{row.value:.4f}", *gain]
+
+
+def _beyond(comparison: Comparison) -> Table:
+    """No value is marked: which one is better depends on what the lists are for."""
+    metrics = list(comparison.beyond[0].means)
+    rows = [[Cell(model.name), *(Cell(_number(model, metric)) for metric in metrics)] for model in comparison.beyond]
+    k = metrics[0].partition("@")[2]
+    caption = f"Lists of the {k} best items of the whole catalogue for each test target."
+    return Table(caption, ["Model", *(metric.capitalize() for metric in metrics)], rows, [])
 
 
 def _percent(value: float | None) -> str:
@@ -246,6 +259,10 @@ def _csv(comparison: Comparison) -> str:
             gain = [difference.percent, "", "", difference.p, difference.p_holm] if difference else [""] * 5
             spread = "" if model.spreads is None else model.spreads[metric]
             writer.writerow(["", "all", comparison.users, metric, model.name, model.means[metric], spread, *gain])
+    for model in comparison.beyond:
+        for metric, mean in model.means.items():
+            spread = "" if model.spreads is None else model.spreads[metric]
+            writer.writerow(["", "all", comparison.users, metric, model.name, mean, spread, *[""] * 5])
     for row in comparison.groups:
         start = [row.by, row.group, row.users, row.metric]
         gain = list(asdict(row.gain).values()) if row.gain else [""] * 4
