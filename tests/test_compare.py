@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -33,6 +34,7 @@ from recbole_ser.evaluation.significance import holm, paired_p_value, sign_flip_
 from recbole_ser.runner import protocol_name
 from recbole_ser.runner import run as train
 from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.result import RunResult
 
 USERS = 12
 INTERACTIONS = [f"u{k:02} i{(k + 2 * place) % 7} {10 * (place + 1)}" for k in range(USERS) for place in range(4)]
@@ -58,15 +60,13 @@ def compare(paths: list[Path], metrics: str = "ndcg@10,hit@1", **options: Any) -
 def test_metrics_are_those_of_the_evaluation(average_over: str, folder: Path) -> None:
     """Also where a user has several targets, and their number differs."""
     names = ["Hit", "NDCG", "MRR", "Recall", "Precision", "MAP"]
-    config = SERConfig(
-        "SASRec", "toy", None, {"data_path": str(folder), "metrics": names, "average_over": average_over}
-    )
+    values = {"data_path": str(folder), "metrics": names, "average_over": average_over, **RS}
+    config = SERConfig("SASRec", "toy", None, values)
     write_toy(folder, inter=[*INTERACTIONS, *(f"u00 i{item} {99 + item}" for item in range(6))], search=SEARCHES)
     dataset = load_dataset(folder, "toy", require_both_histories=False, **RS)
     users = dataset.log.users[dataset.split.test.long()]
     ranks = torch.from_numpy(np.random.default_rng(0).integers(1, 16, len(users)))
-    protocol = protocol_name(SERConfig("SASRec", "toy", None, {**values, **RS}))
-    run = write_run(folder, "SASRec", ranks.tolist(), settings={**RS, "average_over": average_over}, protocol=protocol)
+    run = write_run(folder, "SASRec", ranks.tolist(), settings=values, protocol=protocol_name(config))
     expected = RankEvaluator(config).evaluate(ranks, users)
     found = compare([run], ",".join(expected)).models[0].means
     assert found == pytest.approx(expected, abs=1e-12)
@@ -413,28 +413,50 @@ def test_wrong_options_are_refused(options: str, complaint: str, folder: Path) -
     assert "\n" not in str(error.value)
 
 
-def test_real_runs_of_the_bundled_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the whole catalogue is ranked, which AUC has to know the size of."""
-    monkeypatch.chdir(tmp_path)
+# --- real runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sample_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunResult]:
+    """Runs of two models on the bundled sample that rank the whole catalogue, whose size AUC has to know."""
+    saved = tmp_path_factory.mktemp("compared") / "saved" / "ser-sample"
     quick = {"epochs": 1, "show_progress": False, "state": "WARNING", "eval_args.mode": "full"}
-    results = [train(name, "ser-sample", config_dict={**quick, "run_dir": f"runs/{name}"}) for name in ("Pop", "BPR")]
-    found = compare([Path("runs")], ",".join([*results[0].test, "auc"]), by=["popularity", "search-kind"], beyond=10)
-    for result in results:
-        (model,) = (model for model in found.models if model.name == result.model)
-        assert {**model.means, "auc": None} == pytest.approx({**result.test, "auc": None}, abs=1e-12)
-        ranks = RunFolder.load(f"runs/{result.model}").ranks()["rank"].to_numpy()
-        assert 0.0 < model.means["auc"] < 1.0 and model.means["auc"] > 1 - ranks.mean() / 300
-    parts = [row for row in found.groups if (row.by, row.metric) == ("search-kind", "mrr")]
-    lists, counts = top_lists(RunFolder.load("runs/BPR"), 10, None)
-    dataset = load_dataset(package_folder("dataset_atomic"), "ser-sample", "BPR")
-    hits = lists == dataset.log.items[dataset.split.test.long()].numpy()[:, None] - 1
-    assert hits.any(axis=1).mean() == pytest.approx(results[1].test["hit@10"]) and len(counts) == dataset.target_num - 1
-    by_model = {model.name: model.means for model in found.beyond}
-    assert by_model["Pop"]["head@10"] == 1.0 and by_model["Pop"]["coverage@10"] == pytest.approx(10 / len(counts))
-    assert by_model["BPR"] == {f"{name}@10": value for name, value in beyond_accuracy(lists, counts).items()}
-    for form in ("csv", "latex", "terminal"):
-        assert "overage@10" in FORMATS[form](found)
-    with pytest.raises(UserError, match="the catalogue has only"):
-        compare([Path("runs")], beyond=10_000)
+    models = ("Pop", "BPR")
+    return {name: train(name, "ser-sample", config_dict={**quick, "run_dir": str(saved / name)}) for name in models}
+
+
+def test_metrics_are_those_of_the_runs(sample_runs: dict[str, RunResult]) -> None:
+    folders = [Path(str(result.folder)) for result in sample_runs.values()]
+    found = compare([folders[0].parent], ",".join([*sample_runs["BPR"].test, "auc"]), by=["search-kind"])
+    for model in found.models:
+        assert {**model.means, "auc": 0.0} == pytest.approx({**sample_runs[model.name].test, "auc": 0.0}, abs=1e-12)
+        ranks = RunFolder.load(model.runs[0]).ranks()["rank"].to_numpy()
+        assert model.means["auc"] == pytest.approx(1 - (ranks.mean() - 1) / 383)  # 384 items
+    parts = [row for row in found.groups if row.metric == "mrr"]
     assert [row.group for row in parts] == ["s0", "s1", "s2", "all"]
     assert sum(row.users for row in parts[:-1]) == parts[-1].users == found.users
+
+
+def test_lists_have_the_hits_of_the_runs(sample_runs: dict[str, RunResult]) -> None:
+    lists, counts = top_lists(RunFolder.load(str(sample_runs["BPR"].folder)), 10, None)
+    dataset = load_dataset(package_folder("dataset_atomic"), "ser-sample", "BPR")
+    hits = lists == dataset.log.items[dataset.split.test.long()].numpy()[:, None] - 1
+    assert hits.any(axis=1).mean() == pytest.approx(sample_runs["BPR"].test["hit@10"])
+    popular, _ = top_lists(RunFolder.load(str(sample_runs["Pop"].folder)), 10, None)
+    assert beyond_accuracy(popular, counts)["coverage"] == pytest.approx(10 / 384)
+    assert counts[popular[0]].sum() == np.sort(counts)[-10:].sum()
+    with pytest.raises(UserError, match="--beyond 385: the catalogue has only 384 items"):
+        top_lists(RunFolder.load(str(sample_runs["Pop"].folder)), 385, None)
+
+
+def test_the_readme_s_examples_run(
+    sample_runs: dict[str, RunResult], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```bash\n(recbole-ser compare.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(Path(str(sample_runs["Pop"].folder)).parents[2])
+    for line in block.splitlines():
+        assert command(*line.partition(" #")[0].split()[1:]) == 0
+    printed = capsys.readouterr().out
+    assert "Improvement (%)" in printed and "Coverage@10" in printed and "table2.tex" in printed
+    assert r"\toprule" in Path("table2.tex").read_text()
