@@ -14,7 +14,8 @@ from recbole_ser.commands.arguments import LazyGroup
 from recbole_ser.errors import UserError
 
 COMMANDS = (
-    "run", "tune", "codes", "texts", "recommend", "groups", "validate", "describe", "convert", "synthesize", "doctor"
+    "run", "tune", "codes", "texts", "recommend", "compare", "groups", "validate", "describe", "convert", "synthesize",
+    "doctor",
 )  # fmt: skip
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES, command, load_dataset, write_toy
+from conftest import command, load_dataset, write_toy
 from scipy import stats
+from written_runs import write_run
 
 from recbole_ser.config import SERConfig
-from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.evaluation import groups as groups_module
 from recbole_ser.evaluation.evaluator import RankEvaluator
@@ -32,7 +32,6 @@ from recbole_ser.evaluation.groups import (
 )
 from recbole_ser.runner import run as train
 from recbole_ser.runs.folder import RunFolder
-from recbole_ser.runs.result import RunResult
 
 SECOND = 1 / math.log2(3)  # NDCG of rank 2
 
@@ -170,24 +169,6 @@ def test_rows_by_hand() -> None:
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
-
-
-def write_run(folder: Path, model: str, ranks: list[int], **data: Any) -> Path:
-    """A finished run of ``model`` on the data set in ``folder``; ``data`` differs from what is true."""
-    values = {"data_path": str(folder), "require_both_histories": False, **SIZES}
-    config = SERConfig(model, "toy", None, values)
-    dataset = SERDataset(config)
-    run = RunFolder(folder / "saved" / f"{model}-{len(list(folder.glob('saved/*')))}")
-    run.write_config({"model": model}, config.arguments())
-    facts = {"fingerprint": dataset.data_hash, "protocol": "uni99", "candidates": {"test": "c0ffee"}, **data}
-    facts = {"counts": dataset.summary(), "targets": {"test": dataset.target_hash("test")}, **facts}
-    run.write_data(**facts)
-    tested = dataset.id2token("user_id", dataset.log.users[dataset.split.test.long()].numpy())
-    hashes = {"candidates": facts["candidates"], "data": facts["fingerprint"], "targets": facts["targets"]}
-    costs = {"best_epoch": 0, "epochs": 1, "parameters": 1, "seconds": 1.0, "cpu_seconds": 1.0, "peak_memory_mib": 1.0}
-    names = {"model": model, "dataset": "toy", "seed": 1, "protocol": facts["protocol"], "valid": {}, "test": {}}
-    run.write_result(RunResult(**names, **costs, **hashes, ranks=run.write_ranks(tested, torch.tensor(ranks))))
-    return run.path
 
 
 @pytest.fixture

@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import UserError
 from recbole_ser.evaluation.groups import ALL, GroupMetric, Groups, compare, quantile_groups
+from recbole_ser.evaluation.tested_runs import refuse_other_targets, refuse_other_users, tested_dataset
 from recbole_ser.files import atomic_write, write_json
 from recbole_ser.runs.folder import RunFolder
-from recbole_ser.runs.loading import finished_run, load_data, run_config
-
-_SHORT = 12  # characters of a hash
+from recbole_ser.runs.loading import finished_run
 
 
 @dataclass(frozen=True)
@@ -85,13 +83,11 @@ def group_report(
     """
     folders = [finished_run(path) for path in paths]
     for other in folders[1:]:
-        _refuse_other_targets(folders[0], other)
+        refuse_other_targets(folders[0], other)
     ranks = {name: folder.ranks() for name, folder in zip(_names(folders), folders)}
-    users = next(iter(ranks.values()))["user_id"].tolist()
-    for folder, frame in zip(folders, ranks.values()):
-        if frame["user_id"].tolist() != users:
-            raise UserError(f"{folder.path}: ranks.csv has other users than that of {folders[0].path}")
-    dataset = _dataset(folders[0], users, model)
+    users = [frame["user_id"].tolist() for frame in ranks.values()]
+    refuse_other_users(folders, users)
+    dataset = tested_dataset(folders[0], users[0], model)
     test = dataset.split.test.long()
     tested = dataset.log.users[test].numpy()
     first = np.unique(tested, return_index=True)[1]  # the row of each user's first target: rows rise with time
@@ -123,22 +119,6 @@ def group_report(
     )
 
 
-def _refuse_other_targets(first: RunFolder, other: RunFolder) -> None:
-    a, b = first.data(), other.data()
-    pairs: list[tuple[str, Any, Any]] = [
-        ("data sets", a["hash"], b["hash"]),
-        ("protocols", a["protocol"], b["protocol"]),
-        ("test targets", a["targets"].get("test", "none"), b["targets"].get("test", "none")),
-        ("test candidates", a["candidates"].get("test", "none"), b["candidates"].get("test", "none")),
-        ("numbers of users, items or events", a["counts"], b["counts"]),
-    ]
-    for what, one, two in pairs:
-        if one != two:
-            short = None if what == "protocols" else _SHORT
-            names = f" ({one[:short]} and {two[:short]})" if isinstance(one, str) else ""
-            raise UserError(f"{first.path} and {other.path} cannot be compared: their {what} differ{names}")
-
-
 def _names(folders: Sequence[RunFolder]) -> list[str]:
     """A name for each run: its model, or the folder where several runs have the same model."""
     models = [folder.model_name() for folder in folders]
@@ -148,15 +128,6 @@ def _names(folders: Sequence[RunFolder]) -> list[str]:
         if count > 1:
             raise UserError(f"{name}: this run is given twice")
     return names
-
-
-def _dataset(folder: RunFolder, users: list[str], model: str | None) -> SERDataset:
-    """The data set as the run had it, after a check that ``users`` are the users of its test targets."""
-    dataset = load_data(folder, run_config(folder, model), SERDataset)
-    tested = dataset.log.users[dataset.split.test.long()].numpy()
-    if dataset.id2token(dataset.uid_field, tested).tolist() != users:
-        raise UserError(f"{folder.path}: the users in ranks.csv are not those of the test split")
-    return dataset
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

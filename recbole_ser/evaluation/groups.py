@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from recbole_ser.errors import ConfigError
 from recbole_ser.evaluation.averages import means_of_users
+from recbole_ser.evaluation.metrics import Metric
+from recbole_ser.evaluation.significance import paired_p_value
 
 ALL = "all"
 _CONFIDENCE = 0.95
@@ -74,12 +75,9 @@ def metric_values(ranks: np.ndarray, metric: str) -> np.ndarray:
     Raises:
         ConfigError: the metric is another one.
     """
-    match = re.fullmatch(r"(hit|ndcg|mrr)@([1-9]\d*)|mrr", metric.lower())
-    if match is None:
+    if re.fullmatch(r"(hit|ndcg|mrr)@[1-9]\d*|mrr", metric.lower()) is None:
         raise ConfigError(f"metric '{metric}' is not known: use Hit@k, NDCG@k, MRR@k or MRR, with a number for k")
-    name = match[1] or "mrr"
-    gains = {"hit": np.ones(len(ranks)), "ndcg": 1.0 / np.log2(ranks + 1.0), "mrr": 1.0 / ranks}[name]
-    return np.where(ranks <= int(match[2]), gains, 0.0) if match[2] else gains
+    return Metric.parse(metric).values(ranks)
 
 
 @dataclass(frozen=True)
@@ -132,16 +130,6 @@ def bootstrap_means(base: np.ndarray, other: np.ndarray, resamples: int, generat
     return np.concatenate(means)
 
 
-def paired_p_value(base: np.ndarray, other: np.ndarray) -> float | None:
-    """The p-value of a two-sided paired t-test: 1 if nothing differs, ``None`` if all differences are the same."""
-    differences = other - base
-    if len(differences) and not differences.any():
-        return 1.0
-    if len(differences) < 2 or np.ptp(differences) == 0.0:
-        return None
-    return float(stats.ttest_1samp(differences, 0.0).pvalue)
-
-
 @dataclass(frozen=True)
 class GroupMetric:
     """The value of one metric for one run in one group of users, or in ``all`` of them.
@@ -182,18 +170,36 @@ def compare(
         users: ``[n]``, the user of each target; ``None``: every user has one.
     """
     users = np.arange(len(counts)) if users is None else users
-    group = groups.of(counts)
-    members = {label: group == number for number, label in enumerate(groups.labels)}
-    members[ALL] = np.ones(len(counts), dtype=bool)
+    group = groups.of(counts)[np.unique(users, return_inverse=True)[1]]
+    values = {metric: {name: metric_values(ranks, metric) for name, ranks in runs.items()} for metric in metrics}
+    return compare_groups(values, users, group, groups.labels, seed)
+
+
+def compare_groups(
+    values: Mapping[str, Mapping[str, np.ndarray]], users: np.ndarray, group: np.ndarray, labels: list[str], seed: int
+) -> list[GroupMetric]:
+    """Compare runs in groups of targets, and in all of them together; later runs against the first.
+
+    A user counts once in each group that has targets of theirs, with the mean over these.
+
+    Args:
+        values: by metric and then by run, the value for each target ``[n]``.
+        users: ``[n]``, the user of each target.
+        group: ``[n]``, the group of each target, numbered as in ``labels``.
+        labels: the names of the groups.
+        seed: seed of the bootstrap; a row gets the same resamples whatever else is compared.
+    """
+    members = {label: group == number for number, label in enumerate(labels)}
+    members[ALL] = np.ones(len(users), dtype=bool)
     rows = []
-    for metric in metrics:
-        values = {name: means_of_users(metric_values(ranks, metric), users) for name, ranks in runs.items()}
-        first = next(iter(values))
+    for metric, of_runs in values.items():
         for label, inside in members.items():
-            for name, mine in values.items():
-                size = int(inside.sum())
-                compared = size > 0 and name != first
-                gain = improvement(values[first][inside], mine[inside], seed=seed) if compared else None
-                mean = float(mine[inside].mean()) if size else None
-                rows.append(GroupMetric(metric, label, size, name, mean, gain))
+            means = {name: means_of_users(value[inside], users[inside]) for name, value in of_runs.items()}
+            first, base = next(iter(means.items()))
+            for name, mine in means.items():
+                compared = len(base) > 0 and name != first
+                gain = improvement(base, mine, seed=seed) if compared else None
+                rows.append(
+                    GroupMetric(metric, label, len(base), name, float(mine.mean()) if len(base) else None, gain)
+                )
     return rows

@@ -13,7 +13,7 @@ def prepare(folder: Path) -> Attack:
     runs = SmallRuns(folder)
 
     def attack(random: Random) -> str:
-        name = random.choice(["resume", "recommend", "groups"])
+        name = random.choice(["resume", "recommend", "compare", "groups"])
         run = runs.take(random.choice(["finished", "interrupted"]) if name == "resume" else "finished")
         files = [path for path in sorted(run.iterdir()) if path.is_file() and path.stat().st_size]
         path = random.choice([path for path in files if path.suffix == ".pt"] * 3 + files)

@@ -21,7 +21,7 @@ def prepare(folder: Path) -> Attack:
     asked = ["run", "--model=GRU4Rec", "--dataset=toy", *(f"--{key}={value}" for key, value in runs.values.items())]
 
     def attack(random: Random) -> str:
-        name = random.choice(["run", "resume", "recommend", "groups"])
+        name = random.choice(["run", "resume", "recommend", "compare", "groups"])
         if name == "run":
             shutil.rmtree(runs.run, ignore_errors=True)
         else:
@@ -33,6 +33,7 @@ def prepare(folder: Path) -> Attack:
                 "run": asked,
                 "resume": ("run", f"--resume={runs.run}"),
                 "recommend": ("recommend", runs.run, "--all", f"--out={table}"),
+                "compare": ("compare", runs.run, f"--out={table}"),
                 "groups": ("groups", runs.run, f"--out={folder / 'groups'}"),
             }[name])  # fmt: skip
         assert status == 0 or table.read_text() == "before"

@@ -42,6 +42,8 @@ def prepare(folder: Path) -> Attack:
             ("recommend", run, f"--events={table}"),
             ("recommend", run, f"--users-file={place}"),
             ("recommend", run, "--all", f"--candidates={place}"),
+            ("compare", run, place),
+            ("compare", run, f"--out={place}", "--format=csv"),
             ("groups", run, place),
             ("groups", run, f"--out={place}"),
             ("describe", place),

@@ -18,7 +18,7 @@ def prepare(folder: Path) -> Attack:
     runs = SmallRuns(folder)
 
     def attack(random: Random) -> str:
-        name = random.choice(["resume", "recommend", "groups"])
+        name = random.choice(["resume", "recommend", "compare", "groups"])
         run = runs.take(random.choice(["finished", "interrupted"]) if name == "resume" else "finished")
         for path in random.sample([path for path in sorted(run.iterdir()) if path.is_file()], random.choice([1, 1, 2])):
             damage(path, random)

@@ -34,7 +34,7 @@ class SmallRuns:
         }  # fmt: skip
         with contextlib.redirect_stdout(None):
             runner.run("GRU4Rec", "toy", config_dict=self.values)
-        self.expected = {name: self.answer(name) for name in ("resume", "recommend", "groups")}
+        self.expected = {name: self.answer(name) for name in ("resume", "recommend", "compare", "groups")}
         self.run.rename(self.originals["finished"])
         self._interrupt()
         self.run.rename(self.originals["interrupted"])
@@ -58,6 +58,7 @@ class SmallRuns:
         asked = {
             "resume": ("run", f"--resume={self.run}"),
             "recommend": ("recommend", self.run, "--all", "-k", 3),
+            "compare": ("compare", self.run, "--beyond=3"),
             "groups": ("groups", self.run),
         }[name]
         status, output = command(*asked)

@@ -1,0 +1,140 @@
+"""The rows of a table of results: finished runs that differ in nothing but the seed are one row."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_ser.errors import UserError
+from recbole_ser.evaluation.tested_runs import refuse_other_targets, refuse_other_users
+from recbole_ser.runs.folder import RunFolder
+from recbole_ser.runs.loading import finished_run
+from recbole_ser.settings.run import RunSettings
+
+_SHORT = 12  # characters of a hash
+_log = logging.getLogger("recbole_ser.comparison")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one model with the same settings.
+
+    Args:
+        name: the model and, if there are several rows of it, the settings in which they differ.
+        folders: the folder of each run, in the order of the seeds.
+        seeds: the seed of each run.
+        ranks: ``[runs, n]``, the rank of each target in each run.
+    """
+
+    name: str
+    folders: list[RunFolder]
+    seeds: list[int]
+    ranks: np.ndarray
+
+
+def find_runs(paths: Sequence[str | Path]) -> list[RunFolder]:
+    """The finished runs at ``paths``, each the folder of a run, of a sweep (its chosen trial), or one that holds such.
+
+    Runs below a folder of several that are not finished are left out, with a warning in the log
+    ``recbole_ser.comparison``.
+
+    Raises:
+        UserError: a folder is none of these, holds no finished run, or a run is given twice.
+    """
+    found = [folder for path in paths for folder in _runs_at(Path(path))]
+    places = [folder.path.resolve() for folder in found]
+    for number, folder in enumerate(found):
+        if places[number] in places[:number]:
+            raise UserError(f"{folder.path}: this run is given twice")
+    return found
+
+
+def _runs_at(path: Path) -> list[RunFolder]:
+    inside = [] if _is_one(path) or not path.is_dir() else sorted(child for child in path.iterdir() if _is_one(child))
+    if not inside:
+        return [finished_run(path)]
+    finished = [child for child in inside if (child / "result.json").is_file()]
+    if unfinished := [child.name for child in inside if child not in finished]:
+        _log.warning("%s: left out, as they are not finished: %s", path, ", ".join(unfinished))
+    if not finished:
+        raise UserError(f"{path}: none of the runs in this folder is finished")
+    return [finished_run(child) for child in finished]
+
+
+def _is_one(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("config.yaml", "sweep.json"))
+
+
+def read_rows(folders: Sequence[RunFolder]) -> tuple[list[Row], list[str]]:
+    """The rows of a table of these runs, in the order given, and the user of each target ``[n]``.
+
+    Raises:
+        UserError: the runs have other data, targets or candidates, a run is not finished, or two runs of a row have
+            the same seed.
+    """
+    for other in folders[1:]:
+        refuse_other_targets(folders[0], other)
+    frames = [folder.ranks() for folder in folders]
+    users = [frame["user_id"].tolist() for frame in frames]
+    refuse_other_users(folders, users)
+    settings = [{"model": folder.model_name(), **given_settings(folder)} for folder in folders]
+    distinct = [values for number, values in enumerate(settings) if values not in settings[:number]]
+    rows = []
+    for name, values in zip(_names(distinct), distinct):
+        mine = [number for number in range(len(folders)) if settings[number] == values]
+        seeds = [folders[number].result().seed for number in mine]
+        mine = [number for _, number in sorted(zip(seeds, mine))]
+        _refuse_equal_seeds(name, [folders[number] for number in mine], sorted(seeds))
+        ranks = np.stack([frames[number]["rank"].to_numpy() for number in mine])
+        rows.append(Row(name, [folders[number] for number in mine], sorted(seeds), ranks))
+    return rows, users[0]
+
+
+def given_settings(folder: RunFolder) -> dict[str, Any]:
+    """The settings that the run was given, by their names with dots, without those that change no result but the seed.
+
+    Of the users' codes the hash of the file counts, and not its place.
+    """
+    given = folder.arguments()["config_dict"]
+    left_out = {*RunSettings.model_fields, "data_path", "codes_file"}
+    values = {key: value for key, value in _flat(given).items() if key.partition(".")[0] not in left_out}
+    codes = folder.data()["codes"]
+    return values if codes is None else {**values, "codes_file": codes["hash"][:_SHORT]}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _names(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """A name for each row: its model and, in brackets, its values of settings in which rows of the model differ."""
+    names = []
+    for values in settings:
+        same_model = [other for other in settings if other["model"] == values["model"]]
+        differing = [key for key in values if any(other.get(key, ...) != values[key] for other in same_model)]
+        parts = ", ".join(f"{key}={_shown(values[key])}" for key in sorted(differing))
+        names.append(f"{values['model']} ({parts})" if parts else values["model"])
+    return names
+
+
+def _shown(value: Any) -> str:
+    """``value`` as YAML, and whole, so that different values give different names."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _refuse_equal_seeds(name: str, folders: Sequence[RunFolder], seeds: Sequence[int]) -> None:
+    for first, second, seed, following in zip(folders, folders[1:], seeds, seeds[1:]):
+        if seed == following:
+            raise UserError(
+                f"{first.path} and {second.path} are both {name} with seed {seed}: give only one of them, as the "
+                "spread over seeds counts each seed once"
+            )
