@@ -135,14 +135,16 @@ def test_runs_that_differ_in_the_seed_are_one_row(folder: Path) -> None:
     assert found["SASRec"].spreads == {"mrr": pytest.approx(np.std(means, ddof=1))} and found["BPR"].spreads is None
 
 
-def test_codes_count_by_their_content(folder: Path) -> None:
-    places = [{"codes_file": str(folder / name)} for name in "ab"]
-    codes = {"summaries": "template", "vectors": "tfidf-svd"}
+@pytest.mark.parametrize(
+    ("model", "key", "made"), [("GSERec", "codes_file", "codes"), ("KAR", "texts_folder", "texts")]
+)
+def test_codes_and_texts_count_by_their_content(folder: Path, model: str, key: str, made: str) -> None:
+    places = [{key: str(folder / name)} for name in "ab"]
     hashes = ["1" * 64, "1" * 64, "2" * 64]
     for seed, (place, digest) in enumerate(zip([*places, places[0]], hashes)):
-        write_run(folder, "GSERec", FAIR, seed=seed, settings=place, codes={"hash": digest, **codes})
+        write_run(folder, model, FAIR, seed=seed, settings=place, **{made: {"hash": digest, "vectors": "tfidf_svd"}})
     names = [row.name for row in read_rows(find_runs([folder / "saved"]))[0]]
-    assert names == ["GSERec (codes_file=111111111111)", "GSERec (codes_file=222222222222)"]
+    assert names == [f"{model} ({key}=111111111111)", f"{model} ({key}=222222222222)"]
 
 
 def test_a_seed_counts_once(folder: Path) -> None:

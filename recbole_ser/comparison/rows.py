@@ -99,13 +99,13 @@ def read_rows(folders: Sequence[RunFolder]) -> tuple[list[Row], list[str]]:
 def given_settings(folder: RunFolder) -> dict[str, Any]:
     """The settings that the run was given, by their names with dots, without those that change no result but the seed.
 
-    Of the users' codes the hash of the file counts, and not its place.
+    Of users' codes, and of vectors of texts, the hash of the files counts, and not their place.
     """
-    given = folder.arguments()["config_dict"]
-    left_out = {*RunSettings.model_fields, "data_path", "codes_file"}
+    given, data = folder.arguments()["config_dict"], folder.data()
+    made = {"codes_file": data["codes"], "texts_folder": data.get("texts")}
+    left_out = {*RunSettings.model_fields, "data_path", *made}
     values = {key: value for key, value in _flat(given).items() if key.partition(".")[0] not in left_out}
-    codes = folder.data()["codes"]
-    return values if codes is None else {**values, "codes_file": codes["hash"][:_SHORT]}
+    return {**values, **{key: stage["hash"][:_SHORT] for key, stage in made.items() if stage is not None}}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
