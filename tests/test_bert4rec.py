@@ -28,11 +28,13 @@ def training(rows: list[list[int]] = USERS, length: int = 7, negatives: int = 3)
     generator = torch.Generator().manual_seed(4)
     items = histories(rows, length)
     drawn = torch.randint(1, 30, (len(rows), 12, negatives), generator=generator)[:, :length]
-    return Interaction({"item_id_list": items, "item_id": torch.ones(len(rows)), "neg_item_id": drawn})
+    return Interaction(
+        {"item_id_list": items, "item_id": torch.ones(len(rows), dtype=torch.int64), "neg_item_id": drawn}
+    )
 
 
 def asked(rows: list[list[int]] = HISTORIES, length: int = 6) -> Interaction:
-    return Interaction({"item_id_list": histories(rows, length), "item_id": torch.ones(len(rows))})
+    return Interaction({"item_id_list": histories(rows, length), "item_id": torch.ones(len(rows), dtype=torch.int64)})
 
 
 def build(**values: Any) -> BERT4Rec:
