@@ -15,6 +15,8 @@ from recbole_ser.cli import commands
 from recbole_ser.compat import keep_anomaly_mode
 from recbole_ser.config import SERConfig
 from recbole_ser.data.dataset import SERDataset
+from recbole_ser.text.item_texts import item_texts, query_texts
+from recbole_ser.text.user_histories import UserHistory, as_texts, training_events
 
 torch.set_num_threads(1)
 with keep_anomaly_mode():  # which would make every backward pass of the tests several times as slow
@@ -112,3 +114,12 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     transformers.BertModel(config).save_pretrained(folder)
     return folder
+
+
+def training_histories(
+    dataset: SERDataset, max_records: int = 20, max_clicks: int = 1, until: float = 1.0
+) -> list[UserHistory]:
+    """What each user searched for and chose in the training period, as text."""
+    queries = query_texts(dataset)
+    events = training_events(dataset, max_records, max_clicks, until)
+    return as_texts(events, item_texts(dataset, queries), queries)

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import load_dataset, write_lines
+from conftest import load_dataset, training_histories, write_lines
 
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import DataError
-from recbole_ser.text.user_histories import training_histories
 
 Click = tuple[str, int]
 Search = tuple[str, str, int, list[Click]]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import load_dataset, write_lines, write_toy
+from conftest import load_dataset, training_histories, write_lines, write_toy
 
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import DataError
-from recbole_ser.text.user_histories import SearchRecord, UserHistory, training_histories
+from recbole_ser.text.user_histories import SearchRecord, UserHistory
 
 
 def by_user(dataset: SERDataset, histories: list[UserHistory]) -> dict[str, UserHistory]:
@@ -63,6 +64,17 @@ def test_the_latest_records_are_kept(toy: Callable[..., SERDataset], width: int)
     dataset = toy()
     for short, whole in zip(training_histories(dataset, max_records=width), training_histories(dataset)):
         assert short == UserHistory(whole.searches[-width:], whole.items[-width:])
+
+
+@pytest.mark.parametrize("width", [1, 20])
+@pytest.mark.parametrize("until", [0.3, 0.5, 0.8])
+def test_only_the_first_part_of_each_history_is_looked_at(
+    toy: Callable[..., SERDataset], until: float, width: int
+) -> None:
+    dataset = toy()
+    for short, whole in zip(training_histories(dataset, width, until=until), training_histories(dataset)):
+        searches, items = (math.ceil(until * len(part)) for part in (whole.searches, whole.items))
+        assert short == UserHistory(whole.searches[:searches][-width:], whole.items[:items][-width:])
 
 
 def test_the_words_of_the_most_frequent_query_come_first(toy: Callable[..., SERDataset]) -> None:

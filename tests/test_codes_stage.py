@@ -32,8 +32,8 @@ from recbole_ser.runs.result import RunResult
 ROOT = Path(__file__).parent.parent
 TINY = {"epochs": 2, "levels": 2, "codebook_size": 4, "users_per_code": 2, "width": 4, "hidden": [8]}
 SETTINGS: dict[str, Any] = {
-    "summaries": "template", "vectors": "tfidf_svd", "max_records": 20, "max_clicks": 1, "missing_side": "copy",
-    "rqvae": TINY,
+    "summaries": "template", "vectors": "tfidf_svd", "max_records": 20, "max_clicks": 1, "until": 1.0,
+    "missing_side": "copy", "rqvae": TINY,
 }  # fmt: skip
 QUICK = {"epochs": 1, "show_progress": False, "state": "INFO", "num_threads": 1, "codes": {"rqvae": TINY}}
 USERS = 8
@@ -122,7 +122,7 @@ def test_the_command_makes_them_anew_and_says_how_they_are_used(
     ("codes", "complaint"),
     [
         ({"summarys": "template"}, "did you mean 'summaries'"),
-        ({"summaries": "gpt"}, "there is no summariser 'gpt'"),
+        ({"summaries": "gpt"}, "codes.summaries: there is no back-end 'gpt'"),
         ({"summaries": {"model": "x"}}, "name the backend"),
         ({"missing_side": "drop"}, "missing_side is 'drop': it must be copy or empty"),
         ({"max_records": 0}, "max_records is 0: it must be a whole number from 1"),
@@ -239,8 +239,38 @@ def test_what_cannot_be_written_is_found_out_before_any_work(
         (place / blocked).write_text("")
     else:
         (place / blocked).mkdir()
-    monkeypatch.setattr("recbole_ser.codes.stage.training_histories", lambda *arguments: pytest.fail("work was done"))
+    monkeypatch.setattr("recbole_ser.codes.stage.training_events", lambda *arguments: pytest.fail("work was done"))
     vectors = {"backend": "openai", "base_url": "http://127.0.0.1:1/v1", "model": "m"}
     with pytest.raises(UserError, match=rf"{blocked}\S*: cannot be written: "):
         build_codes(dataset, {**SETTINGS, "vectors": vectors}, place / "toy.codes")
     assert [path.name for path in place.iterdir()] == [blocked]
+
+
+@pytest.mark.parametrize("missing_side", ["copy", "empty"])
+def test_users_can_be_means_of_what_they_searched_for_and_chose(folder: Path, missing_side: str) -> None:
+    dataset = load_dataset(folder, "toy", "GSERec", require_both_histories=False)
+    settings = {**SETTINGS, "summaries": "mean", "missing_side": missing_side}
+    manifest = build_codes(dataset, settings, folder / "mean.codes")
+    assert manifest["summaries"] == {"backend": "mean"}
+    codes = read_codes(folder / "mean.codes", dataset)
+    first, second, silent = dataset.token2id("user_id", ["u0", "u1", "u7"])
+    assert torch.equal(codes.rec[first], codes.rec[second]) and torch.equal(codes.search[first], codes.search[second])
+    assert codes.rec[1:].all() and bool(codes.search[silent].any()) == (missing_side == "copy")
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"summaries": {"backend": "mean", "model": "m"}}, "codes.summaries: 'mean' has no options"),
+        (
+            {"summaries": "mean", "vectors": {"backend": "precomputed", "search": "s", "rec": "r"}},
+            "there is nothing to take means of",
+        ),
+        ({"summaries": "means"}, "codes.summaries: there is no back-end 'means': did you mean 'mean'"),
+        ({"until": 0.0}, "until"),
+    ],
+)
+def test_means_that_cannot_be_are_refused(folder: Path, changed: dict[str, Any], problem: str) -> None:
+    dataset = load_dataset(folder, "toy", "GSERec", require_both_histories=False)
+    with pytest.raises(ConfigError, match=problem):
+        build_codes(dataset, {**SETTINGS, **changed}, folder / "toy.codes")

@@ -35,10 +35,11 @@ def command(ctx: click.Context, model: str | None, dataset: str | None, config_f
         vectors: {backend: local, path: models/bge-m3}
 
     Summaries: template (offline, counts words), openai (any server that speaks its protocol: vLLM, Ollama, llama.cpp),
-    transformers (a folder).  Vectors: tfidf_svd (offline), minilm (offline, an embedding model that is a package),
-    local (a folder of transformers or sentence-transformers), openai, precomputed (two .npy files).  Keys of servers
-    are read from the environment: {api_key_variable: NAME}.  Answers and vectors are kept as they arrive: an
-    interrupted command goes on where it was, and a second one asks for nothing.
+    transformers (a folder), mean (no text, but the mean of the vectors of a side's items and queries).  Vectors:
+    tfidf_svd (offline), minilm (offline, an embedding model that is a package), local (a folder of transformers or
+    sentence-transformers), openai, precomputed (two .npy files).  Keys of servers are read from the environment:
+    {api_key_variable: NAME}.  Answers and vectors are kept as they arrive: an interrupted command goes on where it was,
+    and a second one asks for nothing.
 
     The result is <name>.codes beside the data set and <name>.codes.json, which says how it was made.  All keys of
     `recbole-ser run` that choose the data and the protocol hold here too; properties/overall.yaml lists the defaults.

@@ -56,11 +56,18 @@ class RQVAESpec(Settings):
 class CodesSettings(Settings):
     """The block ``codes``."""
 
-    summaries: str | dict[str, Any] = setting("back-end that summarises histories, or {backend: name, option: value}")
+    summaries: str | dict[str, Any] = setting(
+        "back-end that summarises histories, or {backend: name, option: value}; mean: no text, but the mean of the "
+        "vectors of a side's items and queries"
+    )
     vectors: str | dict[str, Any] = setting("back-end that makes vectors of summaries, or {backend: name, ...}")
     max_records: Annotated[int, Field(ge=1, le=10_000)] = setting(
         "latest searches, and latest interactions, of the training period that are summarised"
     )
     max_clicks: Annotated[int, Field(ge=1, le=1_000)] = setting("first clicked items of each of these searches")
-    missing_side: Literal["copy", "empty"] = setting("text of a side without events: the other side's, or none")
+    until: Annotated[float, Field(gt=0, le=1)] = setting(
+        "the share of each user's events of the training period, from the first one on, that codes are made from; 1: "
+        "all, as published, so that in training codes know their user's later targets"
+    )
+    missing_side: Literal["copy", "empty"] = setting("summary of a side without events: the other side's, or none")
     rqvae: RQVAESpec = setting("how vectors become codes: what differs from the published values")

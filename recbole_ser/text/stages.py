@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from recbole_ser.errors import ConfigError
+from recbole_ser.settings.checking import nearest
+
+MEAN = "mean"  # users are means of vectors of texts; there is no text about them, and nothing to write one
 
 
 def backend_options(options: str | Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -22,6 +25,24 @@ def backend_options(options: str | Mapping[str, Any], where: str) -> dict[str, A
     if "backend" not in options:
         raise ConfigError(f"{where}: name the backend, as in {{backend: openai, model: ...}}")
     return {"name": options.pop("backend"), **options}
+
+
+def chosen_backend(
+    options: str | Mapping[str, Any], where: str, known: Collection[str], plain: Collection[str]
+) -> dict[str, Any]:
+    """``backend_options`` of one of the ``known`` back-ends; those that are ``plain`` have no options.
+
+    Raises:
+        ConfigError: there is no such back-end, or a plain one has options.
+    """
+    chosen = backend_options(options, where)
+    name = chosen["name"]
+    if name not in known:
+        hint = f"{nearest(str(name), known)} ".lstrip()
+        raise ConfigError(f"{where}: there is no back-end '{name}': {hint}known are {', '.join(known)}")
+    if name in plain and len(chosen) > 1:
+        raise ConfigError(f"{where}: '{name}' has no options")
+    return chosen
 
 
 def refuse_other_settings(

@@ -9,7 +9,6 @@ import numpy as np
 
 from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.data.dataset import SERDataset
-from recbole_ser.text.item_texts import item_texts, query_texts
 
 Side = Literal["search", "rec", "both"]
 
@@ -49,20 +48,23 @@ class TrainingEvents:
     clicks: Ragged
 
 
-def training_events(dataset: SERDataset, max_records: int = 20, max_clicks: int = 1) -> TrainingEvents:
+def training_events(
+    dataset: SERDataset, max_records: int = 20, max_clicks: int = 1, until: float = 1.0
+) -> TrainingEvents:
     """Each user's latest events of ``split.training_searches`` and ``split.training_interactions`` (GSERec, 4.1.1).
 
     Args:
         max_records: how many of the latest records of each side are kept (published code: 20).
         max_clicks: how many of the first clicked items of each search are kept (published code: 1).
+        until: which share of each user's events of either kind is looked at, from the first one on, rounded up.
     """
     log, split = dataset.log, dataset.split
     interactions = split.training_interactions.numpy()
-    latest, rec_start = _latest(log.users.numpy()[interactions], max_records, dataset.user_num)
+    latest, rec_start = _latest(log.users.numpy()[interactions], max_records, dataset.user_num, until)
     items = Ragged(log.items.numpy()[interactions[latest]], rec_start)
     searches = split.training_searches.numpy()
     users = log.search_users(split.training_searches).numpy()
-    latest, search_start = _latest(users, max_records, dataset.user_num)
+    latest, search_start = _latest(users, max_records, dataset.user_num, until)
     searches = searches[latest]
     known = np.bincount(dataset.training_clicks.searches.numpy(), minlength=len(log.queries))  # clicks of each search
     starts = np.concatenate([[0], np.cumsum(known)])
@@ -70,20 +72,8 @@ def training_events(dataset: SERDataset, max_records: int = 20, max_clicks: int 
     return TrainingEvents(items, Ragged(log.queries.numpy()[searches], search_start), clicks)
 
 
-def training_histories(dataset: SERDataset, max_records: int = 20, max_clicks: int = 1) -> list[UserHistory]:
-    """The histories of users 1 to ``user_num - 1`` as text; that of user id u is at index u - 1.
-
-    See ``training_events`` for what is read, and ``query_texts`` and ``item_texts`` for the texts.
-
-    Raises:
-        DataError: ``X.query`` or ``X.item`` is wrong.
-    """
-    queries = query_texts(dataset)
-    return as_texts(training_events(dataset, max_records, max_clicks), item_texts(dataset, queries), queries)
-
-
 def as_texts(events: TrainingEvents, items: list[str], queries: list[str]) -> list[UserHistory]:
-    """The histories with the texts of items and queries, which are given by id."""
+    """The histories as text, that of user id u at index u - 1; the texts of items and queries are given by id."""
     starts = events.clicks.starts.tolist()
     clicked = [items[item] for item in events.clicks.values.tolist()]
     records = [
@@ -101,12 +91,14 @@ def as_texts(events: TrainingEvents, items: list[str], queries: list[str]) -> li
     ]
 
 
-def _latest(users: np.ndarray, count: int, user_num: int) -> tuple[np.ndarray, np.ndarray]:
-    """The last ``count`` events of each user, given the ``users`` of events that are ordered by user and time.
+def _latest(users: np.ndarray, count: int, user_num: int, until: float) -> tuple[np.ndarray, np.ndarray]:
+    """The last ``count`` of the first ``until`` of each user's events, given the ``users`` of events in order.
 
     Returns:
         A mask of the events that are kept, and where those of users 1 to ``user_num - 1`` begin, and the last ends.
     """
-    ends = np.cumsum(np.bincount(users, minlength=user_num))
-    kept = ends[users] - np.arange(len(users)) <= count
+    counts = np.bincount(users, minlength=user_num)
+    place = np.arange(len(users)) - (np.cumsum(counts) - counts)[users]  # of each event among its user's
+    looked_at = np.ceil(until * counts).astype(np.int64)[users]
+    kept = (place < looked_at) & (place >= looked_at - count)
     return kept, np.cumsum(np.bincount(users[kept], minlength=user_num))

@@ -20,19 +20,19 @@ from recbole_ser.data.text_vectors import (
 )
 from recbole_ser.errors import ConfigError
 from recbole_ser.files import check_writable
-from recbole_ser.settings.checking import check, nearest
+from recbole_ser.settings.checking import check
 from recbole_ser.settings.texts import TextsSettings
 from recbole_ser.text.cache import key_of
 from recbole_ser.text.item_texts import item_texts, query_texts
-from recbole_ser.text.stages import backend_options, refuse_other_settings
+from recbole_ser.text.means import mean_vectors, queries_read
+from recbole_ser.text.stages import MEAN, backend_options, chosen_backend, refuse_other_settings
 from recbole_ser.text.summaries import LANGUAGE_MODELS, SUMMARISERS, Summariser, create_introducer, create_summariser
 from recbole_ser.text.summaries.prompted import PromptedSummariser
 from recbole_ser.text.user_histories import as_texts, training_events
 from recbole_ser.text.vectors import ENCODERS, TextEncoder, create_encoder
-from recbole_ser.texts.means import mean_vectors, queries_read
 
 CACHE_FOLDER = "texts_cache"  # folder beside the folder of the texts, for the answers of models
-ATTRIBUTES, MEAN = "attributes", "mean"  # what texts of items, and of users, are made of without a back-end
+ATTRIBUTES = "attributes"  # what texts of items are without a back-end
 
 _log = logging.getLogger(__name__)
 
@@ -149,14 +149,8 @@ def _back_ends(wanted: TextsSettings, cache: Path) -> tuple[PromptedSummariser |
 
 
 def _options(given: Any, key: str, known: Sequence[str], factors: Sequence[str]) -> dict[str, Any]:
-    options = backend_options(given, f"texts.{key}")
-    name = options["name"]
-    if name not in known:
-        hint = f"{nearest(str(name), known)} ".lstrip()
-        raise ConfigError(f"texts.{key}: there is no back-end '{name}': {hint}known are {', '.join(known)}")
-    if name in (ATTRIBUTES, MEAN) and len(options) > 1:
-        raise ConfigError(f"texts.{key}: '{name}' has no options")
-    return {"factors": list(factors), **options} if factors and name in LANGUAGE_MODELS else options
+    options = chosen_backend(given, f"texts.{key}", known, (ATTRIBUTES, MEAN))
+    return {"factors": list(factors), **options} if factors and options["name"] in LANGUAGE_MODELS else options
 
 
 def _counts(vectors: np.ndarray) -> dict[str, int]:
