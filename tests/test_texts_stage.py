@@ -28,7 +28,7 @@ from recbole_ser.tuning.space import check_space, read_space
 READER = "text_models:TextReader"
 SETTINGS: dict[str, Any] = {
     "vectors": {"backend": "tfidf_svd", "dimensions": 64}, "items": "attributes", "users": "template", "side": "rec",
-    "factors": [], "max_records": 20, "max_clicks": 1,
+    "factors": [], "max_records": 20, "max_clicks": 1, "until": 1.0,
 }  # fmt: skip
 COMMON = {"require_both_histories": False, "show_progress": False, "state": "INFO"}
 USERS = 6
@@ -184,6 +184,12 @@ def test_means_are_those_of_the_latest_training_events(folder: Path, side: str) 
         np.testing.assert_allclose(users["u3"], unit_rows(expected[None])[0], atol=1e-6)
     assert users["u5"].any() == (side != "search")  # who never searched
     assert users["u3"] @ items["i-word34"] > users["u3"] @ items["i-word32"] + 0.1
+
+
+def test_only_the_first_part_of_the_training_period_is_read(folder: Path) -> None:
+    items, users, _ = texts_of(folder, users="mean", max_records=2, until=0.5)  # three of five events
+    expected = items["i-word31"] + items["i-word32"]
+    np.testing.assert_allclose(users["u3"], unit_rows(expected[None])[0], atol=1e-6)
 
 
 def test_a_mean_of_searches_is_that_of_queries_and_clicked_items(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

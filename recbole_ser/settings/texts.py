@@ -28,3 +28,7 @@ class TextsSettings(Settings):
         "latest searches, and latest interactions, of the training period that are read"
     )
     max_clicks: Annotated[int, Field(ge=1, le=1_000)] = setting("first clicked items of each of these searches")
+    until: Annotated[float, Field(gt=0, le=1)] = setting(
+        "the share of each user's events of the training period, from the first one on, that is read; 1: all, so that "
+        "in training the texts know their user's later targets"
+    )

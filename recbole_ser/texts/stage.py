@@ -109,7 +109,7 @@ def build_texts(
     introducer, summariser, encoder = _back_ends(wanted, cache)
     queries = query_texts(dataset)
     catalogue = item_texts(dataset, queries)
-    events = training_events(dataset, wanted.max_records, wanted.max_clicks)
+    events = training_events(dataset, wanted.max_records, wanted.max_clicks, wanted.until)
     _log.info(f"texts of {len(catalogue) - 1:,} items and {dataset.user_num - 1:,} users")
     items = catalogue[1:] if introducer is None else introducer.introduce(catalogue[1:], progress)
     if summariser is None:

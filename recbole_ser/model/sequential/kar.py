@@ -53,6 +53,7 @@ class KAR(SearchRecommender):
     - The texts and their vectors come from the back-ends that the settings name, and how near they are to the paper's
       is up to these.  One text of a user tells of the whole training period.  In training it therefore tells of the
       row's own target and of what came after it, too; the paper's tell of events before the first one trained on.
+      With ``texts.until: 0.5`` the texts tell of the first half, so that half of the rows are as in the paper.
     - (5) and (6) are DIN's, as this package has it: items are their id and attributes, projected to d; there is no
       user id; one positive beside several negatives, and logits.
     - The learning rate is constant.  (Published: a cosine whose length is miscounted, so that it hardly falls.)
