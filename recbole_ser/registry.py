@@ -66,6 +66,7 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec("DIEN", f"{_SEQUENTIAL}.dien:DIEN", paper="Zhou et al., AAAI'19"),
         ModelSpec("FMLPRec", f"{_SEQUENTIAL}.fmlp_rec:FMLPRec", paper="Zhou et al., WWW'22"),
         ModelSpec("BERT4Rec", f"{_SEQUENTIAL}.bert4rec:BERT4Rec", paper="Sun et al., CIKM'19"),
+        ModelSpec("SASRecAll", f"{_SEQUENTIAL}.sasrec_all:SASRecAll", paper="Kang and McAuley, ICDM'18"),
         ModelSpec("CL4SRec", f"{_SEQUENTIAL}.cl4srec:CL4SRec", paper="Xie et al., ICDE'22"),
         ModelSpec("KAR", f"{_SEQUENTIAL}.kar:KAR", ("texts",), "Xi et al., RecSys'24"),
         ModelSpec("LLMESR", f"{_SEQUENTIAL}.llm_esr:LLMESR", ("texts",), "Liu et al., NeurIPS'24"),
