@@ -138,7 +138,7 @@ def test_runs_that_differ_in_the_seed_are_one_row(folder: Path) -> None:
 def test_rows_can_be_named(folder: Path) -> None:
     for seed in (1, 2):
         write_run(folder, "SASRec", FAIR, seed=seed, settings={"n_layers": 1, "row_name": "one layer"})
-    write_run(folder, "SASRec", GOOD)
+    write_run(folder, "SASRec", GOOD, settings={"n_layers": 2})
     rows = read_rows(find_runs([folder / "saved"]))[0]
     assert {row.name: row.seeds for row in rows} == {"one layer": [1, 2], "SASRec": [1]}
     write_run(folder, "BPR", GOOD, settings={"row_name": "one layer"})

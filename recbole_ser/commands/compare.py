@@ -98,11 +98,11 @@ def command(
         model=model,
     )
     form = form or (SUFFIXES[out.suffix] if out is not None else "terminal")
-    groups = tables_in(runs)
-    if len(groups) > 1 and form in _ONE_EACH:
-        folders = ", ".join(str(folder) for [folder] in groups)
-        raise ConfigError(f"{form} holds one data set, and {runs[0]} has several: compare one of {folders}")
-    text = "\n\n".join(FORMATS[form](compare_runs(group, options)) for group in groups)
+    tables = tables_in(runs)
+    if len(tables) > 1 and form in _ONE_EACH:
+        each = ", ".join(str(folder) for [folder] in tables)
+        raise ConfigError(f"{form} holds one data set, and {runs[0]} has several: compare one of {each}")
+    text = "\n\n".join(FORMATS[form](compare_runs(folders, options)) for folders in tables)
     if out is None:
         click.echo(text)
         return

@@ -145,7 +145,7 @@ def _names(kinds: Sequence[tuple[str | None, dict[str, Any]]]) -> list[str]:
     """
     names: list[str] = []
     for given, values in kinds:
-        same_model = [other for _, other in kinds if other["model"] == values["model"]]
+        same_model = [other for name, other in kinds if name is None and other["model"] == values["model"]]
         differing = [key for key in values if any(other.get(key, ...) != values[key] for other in same_model)]
         parts = ", ".join(f"{key}={_shown(values[key])}" for key in sorted(differing))
         name = given or (f"{values['model']} ({parts})" if parts else values["model"])
