@@ -20,7 +20,7 @@ from recbole_ser.cli import main
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.sweep_folder import SweepFolder
-from recbole_ser.study import jobs, worker
+from recbole_ser.study import estimate, jobs, worker
 from recbole_ser.study.cells import FAILED, FINISHED, RUNNING, Cell, groups_of
 from recbole_ser.study.declaration import read_study
 from recbole_ser.study.jobs import Job, Process
@@ -212,6 +212,31 @@ def test_what_runs_read_is_made_once_and_runs_that_lack_it_fail(declare: Any, do
     assert {cell.error[:32] for cell in result.cells[4:]} == {"there is no data set 'nothing': "}
     hashes = {(cell.path / "data.json").read_text().partition('"codes"')[2][:99] for cell in result.cells[2:4]}
     assert len(hashes) == 1 and list(result.comparisons) == ["toy"]
+
+
+def test_a_dry_run_says_what_is_left_and_what_it_costs(
+    declare: Any, done: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = declare(["BPR", {"model": "SASRec", "tune": {"trials": 3, "epochs": 2}}], {"epochs": 50}, seeds=[1, 2])
+    run_study(declare(["BPR"], {"epochs": 50}, seeds=[1]))
+    done.clear()
+    capsys.readouterr()
+    path = declare(["BPR", {"model": "SASRec", "tune": {"trials": 3, "epochs": 2}}], {"epochs": 50}, seeds=[1, 2])
+    files = sorted(Path().rglob("*"))
+    assert command("study", path, "--dry-run", "--jobs=3", "--dataset", "toy", "nothing") == 0
+    text = capsys.readouterr().out
+    rows = [line.split()[:4] for line in text.splitlines()]
+    assert ["BPR", "toy", "1", "0"] in rows and ["SASRec", "toy", "2", "3"] in rows
+    assert text.count("not there yet: ") == 2 and "and 2 rows that were not measured, 3 at once" in text
+    assert not done and sorted(Path().rglob("*")) == files
+
+
+def test_the_cost_counts_epochs_runs_and_trials(declare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "cpu_seconds", lambda config: (30.0, 60.0))
+    models = ["BPR", {"model": "SASRec", "tune": {"trials": 4, "epochs": 3}}]
+    study = read_study(declare(models, {"epochs": 10}, seeds=[1, 2]))
+    minutes = [estimate.planned(study, group).minutes for group in groups_of(study)]
+    assert minutes == [2 * (10 * 0.5 + 1), 2 * (10 * 0.5 + 1) + 4 * 3 * 0.5]
 
 
 def test_runs_on_other_targets_are_finished_and_not_compared(declare: Any, done: list[tuple[str, str]]) -> None:

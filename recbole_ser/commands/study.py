@@ -26,11 +26,15 @@ class _Study(ConfiguredCommand):
 @click.option(
     "--folder", type=click.Path(path_type=Path), metavar="FOLDER", help="(default: saved/studies/<name of the file>)"
 )
+@click.option("--dry-run", is_flag=True, help="run nothing; say what would be run and, from a few steps, at what cost")
 @click.pass_context
-def command(ctx: click.Context, study: str, datasets: tuple[str, ...], jobs: int | None, folder: Path | None) -> int:
+def command(
+    ctx: click.Context, study: str, datasets: tuple[str, ...], jobs: int | None, folder: Path | None, dry_run: bool
+) -> int:
     """Run every model of a study on every data set with every seed, several at a time, and compare the results.
 
     \b
+      recbole-ser study mine.yaml --dry-run
       recbole-ser study mine.yaml
       recbole-ser study sesrec-table2 --dataset=cell --epochs=20
       recbole-ser compare saved/studies/mine --by=history          # once it is finished
@@ -54,8 +58,13 @@ def command(ctx: click.Context, study: str, datasets: tuple[str, ...], jobs: int
     values = parse_arguments(ctx.args)
 
     from recbole_ser.comparison.tables import FORMATS  # slow to import
-    from recbole_ser.study.study import run_study
+    from recbole_ser.study.estimate import plan_table
+    from recbole_ser.study.study import plan_study, run_study, runs_at_once
 
+    if dry_run:
+        at_once = runs_at_once(jobs)
+        click.echo(plan_table(list(plan_study(study, datasets=datasets, settings=values, folder=folder)), at_once))
+        return 0
     result = run_study(study, datasets=datasets, settings=values, folder=folder, jobs=jobs)
     for comparison in result.comparisons.values():
         click.echo(f"{FORMATS['terminal'](comparison)}\n")

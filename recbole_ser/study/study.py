@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from recbole_ser.study.cells import (
     TUNING,
     WAITING,
     Cell,
+    Group,
     groups_of,
     inputs_to_make,
 )
 from recbole_ser.study.declaration import Study, read_study
+from recbole_ser.study.estimate import Planned, planned
 from recbole_ser.study.jobs import Job, do_all
 from recbole_ser.study.progress import Progress
 
@@ -77,11 +79,8 @@ def run_study(
             this study.
         KeyboardInterrupt: the user pressed Ctrl-C.
     """
-    at_once = _at_once(jobs)
-    study = read_study(source, datasets, settings, folder)
-    groups = groups_of(study)
-    for group in groups:
-        group.check()
+    at_once = runs_at_once(jobs)
+    study, groups = _checked(source, datasets, settings, folder)
     cells = [Cell(group, seed) for group in groups for seed in study.seeds]
     study.folder.mkdir(parents=True, exist_ok=True)
     with exclusive(study.folder / ".lock", f"{study.folder}: another process is running this study"):
@@ -96,7 +95,39 @@ def run_study(
     return _result(study, cells)
 
 
-def _at_once(jobs: int | None) -> int:
+def plan_study(
+    source: str | Path,
+    *,
+    datasets: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+) -> Iterator[Planned]:
+    """What ``run_study`` would do, row by row, and what it costs at most; some steps of each model are measured.
+
+    Raises:
+        UserError: the declaration or a setting is wrong, or the folder holds other runs.
+    """
+    study, groups = _checked(source, datasets, settings, folder)
+    for group in groups:
+        yield planned(study, group)
+
+
+def _checked(
+    source: str | Path, datasets: Sequence[str], settings: Mapping[str, Any] | None, folder: str | Path | None
+) -> tuple[Study, list[Group]]:
+    study = read_study(source, datasets, settings, folder)
+    groups = groups_of(study)
+    for group in groups:
+        group.check()
+    return study, groups
+
+
+def runs_at_once(jobs: int | None) -> int:
+    """The number of runs at the same time: ``jobs``, or that of the CPUs.
+
+    Raises:
+        ConfigError: it is not a whole number from 1 on.
+    """
     if jobs is not None and (type(jobs) is not int or jobs < 1):
         raise ConfigError(f"jobs is a whole number from 1 on, not {jobs}")
     return jobs or os.cpu_count() or 1
