@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recbole_ser.inference.recommender import Recommender, recommend
     from recbole_ser.model.base import JointRecommender, SearchRecommender
     from recbole_ser.runner import build_trainer, claim_folder, prepare, resume, run
+    from recbole_ser.study.study import run_study
     from recbole_ser.tuning.sweep import tune
 
 _HOMES = {
@@ -25,6 +26,7 @@ _HOMES = {
     "prepare": "recbole_ser.runner",
     "build_trainer": "recbole_ser.runner",
     "tune": "recbole_ser.tuning.sweep",
+    "run_study": "recbole_ser.study.study",
     "recommend": "recbole_ser.inference.recommender",
     "Recommender": "recbole_ser.inference.recommender",
     "SearchRecommender": "recbole_ser.model.base",
@@ -42,6 +44,7 @@ __all__ = [
     "recommend",
     "resume",
     "run",
+    "run_study",
     "tune",
 ]
 

@@ -23,7 +23,7 @@ from written_runs import write_run
 from recbole_ser.bundled import package_folder
 from recbole_ser.comparison.beyond_accuracy import beyond_accuracy, top_lists
 from recbole_ser.comparison.report import Comparison, Options, compare_runs
-from recbole_ser.comparison.rows import find_runs, read_rows
+from recbole_ser.comparison.rows import find_runs, read_rows, tables_in
 from recbole_ser.comparison.tables import FORMATS, tables_of
 from recbole_ser.comparison.traits import TRAITS, TargetTraits
 from recbole_ser.config import SERConfig
@@ -133,6 +133,32 @@ def test_runs_that_differ_in_the_seed_are_one_row(folder: Path) -> None:
     means = [np.mean(1 / np.array(ranks)) for ranks in (GOOD, FAIR)]
     assert found["SASRec"].means["mrr"] == pytest.approx(np.mean(means))
     assert found["SASRec"].spreads == {"mrr": pytest.approx(np.std(means, ddof=1))} and found["BPR"].spreads is None
+
+
+def test_rows_can_be_named(folder: Path) -> None:
+    for seed in (1, 2):
+        write_run(folder, "SASRec", FAIR, seed=seed, settings={"n_layers": 1, "row_name": "one layer"})
+    write_run(folder, "SASRec", GOOD, settings={"n_layers": 2})
+    rows = read_rows(find_runs([folder / "saved"]))[0]
+    assert {row.name: row.seeds for row in rows} == {"one layer": [1, 2], "SASRec": [1]}
+    write_run(folder, "BPR", GOOD, settings={"row_name": "one layer"})
+    with pytest.raises(UserError, match="two rows are named 'one layer'"):
+        compare([folder / "saved"])
+
+
+def test_a_study_has_a_table_for_each_data_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [write_run(folder, model, ranks) for model, ranks in [("SASRec", GOOD), ("BPR", FAIR)]]
+    for number, run in enumerate(runs):
+        (folder / f"study/data{number}/tuning").mkdir(parents=True)
+        run.rename(folder / f"study/data{number}/{run.name}")
+    (folder / "study/empty").mkdir()
+    study = folder / "study"
+    assert tables_in([study]) == [[study / "data0"], [study / "data1"]]
+    assert tables_in([study / "data0"]) == [[study / "data0"]] and tables_in([study, "b"]) == [[study, "b"]]
+    assert command("compare", study, "--metrics=mrr") == 0
+    assert capsys.readouterr().out.count("toy, uni99: 12 users") == 2
+    with pytest.raises(ConfigError, match=r"csv holds one data set, and .*study has several"):
+        command("compare", study, "--format=csv")
 
 
 @pytest.mark.parametrize(

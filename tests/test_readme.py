@@ -17,6 +17,8 @@ from recbole_ser.cli import main
 from recbole_ser.config import SERConfig
 from recbole_ser.registry import MODELS, ModelSpec
 from recbole_ser.runner import run
+from recbole_ser.study.cells import groups_of
+from recbole_ser.study.declaration import read_study
 from recbole_ser.tuning.plan import read_plan
 from recbole_ser.tuning.trial import trial_config
 
@@ -97,6 +99,15 @@ def test_the_tuning_example_runs(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^\{'alpha': 0\.\d+\} 0\.\d+$", done.stdout, re.MULTILINE)
+
+
+def test_the_study_file_is_one(tmp_path: Path) -> None:
+    (text,) = (block for block in YAML if block.startswith("# ours.yaml"))
+    (tmp_path / "ours.yaml").write_text(text)
+    groups = groups_of(read_study(tmp_path / "ours.yaml", folder=tmp_path / "study"))
+    for group in groups:
+        group.check()
+    assert [group.row.title for group in groups] == ["Pop", "SASRec", "SESRec", "w/o alignment"]
 
 
 def test_the_sweep_file_is_one(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from conftest import SIZES, load_dataset, write_lines, write_toy
 from tqdm import tqdm
 
 from recbole_ser.codes.stage import build_codes
+from recbole_ser.comparison.rows import read_rows
 from recbole_ser.config import SERConfig
 from recbole_ser.data.loader import EvalLoader, TrainLoader
 from recbole_ser.inference import Recommender
 from recbole_ser.runner import run
+from recbole_ser.runs.folder import RunFolder
 from recbole_ser.settings.run import AllSettings
 from recbole_ser.texts.stage import build_texts
 from recbole_ser.train import trainer as trainer_module
@@ -109,6 +111,14 @@ def device(folder: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     import os
 
     return str(config["device"]), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def row(folder: Path, values: dict[str, Any], tmp_path: Path) -> Any:
+    """The name of the run's row in a comparison."""
+    run_dir = tmp_path / str(len(list(tmp_path.iterdir())))
+    quick = {"epochs": 1, "eval_args.mode": "uni5", "show_progress": False, "run_dir": str(run_dir)}
+    run("SASRec", "toy", config_dict=values_of(folder, {**SIZES, **quick, **values}))
+    return read_rows([RunFolder(run_dir)])[0][0].name
 
 
 def threads(folder: Path, values: dict[str, Any], tmp_path: Path) -> Any:
@@ -231,6 +241,7 @@ EFFECTS: dict[str, tuple[Any, Callable[..., Any], dict[str, Any]]] = {
     "seed": (3, trained, {}),
     "reproducibility": (False, deterministic, {}),
     "run_dir": ("{tmp}/mine", placed, {}),
+    "row_name": ("mine", row, {}),
     "num_threads": (2, threads, {}),
     "use_gpu": (False, device, {}),
     "gpu_id": (2, device, {}),

@@ -7,16 +7,16 @@ from pathlib import Path
 import click
 
 from recbole_ser.commands.arguments import Command, trusted_model_option
-from recbole_ser.comparison.tables import FORMATS, SUFFIXES
+from recbole_ser.comparison.tables import FORMATS, METRICS, SUFFIXES
 from recbole_ser.errors import ConfigError
 from recbole_ser.files import atomic_write, check_writable
 
-_METRICS = "hit@1,hit@5,hit@10,ndcg@5,ndcg@10,mrr"
+_ONE_EACH = ("csv", "json")  # formats whose files hold one comparison
 
 
 @click.command(cls=Command, short_help="one table of finished runs, with tests of significance")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--metrics", default=_METRICS, show_default=True, metavar="M,M,...", help="the columns, see above")
+@click.option("--metrics", default=METRICS, show_default=True, metavar="M,M,...", help="the columns, see above")
 @click.option(
     "--proposed", metavar="NAME", help="the row that is compared with the others (default: the best in most columns)"
 )
@@ -53,11 +53,11 @@ def command(
 ) -> None:
     """Compare finished runs in one table, as papers print it: the best bold, the second underlined, a star.
 
-    RUN is the folder of a finished run, of a sweep, whose chosen trial is taken, or one that holds several of these.
-    Runs that differ in nothing but the seed are one row, with mean and standard deviation.  All must have been tested
-    on the same targets and candidates.  The star says that the best is significantly better than the second best; p is
-    that of a paired test over users, averaged over seeds and their targets first, with Holm's correction for all the
-    other models of a column.
+    RUN is the folder of a finished run, of a sweep, whose chosen trial is taken, or one that holds several of these; of
+    a study there is a table for each data set.  Runs that differ in nothing but the seed are one row, with mean and
+    standard deviation.  All must have been tested on the same targets and candidates.  The star says that the best is
+    significantly better than the second best; p is that of a paired test over users, averaged over seeds and their
+    targets first, with Holm's correction for all the other models of a column.
 
     \b
       recbole-ser compare saved/cds
@@ -82,6 +82,7 @@ def command(
         check_writable(out)
 
     from recbole_ser.comparison.report import Options, compare_runs  # slow to import
+    from recbole_ser.comparison.rows import tables_in
     from recbole_ser.evaluation.metrics import parse_metrics
 
     options = Options(
@@ -97,7 +98,11 @@ def command(
         model=model,
     )
     form = form or (SUFFIXES[out.suffix] if out is not None else "terminal")
-    text = FORMATS[form](compare_runs(runs, options))
+    tables = tables_in(runs)
+    if len(tables) > 1 and form in _ONE_EACH:
+        each = ", ".join(str(folder) for [folder] in tables)
+        raise ConfigError(f"{form} holds one data set, and {runs[0]} has several: compare one of {each}")
+    text = "\n\n".join(FORMATS[form](compare_runs(folders, options)) for folders in tables)
     if out is None:
         click.echo(text)
         return

@@ -26,7 +26,8 @@ class Row:
     """The runs of one model with the same settings.
 
     Args:
-        name: the model and, if there are several rows of it, the settings in which they differ.
+        name: what the runs set as ``row_name``, else the model and, if there are several rows of it, the settings in
+            which they differ.
         folders: the folder of each run, in the order of the seeds.
         seeds: the seed of each run.
         ranks: ``[runs, n]``, the rank of each target in each run.
@@ -36,6 +37,16 @@ class Row:
     folders: list[RunFolder]
     seeds: list[int]
     ranks: np.ndarray
+
+
+def tables_in(paths: Sequence[str | Path]) -> list[list[str | Path]]:
+    """The paths of each table: one table for all, but one for each data set of a study, a folder of folders of runs."""
+    given = [Path(path) for path in paths]
+    if len(given) != 1 or _is_one(given[0]) or not given[0].is_dir():
+        return [list(paths)]
+    inside = sorted(child for child in given[0].iterdir() if child.is_dir())
+    of_runs = [folder for folder in inside if any(_is_finished(child) for child in folder.iterdir())]
+    return [list(paths)] if any(map(_is_one, inside)) or not of_runs else [[folder] for folder in of_runs]
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[RunFolder]:
@@ -59,7 +70,7 @@ def _runs_at(path: Path) -> list[RunFolder]:
     inside = [] if _is_one(path) or not path.is_dir() else sorted(child for child in path.iterdir() if _is_one(child))
     if not inside:
         return [finished_run(path)]
-    finished = [child for child in inside if (child / "result.json").is_file()]
+    finished = [child for child in inside if _is_finished(child)]
     if unfinished := [child.name for child in inside if child not in finished]:
         _log.warning("%s: left out, as they are not finished: %s", path, ", ".join(unfinished))
     if not finished:
@@ -71,23 +82,27 @@ def _is_one(path: Path) -> bool:
     return any((path / name).is_file() for name in ("config.yaml", "sweep.json"))
 
 
+def _is_finished(path: Path) -> bool:
+    return _is_one(path) and (path / "result.json").is_file()
+
+
 def read_rows(folders: Sequence[RunFolder]) -> tuple[list[Row], list[str]]:
     """The rows of a table of these runs, in the order given, and the user of each target ``[n]``.
 
     Raises:
-        UserError: the runs have other data, targets or candidates, a run is not finished, or two runs of a row have
-            the same seed.
+        UserError: the runs have other data, targets or candidates, a run is not finished, two runs of a row have the
+            same seed, or two rows have the same name.
     """
     for other in folders[1:]:
         refuse_other_targets(folders[0], other)
     frames = [folder.ranks() for folder in folders]
     users = [frame["user_id"].tolist() for frame in frames]
     refuse_other_users(folders, users)
-    settings = [{"model": folder.model_name(), **given_settings(folder)} for folder in folders]
-    distinct = [values for number, values in enumerate(settings) if values not in settings[:number]]
+    kinds = [(_row_name(folder), {"model": folder.model_name(), **given_settings(folder)}) for folder in folders]
+    distinct = [kind for number, kind in enumerate(kinds) if kind not in kinds[:number]]
     rows = []
-    for name, values in zip(_names(distinct), distinct):
-        mine = [number for number in range(len(folders)) if settings[number] == values]
+    for name, kind in zip(_names(distinct), distinct):
+        mine = [number for number in range(len(folders)) if kinds[number] == kind]
         seeds = [folders[number].result().seed for number in mine]
         mine = [number for _, number in sorted(zip(seeds, mine))]
         _refuse_equal_seeds(name, [folders[number] for number in mine], sorted(seeds))
@@ -115,14 +130,29 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _names(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """A name for each row: its model and, in brackets, its values of settings in which rows of the model differ."""
-    names = []
-    for values in settings:
-        same_model = [other for other in settings if other["model"] == values["model"]]
+def _row_name(folder: RunFolder) -> str | None:
+    return folder.arguments()["config_dict"].get("row_name")
+
+
+def _names(kinds: Sequence[tuple[str | None, dict[str, Any]]]) -> list[str]:
+    """A name for each row: the given one, or its model and, in brackets, its values where rows of the model differ.
+
+    Args:
+        kinds: the given name of each row, and its settings.
+
+    Raises:
+        UserError: two rows have the same name.
+    """
+    names: list[str] = []
+    for given, values in kinds:
+        same_model = [other for name, other in kinds if name is None and other["model"] == values["model"]]
         differing = [key for key in values if any(other.get(key, ...) != values[key] for other in same_model)]
         parts = ", ".join(f"{key}={_shown(values[key])}" for key in sorted(differing))
-        names.append(f"{values['model']} ({parts})" if parts else values["model"])
+        name = given or (f"{values['model']} ({parts})" if parts else values["model"])
+        if name in names:
+            raise UserError(f"two rows are named '{name}', and their runs differ in more than the seed: compare one of "
+                            "them, or run the other again with another row_name")  # fmt: skip
+        names.append(name)
     return names
 
 

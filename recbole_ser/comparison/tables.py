@@ -278,4 +278,5 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
     "csv": _csv,
     "json": _json,
 }
+METRICS = "hit@1,hit@5,hit@10,ndcg@5,ndcg@10,mrr"  # the columns, unless others are asked for
 SUFFIXES = {".txt": "terminal", ".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json"}

@@ -229,6 +229,9 @@ class RunSettings(Settings):
     seed: Seed = setting("of everything that is random, except the candidates")
     reproducibility: bool = setting("whether PyTorch uses deterministic algorithms on a GPU")
     run_dir: Place | None = setting("folder of the run; ~: saved/<data set>/<model>-<time>-<seed>")
+    row_name: Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,100}$"), InWords("a short line")] | None = setting(
+        "name of the run's row in a comparison; ~: the model, and the settings by which its rows differ"
+    )
     num_threads: Annotated[int, Field(ge=1, le=1_024)] | None = setting("of PyTorch on the CPU; ~: all cores")
     use_gpu: bool = setting("whether to use a GPU, if there is one")
     gpu_id: Annotated[int, Field(ge=0, le=1_024)] | Annotated[str, Field(pattern="^[^,]*$"), InWords("its name")] = (

@@ -1,4 +1,4 @@
-"""The table of a sweep in a terminal, while it runs."""
+"""The tables of sweeps and studies in a terminal, while they run."""
 
 from __future__ import annotations
 
@@ -18,34 +18,29 @@ _COLUMN = 13  # largest width of a swept key's column, in characters
 _PAUSE = 0.5  # seconds between two drawings
 
 
-class LiveTable:
-    """A table that redraws itself in place in a terminal; anywhere else it prints nothing.
+class LiveLines:
+    """Lines that are drawn again in place in a terminal; anywhere else nothing is printed.
 
     Args:
-        total: number of trials of the sweep.
-        metric: the validation metric that chooses.
-        stream: where the table is drawn, by default standard error.
+        stream: where they are drawn, by default standard error.
     """
 
-    def __init__(self, total: int, metric: str, stream: TextIO | None = None) -> None:
-        self.total, self.metric = total, metric
+    def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = sys.stderr if stream is None else stream
         self.visible = self.stream.isatty()
-        self.trials: dict[int, Trial] = {}
         self.began, self._drawn_at, self._lines = time.monotonic(), 0.0, 0
 
-    def show(self, trial: Trial, status: str | None = None) -> None:
-        """Show ``trial`` as it is now, with ``status`` if that is given."""
-        self.trials[trial.number] = trial if status is None else replace(trial, status=status)
-        self.refresh()
+    def lines(self, width: int = WIDTH) -> list[str]:
+        """The lines as they are now, none wider than ``width``."""
+        raise NotImplementedError
 
     def refresh(self) -> None:
-        """Draw the table again, unless it was drawn a moment ago."""
+        """Draw the lines again, unless they were drawn a moment ago."""
         if self.visible and time.monotonic() - self._drawn_at >= _PAUSE:
             self._draw()
 
     def close(self, erase: bool) -> None:
-        """Draw the table a last time or, if something else is printed in its place, erase it."""
+        """Draw the lines a last time or, if something else is printed in their place, erase them."""
         if self.visible and erase:
             self.stream.write(f"\x1b[{self._lines}A\x1b[J" if self._lines else "")
         elif self.visible:
@@ -58,6 +53,26 @@ class LiveTable:
         self.stream.write(up + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")
         self.stream.flush()
         self._drawn_at, self._lines = time.monotonic(), len(lines)
+
+
+class LiveTable(LiveLines):
+    """The table of a sweep.
+
+    Args:
+        total: number of trials of the sweep.
+        metric: the validation metric that chooses.
+        stream: where the table is drawn, by default standard error.
+    """
+
+    def __init__(self, total: int, metric: str, stream: TextIO | None = None) -> None:
+        super().__init__(stream)
+        self.total, self.metric = total, metric
+        self.trials: dict[int, Trial] = {}
+
+    def show(self, trial: Trial, status: str | None = None) -> None:
+        """Show ``trial`` as it is now, with ``status`` if that is given."""
+        self.trials[trial.number] = trial if status is None else replace(trial, status=status)
+        self.refresh()
 
     def lines(self, width: int = WIDTH) -> list[str]:
         """The lines of the table as it is now, none wider than ``width``."""
