@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+WITHOUT_RECBOLE = (
+    "RecBole is missing: pip install --no-deps recbole==1.2.1 (without its dependencies, whose versions its own metadata "
+    "pins too narrowly; what it imports has been installed with this package)"
+)
+
 if TYPE_CHECKING:
     from recbole_ser.config import SERConfig
     from recbole_ser.inference.recommender import Recommender, recommend
@@ -52,7 +57,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name == "recbole":
+            raise ImportError(WITHOUT_RECBOLE) from error
+        raise
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from recbole_ser import __version__
+from recbole_ser import WITHOUT_RECBOLE, __version__
 from recbole_ser.commands.arguments import LazyGroup
 from recbole_ser.errors import UserError
 
@@ -53,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name != "recbole":
+            raise
+        print(f"error: {WITHOUT_RECBOLE}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"error: {_about(error)}", file=sys.stderr)

@@ -128,11 +128,10 @@ def recbole_properties() -> Path:
 def known_incompatibilities(versions: dict[str, str | None]) -> list[tuple[str, str]]:
     """The known problems of the installed ``versions`` as pairs (problem, fix); a missing package has ``None``."""
     found = []
-    if versions.get("recbole") != "1.2.1":
-        found.append(
-            (f"recbole {versions.get('recbole')} is installed; this package is written for 1.2.1",
-             "pip install --no-deps recbole==1.2.1")
-        )  # fmt: skip
+    recbole = versions.get("recbole")
+    if recbole != "1.2.1":
+        what = "recbole is not installed" if recbole is None else f"recbole {recbole} is installed"
+        found.append((f"{what}; this package is written for 1.2.1", "pip install --no-deps recbole==1.2.1"))
     ray, setuptools = _major_minor(versions.get("ray")), _major_minor(versions.get("setuptools"))
     if ray is None:
         found.append(("ray is not installed: sweeps cannot run", 'pip install "ray[tune]"'))

@@ -75,6 +75,7 @@ NEW = {"recbole": "1.2.1", "ray": "2.60.0", "setuptools": "84.0.0", "numpy": "2.
         (OLD, []),
         (NEW, []),
         ({**NEW, "recbole": "1.1.1"}, ["recbole 1.1.1"]),
+        ({**NEW, "recbole": None}, ["recbole is not installed"]),
         ({**NEW, "ray": "2.6.3"}, ["pkg_resources", "NumPy 2"]),
         ({**OLD, "ray": None, "setuptools": None, "numpy": "1.26.4+local", "pyarrow": "26.0.1"}, ["ray", "pyarrow 26"]),
     ],
@@ -88,3 +89,21 @@ def test_known_incompatibilities(versions: dict[str, str | None], words: list[st
 
 def test_recboles_own_defaults_are_where_they_are_looked_for() -> None:
     assert (compat.recbole_properties() / "overall.yaml").is_file()
+
+
+def test_without_recbole_one_line_says_how_to_install_it() -> None:
+    hidden = textwrap.dedent("""
+        import sys
+        class Hidden:
+            def find_spec(self, name, *rest):
+                if name == "recbole":
+                    raise ModuleNotFoundError(name=name)
+        sys.meta_path.insert(0, Hidden())
+    """)
+    code = hidden + "from recbole_ser.cli import main; sys.exit(main(['run', '-m', 'SESRec', '-d', 'ser-sample']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: RecBole is missing: pip install --no-deps recbole==1.2.1 ")
+    done = subprocess.run([sys.executable, "-c", hidden + "from recbole_ser import run"], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].startswith("ImportError: RecBole is missing: pip install --no-deps")
