@@ -477,11 +477,11 @@ def test_lists_have_the_hits_of_the_runs(sample_runs: dict[str, RunResult]) -> N
         top_lists(RunFolder.load(str(sample_runs["Pop"].folder)), 385, None)
 
 
-def test_the_readme_s_examples_run(
+def test_the_examples_of_the_documentation_run(
     sample_runs: dict[str, RunResult], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```bash\n(recbole-ser compare.*?)```", readme, re.DOTALL)
+    page = (Path(__file__).parent.parent / "docs" / "compare.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```bash\n(recbole-ser compare.*?)```", page, re.DOTALL)
     monkeypatch.chdir(Path(str(sample_runs["Pop"].folder)).parents[2])
     for line in block.splitlines():
         assert command(*line.partition(" #")[0].split()[1:]) == 0

@@ -105,5 +105,7 @@ def test_without_recbole_one_line_says_how_to_install_it() -> None:
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: RecBole is missing: pip install --no-deps recbole==1.2.1 ")
-    done = subprocess.run([sys.executable, "-c", hidden + "from recbole_ser import run"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", hidden + "from recbole_ser import run"], capture_output=True, text=True
+    )
     assert done.stderr.splitlines()[-1].startswith("ImportError: RecBole is missing: pip install --no-deps")

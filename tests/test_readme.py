@@ -1,38 +1,67 @@
-"""The README's commands and examples are run, and the one for the tests is the one that CI calls."""
+"""Commands and examples of README and documentation are run, and the one for the tests is the one that CI calls."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recbole_ser.cli import main
+from recbole_ser.cli import commands, main
+from recbole_ser.commands.arguments import parse_arguments
 from recbole_ser.config import SERConfig
 from recbole_ser.registry import MODELS, ModelSpec
 from recbole_ser.runner import run
+from recbole_ser.settings.run import AllSettings
 from recbole_ser.study.cells import groups_of
 from recbole_ser.study.declaration import read_study
 from recbole_ser.tuning.plan import read_plan
 from recbole_ser.tuning.trial import trial_config
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-YAML = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+README = PAGES[0].read_text(encoding="utf-8")
+MODEL_PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 T = 1_700_000_000_000
-SHELL = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    """The distinct blocks of code in ``language``: some stand in the README and on a page."""
+    return list(dict.fromkeys(re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)))
+
+
+PYTHON, YAML, SHELL = blocks("python"), blocks("yaml"), blocks("bash")
+COMMANDS = sorted(
+    {line.partition(" #")[0] for block in SHELL for line in block.splitlines() if line.startswith("recbole-ser ")}
+)
 
 
 def example(name: str) -> str:
     (code,) = (block for block in PYTHON if block.startswith(f"# {name}\n"))
     return code
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_has_the_options_that_it_is_given(line: str) -> None:
+    name, *arguments = shlex.split(line)[1:]
+    command, context = commands.get_command(None, name), None
+    while isinstance(command, click.Group):
+        command = command.get_command(context, arguments.pop(0))
+    context = command.make_context(name, arguments, resilient_parsing=True)
+    values, model = parse_arguments(context.args), context.params.get("model")
+    if model in MODELS:
+        SERConfig(model, context.params["dataset"] or "any", None, values)
+    else:
+        assert {key.partition(".")[0] for key in values} <= AllSettings.model_fields.keys()
 
 
 def test_ci_calls_the_command_for_the_tests() -> None:
@@ -143,12 +172,15 @@ def test_a_model_of_ones_own_passes_the_contract(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", MODELS.values(), ids=MODELS)
-def test_the_table_of_models_says_what_the_registry_says(spec: ModelSpec) -> None:
-    (row,) = re.findall(rf"^\| `{spec.name}` \|([^|]*\|[^|]*\|[^|]*)\|$", README, re.MULTILINE)
+def test_the_tables_of_models_say_what_the_registry_says(spec: ModelSpec) -> None:
+    (row,) = re.findall(rf"^\| `{spec.name}` \|([^|]*\|[^|]*\|[^|]*)\|$", MODEL_PAGE, re.MULTILINE)
     reads, paper, faithful = (cell.strip() for cell in row.split("|"))
     assert reads == (", ".join(spec.reads) or "–") and paper == (spec.paper or "–") and faithful
+    assert f"| `{spec.name}` | {reads} | {paper} |\n" in README
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
-def test_links_lead_somewhere(path: str) -> None:
-    assert (ROOT / path).exists()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    made = {"results.md", "contributing.md", "changelog.md"}  # by docs/hooks/pages.py
+    for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists() or link in made, link
