@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 WITHOUT_RECBOLE = (
-    "RecBole is missing: pip install --no-deps recbole==1.2.1 (without its dependencies, whose versions its own metadata "
-    "pins too narrowly; what it imports has been installed with this package)"
+    "RecBole is missing: pip install --no-deps recbole==1.2.1 (without its dependencies, whose versions its own "
+    "metadata pins too narrowly; what it imports has been installed with this package)"
 )
 
 if TYPE_CHECKING:

@@ -104,8 +104,14 @@ def registered_name(model_class: type) -> str | None:
     return spec.name if spec is not None and spec.load() is model_class else None
 
 
+def _plain(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
 def find_model(name: str) -> type[AbstractRecommender]:
     """The class of model ``name``, which may also be the path ``package.module:Class`` of a model of one's own.
+
+    Of a registered name, capitals and hyphens do not matter: ``sesrec`` and ``FMLP-Rec`` are found as well.
 
     Raises:
         ConfigError: there is no such model (the message names the most similar one), or it cannot be imported.
@@ -113,6 +119,9 @@ def find_model(name: str) -> type[AbstractRecommender]:
     models = available_models()
     if name in models:
         return models[name].load()
+    alike = [spec for known, spec in models.items() if _plain(known) == _plain(name)]
+    if len(alike) == 1:
+        return alike[0].load()
     if all(name.partition(":")):
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.insert(0, here)  # an installed command does not search the working directory

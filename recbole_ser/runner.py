@@ -22,6 +22,7 @@ from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import EvalLoader, TrainLoader, candidate_table
 from recbole_ser.data.splits import split_name
 from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.evaluation.card import write_card
 from recbole_ser.files import check_writable
 from recbole_ser.logs import log_to
 from recbole_ser.model.building import build_model
@@ -267,5 +268,6 @@ def _run(config: SERConfig, folder: RunFolder | None, callback: OnEvaluation | N
         trainer.resume_checkpoint()
         trainer.fit(training, valid, True, config["show_progress"], callback)
         result = trainer.test(test, show_progress=config["show_progress"])
+        write_card(folder)
     print(final_table(result))
     return result

@@ -81,7 +81,7 @@ def random_logs(seed: int, time: Callable[[int], float]) -> tuple[list[Interacti
 def reference(
     inter: list[Interaction], searches: list[Search], split: Any, both: bool, click_times: bool
 ) -> dict[str, list[Any]]:
-    """What each split and the training period hold, in the words of docs/protocol.md: targets as (user, place in time)."""
+    """What each split and the training period hold, by docs/protocol.md: targets as (user, place in time)."""
     ((kind, value),) = split.items()
     everyone = sorted(time for _, _, time in inter)
     found: dict[str, list[Any]] = {

@@ -68,7 +68,7 @@ class RunFolder:
 
     The files are ``config.yaml``, ``arguments.json``, ``environment.json``, ``data.json``, ``metrics.jsonl`` (one line
     per evaluated epoch), ``result.json``, ``ranks.csv`` (the ranks of the test targets), ``best.pt``, ``last.pt``,
-    ``log.txt`` and those in ``tensorboard/``.
+    ``log.txt``, ``card.md`` (one page about the run) and those in ``tensorboard/``.
     """
 
     def __init__(self, path: str | Path) -> None:
