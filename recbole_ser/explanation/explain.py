@@ -186,7 +186,8 @@ def _notes(recommender: Recommender, moment: Moment, events: pd.DataFrame, targe
     model, log, notes = recommender.config["model"], recommender.dataset.log, []
     if moment.later_targets:
         notes.append(f"the user has later {target} targets, {moment.later_targets}: name the item of another one")
-    user = int(moment.batch[recommender.dataset.uid_field])
+    users = recommender.dataset.uid_field
+    user = int(moment.batch[users])
     for event, plural, read, start, end in (
         (CLICK, "clicks", recommender.reads_interactions, log.user_start[user], moment.ends[0]),
         (SEARCH, "searches", recommender.reads_searches, log.search_start[user], moment.ends[1]),
@@ -196,7 +197,7 @@ def _notes(recommender: Recommender, moment: Moment, events: pd.DataFrame, targe
             notes.append(f"{model} reads no {plural}: they change no score")
         elif given < known:
             notes.append(f"{model} reads the latest {given} of {known:,} {plural}: older ones change no score")
-    if "user_id" in recommender.reads or user_tables(recommender.model, recommender.dataset.user_num):
+    if users in recommender.reads or user_tables(recommender.model, recommender.dataset.user_num):
         also = [f", {what} included" for what in ("codes", "texts") if getattr(recommender.model, f"reads_{what}", 0)]
         notes.append(f"held fixed: what {model} knows of the user by id{''.join(also)}")
     if "interest" in events and (events["interest"] == "both").any():
