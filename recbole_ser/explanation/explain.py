@@ -106,14 +106,7 @@ def explain(
     read = events["event"].map({CLICK: recommender.reads_interactions, SEARCH: recommender.reads_searches})
     if not read.any():
         raise UserError(f"user '{user}' has no events that {model} reads at this moment: there is none to leave out")
-    chosen = moment.items if ranks else moment.items[moment.items == moment.item]
-    scores, found = _without_each(recommender, moment, events[read], chosen, show_progress)
-    rank = found[0] if ranks else _without_each(recommender, moment, events[:0], moment.items, False)[1][0]
-    events["effect"], events["score_without"] = 0.0, scores[0]
-    events.loc[read, "effect"], events.loc[read, "score_without"] = scores[0] - scores[1:], scores[1:]
-    if ranks:
-        events["rank_without"] = found[0]
-        events.loc[read, "rank_without"] = found[1:]
+    score, rank, events = _with_effects(recommender, moment, events, read, ranks, show_progress)
     raw = str(recommender.dataset.id2token(recommender.dataset.iid_field, moment.item))
     return Explanation(
         model=model,
@@ -121,12 +114,31 @@ def explain(
         item=raw,
         title=titles.get(raw, ""),
         target=target,
-        score=float(scores[0]),
-        rank=int(rank),
+        score=score,
+        rank=rank,
         ranked=len(moment.items),
         notes=_notes(recommender, moment, events, target),
         events=events.sort_values("effect", key=lambda effects: -effects.abs(), kind="stable", ignore_index=True),
     )
+
+
+def _with_effects(
+    recommender: Recommender,
+    moment: Moment,
+    events: pd.DataFrame,
+    read: pd.Series[bool],
+    ranks: bool,
+    show_progress: bool,
+) -> tuple[float, int, pd.DataFrame]:
+    """The item's score and rank with all ``events``, and these with their effects; those not ``read`` have none."""
+    items = moment.items if ranks else moment.items[moment.items == moment.item]
+    scores, found = _without_each(recommender, moment, events[read], items, show_progress)
+    rank = found[0] if ranks else _without_each(recommender, moment, events[:0], moment.items, False)[1][0]
+    events = events.assign(effect=0.0, score_without=scores[0], **({"rank_without": rank} if ranks else {}))
+    events.loc[read, "effect"], events.loc[read, "score_without"] = scores[0] - scores[1:], scores[1:]
+    if ranks:
+        events.loc[read, "rank_without"] = found[1:]
+    return float(scores[0]), int(rank), events
 
 
 @torch.no_grad()

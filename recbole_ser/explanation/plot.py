@@ -33,11 +33,9 @@ def write_plot(explanation: Explanation, path: Path, k: int) -> None:
         axes.axvline(0, color="0.3", linewidth=0.8)
         axes.set_yticks(range(len(events)), [_name(event) for event in events], parse_math=False)
         axes.set_ylim(len(events) - 0.4, -0.6)  # the largest on top
-        ranks = " and the item's rank" if "rank_without" in explanation.events else ""
-        axes.set_xlabel(
-            f"effect: the score minus the score without the event; right: it{ranks} without the event\n"
-            "click 1, search 1: the latest", fontsize="small",
-        )  # fmt: skip
+        ranks = "; on the right also the item's rank without it" if "rank_without" in explanation.events else ""
+        meaning = f"effect: the score minus the score without the event{ranks}\nclick 1, search 1: the latest"
+        axes.set_xlabel(meaning, fontsize="small")
         numbers = axes.secondary_yaxis("right")
         numbers.set_yticks(range(len(events)), _numbers(explanation, k))
         for side in (axes, numbers):
