@@ -17,6 +17,7 @@ WITHOUT_RECBOLE = (
 
 if TYPE_CHECKING:
     from recbole_ser.config import SERConfig
+    from recbole_ser.explanation.explain import Explanation, explain
     from recbole_ser.inference.recommender import Recommender, recommend
     from recbole_ser.model.base import JointRecommender, SearchRecommender
     from recbole_ser.runner import build_trainer, claim_folder, prepare, resume, run
@@ -32,6 +33,8 @@ _HOMES = {
     "build_trainer": "recbole_ser.runner",
     "tune": "recbole_ser.tuning.sweep",
     "run_study": "recbole_ser.study.study",
+    "explain": "recbole_ser.explanation.explain",
+    "Explanation": "recbole_ser.explanation.explain",
     "recommend": "recbole_ser.inference.recommender",
     "Recommender": "recbole_ser.inference.recommender",
     "SearchRecommender": "recbole_ser.model.base",
@@ -39,12 +42,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Explanation",
     "JointRecommender",
     "Recommender",
     "SERConfig",
     "SearchRecommender",
     "build_trainer",
     "claim_folder",
+    "explain",
     "prepare",
     "recommend",
     "resume",

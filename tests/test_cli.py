@@ -73,6 +73,8 @@ def test_what_the_system_refuses_is_one_line(
         ("describe nowhere", "there is no data set 'nowhere'"),
         ("recommend nowhere --all", "nowhere: not the folder of a run"),
         ("recommend nowhere", "nobody is asked for"),
+        ("explain nowhere", "Missing option '--user'"),
+        ("explain nowhere --user u1", "nowhere: not the folder of a run"),
         ("convert table --out X", "give --spec FILE, or --interactions FILE"),
         ("convert table --spec none.yaml --out X", "none.yaml: cannot be read"),
         ("convert kuaisar --logs nowhere --out X", "nowhere holds no rec_inter.csv"),

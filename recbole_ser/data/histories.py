@@ -6,6 +6,7 @@ histories are the two stretches of its user's interactions and searches that end
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -222,6 +223,25 @@ class HistoryReader:
             log.search_users(searches), log.interactions_before[searches], searches, sessions, known_from, searches
         )
 
+    def without(self, histories: Mapping[str, Tensor], interactions: Tensor, searches: Tensor) -> dict[str, Tensor]:
+        """The histories of one row, ``[1, ...]`` as `read` gives them, once for each event that is left out of them.
+
+        Row b lacks the interaction at place ``interactions [b]`` and the search at place ``searches [b]``; a place
+        behind the last event leaves none out.  Later events move up by one place, and no older event comes in.  What
+        is known of the other events stays, their sessions too; only ``search_place_list`` counts one less.
+        """
+        of_interactions = (self.item_list, "item_session_list")
+        lists = [name for name, values in histories.items() if values.dim() > 1]  # the others are lengths
+        rows = {
+            name: _closed_up(histories[name][0], interactions if name in of_interactions else searches)
+            for name in lists
+        }
+        for name, places in ((self.item_length, interactions), ("search_length", searches)):
+            rows[name] = histories[name] - (places < histories[name]).long()
+        before = rows["search_place_list"] > interactions.unsqueeze(1)  # [b, S]: the interaction is before the search
+        rows["search_place_list"] = rows["search_place_list"] - before.long()
+        return rows
+
     def _read(
         self,
         users: Tensor,
@@ -291,6 +311,13 @@ def _gather(values: Tensor, places: Tensor, inside: Tensor) -> Tensor:
     if not len(values):
         return torch.zeros_like(places)
     return values[places.clamp(max=len(values) - 1)].long() * inside
+
+
+def _closed_up(values: Tensor, places: Tensor) -> Tensor:
+    """``[b, T, ...]``: ``values [T, ...]`` without the entry at each of ``places [b]``, and a 0 at the end instead."""
+    steps = torch.arange(len(values), device=values.device)
+    source = steps + (steps >= places.unsqueeze(1)).long()  # [b, T]
+    return torch.cat([values, torch.zeros_like(values[:1])])[source]
 
 
 def _sessions(users: np.ndarray, times: np.ndarray, searches: Searches, gap: float) -> tuple[np.ndarray, np.ndarray]:

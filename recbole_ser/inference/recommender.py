@@ -84,6 +84,16 @@ class Recommender:
         self.users: list[str] = dataset.id2token(dataset.uid_field, np.arange(1, dataset.user_num)).tolist()
         self.reads = self._fields_read()
 
+    @property
+    def reads_interactions(self) -> bool:
+        """Whether the model reads the interactions of a history."""
+        return self._item_list in self.reads
+
+    @property
+    def reads_searches(self) -> bool:
+        """Whether the model reads the searches of a history."""
+        return "search_query_list" in self.reads
+
     @classmethod
     def load(cls, folder: str | Path, model: str | type[AbstractRecommender] | None = None) -> Recommender:
         """Load the finished run in ``folder``, or the chosen trial of a finished sweep.
@@ -187,11 +197,11 @@ class Recommender:
         by_training = general or training_rows(self.config) == "interactions"  # not by the history in a batch
         if unknown and by_training and not isinstance(self.model, Pop):
             raise UserError(note(f"{model} knows users by training alone; users who are not in the data", unknown)[0])
-        blind = not {self._item_list, "search_query_list"} & self.reads
+        blind = not (self.reads_interactions or self.reads_searches)
         notes = note(f"users who are not in the data, {'all alike' if blind else 'known by events alone'}", unknown)
         if given is not None and blind:
             notes.append(f"{model} reads no histories: the events change no score")
-        elif given is not None and len(given.events.queries) and "search_query_list" not in self.reads:
+        elif given is not None and len(given.events.queries) and not self.reads_searches:
             notes.append(f"{model} reads no searches: they change no score")
         return notes if given is None else notes + given.notes
 
@@ -221,10 +231,10 @@ class Recommender:
 
     @torch.no_grad()
     def _part(self, request: Request, rows: slice, given: UserEvents | None) -> pd.DataFrame:
-        batch, seen = self._histories(request.users[rows], request.known[rows], request.given[rows], given)
+        batch, seen = self.histories(request.users[rows], request.known[rows], request.given[rows], given)
         names = np.array(request.names[rows], dtype=object)
         scores = catalogue_scores(self.scorer, batch, request.items)  # [B, n]
-        self._refuse_non_finite(scores, names)
+        self.refuse_non_finite(scores, names)
         if request.exclude_seen:
             scores[_cells(seen, request.items)] = -torch.inf
         values, columns = (part.cpu() for part in top_k(scores, request.k))  # [B, k]
@@ -240,10 +250,14 @@ class Recommender:
             }
         )
 
-    def _histories(
-        self, users: np.ndarray, known: np.ndarray, given: np.ndarray, given_events: UserEvents | None
+    def histories(
+        self, users: np.ndarray, known: np.ndarray, given: np.ndarray, given_events: UserEvents | None = None
     ) -> tuple[Interaction, tuple[np.ndarray, np.ndarray]]:
-        """A batch of the form that evaluation uses, and the pairs (row, item) of its histories."""
+        """A batch of the form that evaluation uses, and the pairs (row, item) of its histories.
+
+        Args:
+            users, known, given: ``[B]``, see ``Request``.
+        """
         events = self.history.take(known)
         if given_events is not None:
             events = joined(events, given_events.take(given))
@@ -252,7 +266,8 @@ class Recommender:
         histories = latest_histories(events, len(users), self.config)
         return Interaction({**fields, **histories}).to(self.device), events.seen()
 
-    def _refuse_non_finite(self, scores: Tensor, names: np.ndarray) -> None:
+    def refuse_non_finite(self, scores: Tensor, names: np.ndarray) -> None:
+        """Raise ``UserError`` if one of ``scores [B, n]`` is not finite; ``names [B]`` are the users of the rows."""
         finite = torch.isfinite(scores).all(dim=1).cpu().numpy()
         if not finite.all():
             user = names[~finite][0]
@@ -265,7 +280,7 @@ class Recommender:
             sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
             return frozenset([self._item_list] if sequential else [])
         first = np.ones(1, dtype=np.int64)
-        batch, _ = self._histories(first, first, first * 0, None)
+        batch, _ = self.histories(first, first, first * 0)
         watched = _Watched(batch.interaction)
         self.model.encode(watched)
         return frozenset(watched.read)

@@ -137,13 +137,24 @@ def _restore(config: SERConfig, settings: dict[str, Any]) -> None:
             config[key] = settings[key]
 
 
+def user_tables(model: nn.Module, user_num: int) -> list[nn.Embedding]:
+    """The tables of ``model`` that have a row for each user.
+
+    RecBole's models give them names that begin with u (``UI_emb``, ``user_lambda``).
+    """
+    return [
+        table
+        for name, table in model.named_modules()
+        if isinstance(table, nn.Embedding)
+        and table.num_embeddings == user_num
+        and name.rpartition(".")[2][:1] in ("u", "U")
+    ]
+
+
 def _blank_unknown_user(model: Any, user_num: int) -> None:
     """Zero the user of id 0, who stands for users that are not in the data.
 
     RecBole's sequential models that embed users do not know 0 as padding: its vector is random and never trained.
-    Their tables of users have a row for each user and names that begin with u (``UI_emb``, ``user_lambda``).
     """
-    for name, table in model.named_modules():
-        is_of_users = name.rpartition(".")[2][:1] in ("u", "U")
-        if is_of_users and isinstance(table, nn.Embedding) and table.num_embeddings == user_num:
-            table.weight.data[0] = 0.0
+    for table in user_tables(model, user_num):
+        table.weight.data[0] = 0.0

@@ -11,6 +11,8 @@ from recbole_ser.atomic.reading import read_atomic, read_header
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import DataError
 
+TITLE = "title"  # the column of X.item that the converters write titles to
+
 
 def query_texts(dataset: SERDataset) -> list[str]:
     """The text of each query, by query id: its words in ``X.query``, or its raw id if it has none.
@@ -20,6 +22,18 @@ def query_texts(dataset: SERDataset) -> list[str]:
     """
     words = _texts_of_file(dataset, "query", dataset.query_field, only=dataset.terms_field)
     return [words.get(raw) or raw for raw in _raw_ids(dataset, dataset.query_field)]
+
+
+def item_titles(dataset: SERDataset) -> dict[str, str]:
+    """The title of each item in ``X.item``, by raw id: its column ``title``, or all token columns where that is empty.
+
+    Raises:
+        DataError: ``X.item`` is wrong.
+    """
+    titles = _texts_of_file(dataset, "item", dataset.iid_field, only=TITLE)
+    if all(titles.values()):
+        return titles
+    return {raw: titles[raw] or text for raw, text in _texts_of_file(dataset, "item", dataset.iid_field).items()}
 
 
 def item_texts(dataset: SERDataset, queries: list[str]) -> list[str]:

@@ -175,6 +175,12 @@ class SESRec(SearchRecommender):
         pair = torch.cat([*rec, *search, targets], dim=2)  # Eq. 20: [B, C, (2 V + 1) d]
         return self.mlp(state.user, pair)  # Eq. 21: [B, C]
 
+    def similar_events(self, state: UserState) -> dict[str, Tensor]:
+        """The sets P and N of Eq. 11-12 on either side; none without co-attention."""
+        if self.co_attention is None:
+            return {}
+        return {"rec": state.rec.views[:, 1:], "search": state.search.views[:, 1:]}  # [B, 2, T]
+
     def auxiliary_losses(self, interaction: Any, state: UserState) -> dict[str, Tensor]:
         losses = {}
         if self.alpha:
