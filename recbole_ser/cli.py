@@ -14,8 +14,8 @@ from recbole_ser.commands.arguments import LazyGroup
 from recbole_ser.errors import UserError
 
 COMMANDS = (
-    "run", "tune", "study", "codes", "texts", "recommend", "explain", "compare", "groups", "validate", "describe",
-    "convert", "synthesize", "doctor",
+    "run", "tune", "study", "codes", "texts", "recommend", "explain", "compare", "groups", "figure", "validate",
+    "describe", "convert", "synthesize", "doctor",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -106,10 +107,12 @@ def test_states_and_scores_equal_the_reference(values: dict[str, Any]) -> None:
     slow, _ = reference(model, **values)
     state = model.encode(interaction(ROWS))
     found = model.score(state, candidates(ROWS))
+    vectors = itertools.cycle(model.user_vectors(state.users))  # of search, of recommendation, and again
     for number, row in enumerate(ROWS):
         expected = slow.encode(row)
         for ours, theirs in ((state.search, expected.search), (state.rec, expected.rec)):
             torch.testing.assert_close(ours.user[number], theirs.user)
+            torch.testing.assert_close(next(vectors)[number], theirs.user)
             codes = list(ours.codes[number][ours.codes_mask[number]])
             torch.testing.assert_close(codes, theirs.codes)
             length = int(ours.mask[number].sum())

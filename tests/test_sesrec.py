@@ -89,6 +89,21 @@ def test_states_similarities_sets_interests_and_scores_equal_the_reference(thres
     assert proper_sets, "the split is trivial in every row: the test would not notice a wrong one"
 
 
+def test_similar_positions_are_the_sets_of_the_reference_and_may_be_empty() -> None:
+    model = build().double()
+    slow, _ = reference(model)
+    found = [positions.tolist() for positions in model.similar_positions(interaction(ROWS))]
+    for number, row in enumerate(ROWS):
+        expected = slow.encode(row)
+        for ours, theirs in zip(found, (expected.rec, expected.search)):
+            threshold = 1 / max(len(theirs.similarity), 1)
+            above = [place for place, value in enumerate(theirs.similarity.tolist()) if value > threshold]
+            assert [place for place, is_similar in enumerate(ours[number]) if is_similar] == above
+    assert found[0][1] == [False] * 6, "the only event of a history is as similar as the mean"
+    with pytest.raises(ConfigError, match="tells no similar from dissimilar interests"):
+        build(**BASE).similar_positions(interaction(ROWS))
+
+
 @pytest.mark.parametrize(
     "values",
     [*ABLATIONS.values(), {"split_threshold": "median"}, {"split_threshold": 0.2}],

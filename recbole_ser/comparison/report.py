@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_ser.comparison.beyond_accuracy import beyond_accuracy, top_lists
-from recbole_ser.comparison.rows import Row, find_runs, read_rows
+from recbole_ser.comparison.rows import Row, find_runs, model_of, read_rows
 from recbole_ser.comparison.traits import TRAITS, TargetTraits
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.errors import ConfigError, UserError
@@ -76,8 +76,7 @@ class Options:
 
     def model_of(self, folder: RunFolder) -> str | None:
         """The user's ``model``, if it is that of the run in ``folder``."""
-        name = (self.model or "").rpartition(":")[2].rpartition(".")[2]
-        return self.model if name == folder.model_name() else None
+        return model_of(folder, self.model)
 
 
 @dataclass(frozen=True)

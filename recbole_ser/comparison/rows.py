@@ -98,7 +98,7 @@ def read_rows(folders: Sequence[RunFolder]) -> tuple[list[Row], list[str]]:
     frames = [folder.ranks() for folder in folders]
     users = [frame["user_id"].tolist() for frame in frames]
     refuse_other_users(folders, users)
-    kinds = [(_row_name(folder), {"model": folder.model_name(), **given_settings(folder)}) for folder in folders]
+    kinds = [_kind(folder) for folder in folders]
     distinct = [kind for number, kind in enumerate(kinds) if kind not in kinds[:number]]
     rows = []
     for name, kind in zip(_names(distinct), distinct):
@@ -109,6 +109,27 @@ def read_rows(folders: Sequence[RunFolder]) -> tuple[list[Row], list[str]]:
         ranks = np.stack([frames[number]["rank"].to_numpy() for number in mine])
         rows.append(Row(name, [folders[number] for number in mine], sorted(seeds), ranks))
     return rows, users[0]
+
+
+def model_of(folder: RunFolder, model: str | None) -> str | None:
+    """The ``model`` that the user names for some of several runs, if it is that of the run in ``folder``."""
+    name = (model or "").rpartition(":")[2].rpartition(".")[2]
+    return model if name == folder.model_name() else None
+
+
+def run_names(folders: Sequence[RunFolder]) -> list[str]:
+    """A name for each run by itself, as `read_rows` names rows; runs that differ in the seed have it in their names.
+
+    Raises:
+        UserError: two runs have the same name.
+    """
+    kinds = [(name, {**values, "seed": folder.result().seed}) for folder in folders for name, values in [_kind(folder)]]
+    return _names(kinds)
+
+
+def _kind(folder: RunFolder) -> tuple[str | None, dict[str, Any]]:
+    """What the run set as ``row_name``, and its model and settings."""
+    return _row_name(folder), {"model": folder.model_name(), **given_settings(folder)}
 
 
 def given_settings(folder: RunFolder) -> dict[str, Any]:

@@ -11,40 +11,41 @@ import numpy as np
 
 from recbole_ser.evaluation.group_report import GroupReport
 from recbole_ser.evaluation.groups import ALL
-from recbole_ser.plotting import COLOURS, figure_in
+from recbole_ser.plotting import COLOURS, figure_in, legend_above
 
 _BAR = 0.8  # width of all bars of one group together
 _AXIS = "searches before the (first) test target"
 
 
 def write_plots(report: GroupReport, folder: Path) -> None:
-    """Write ``group_sizes.png``, ``<metric>.png`` and, for several runs, ``<metric>_improvement.png`` to ``folder``.
+    """Write ``group_sizes``, ``<metric>`` and, for several runs, ``<metric>_improvement`` to ``folder``: PNG and PDF.
 
     Raises:
         UserError: matplotlib is not installed.
     """
-    with _axes(folder / "group_sizes.png", report.groups) as axes:
+    with _axes(folder / "group_sizes", report.groups) as axes:
         _bars(axes, {"tested users": report.users, "all users, by all their searches": report.all_users})
         axes.set_ylabel("users")
     for metric in report.metrics:
-        with _axes(folder / f"{metric}.png", [*report.groups, ALL]) as axes:
+        with _axes(folder / metric, [*report.groups, ALL]) as axes:
             _bars(axes, {name: _values(report, metric, name) for name in report.runs})
             axes.set_ylabel(metric)
         if len(report.runs) > 1:
-            with _axes(folder / f"{metric}_improvement.png", [*report.groups, ALL]) as axes:
+            with _axes(folder / f"{metric}_improvement", [*report.groups, ALL]) as axes:
                 _improvements(axes, report, metric)
 
 
 @contextmanager
-def _axes(path: Path, labels: list[str]) -> Iterator[Any]:
-    """The axes of a plot with a place for each group; the plot is written to ``path`` at the end of the block."""
-    with figure_in(path, (6.4, 3.6)) as figure:
+def _axes(stem: Path, labels: list[str]) -> Iterator[Any]:
+    """The axes of a plot with a place for each group, written to ``stem.png`` and ``stem.pdf`` when the block ends."""
+    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".pdf")]
+    with figure_in(*paths, size=(6.4, 3.6)) as figure:
         axes = figure.add_subplot()
         axes.set_xticks(range(len(labels)), labels)
         axes.set_xlabel(_AXIS)
         axes.spines[["top", "right"]].set_visible(False)
         yield axes
-        figure.legend(loc="outside upper center", ncols=3, frameon=False)
+        legend_above(figure, columns=3)
 
 
 def _values(report: GroupReport, metric: str, name: str) -> list[float]:

@@ -11,6 +11,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor
 
+from recbole_ser.errors import ConfigError
 from recbole_ser.model.embeddings import EntityEmbedding, Mentions, PassCache
 from recbole_ser.model.losses import (
     Temperature,
@@ -170,6 +171,17 @@ class SearchRecommender(PassCache, SequentialRecommender):
     def _embeddings(self) -> dict[str, EntityEmbedding]:
         embeddings: dict[str, Any] = {name: getattr(self, name, None) for name in ("items", "queries")}
         return {name: module for name, module in embeddings.items() if isinstance(module, EntityEmbedding)}
+
+    def query_item_vectors(self, queries: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors ``[n, d]`` of ``queries [n]`` and of ``items [n]``, which the model embeds in one space.
+
+        Raises:
+            ConfigError: the model does not embed both, or not in vectors of one width.
+        """
+        embeddings = self._embeddings()
+        if len(embeddings) < 2 or embeddings["queries"].width != embeddings["items"].width:
+            raise ConfigError(f"{type(self).__name__} does not embed queries and items in one space")
+        return embeddings["queries"](queries), embeddings["items"](items)
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         return torch.stack(list(self.losses(interaction).values())).sum()

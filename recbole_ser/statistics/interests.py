@@ -12,22 +12,17 @@ very time of the search is not before it.  Searches without a clicked item that 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from recbole_ser.atomic.location import is_there
 from recbole_ser.atomic.ragged import Ragged
-from recbole_ser.atomic.reading import read_atomic, read_header
-from recbole_ser.atomic.vocabulary import TokenColumn, token_column
+from recbole_ser.data.item_categories import category_column, item_categories
 from recbole_ser.data.keys import distinct
 from recbole_ser.data.timed_dataset import TimedDataset
 from recbole_ser.errors import ConfigError
 
 RECENT_DAYS = 7
 
-_NAME = "categor"  # what the name of a column of categories contains
 _EVENTS_AT_A_TIME = 1 << 20
 
 
@@ -69,11 +64,10 @@ def count_interests(
     Raises:
         ConfigError: the named column does not exist, or no search has one of the named sources.
     """
-    path = Path(dataset.dataset_path) / f"{dataset.dataset_name}.item"
-    name = category or _found(path, dataset.config["field_separator"])
+    name = category or category_column(dataset)
     if name is None:
         return None
-    judged, similar = _judge(dataset, _categories(dataset, path, name), RECENT_DAYS * day)
+    judged, similar = _judge(dataset, item_categories(dataset, name)[0], RECENT_DAYS * day)
     rows = [
         SearchKind(kind, int(inside.sum()), int((judged & inside).sum()), int((similar & inside).sum()))
         for kind, inside in _kinds(dataset, spontaneous)
@@ -95,31 +89,6 @@ def _kinds(dataset: TimedDataset, spontaneous: tuple[str, ...]) -> list[tuple[st
         return [("spontaneous", own), ("passive", ~own), *everything]
     kinds = [(source, sources == number) for source, number in known.items() if number]
     return [*kinds, *everything]
-
-
-def _found(path: Path, separator: str) -> str | None:
-    columns = read_header(path, separator) if is_there(path) else []
-    return next((c.name for c in columns if _NAME in c.name.lower() and c.type in ("token", "token_seq")), None)
-
-
-def _categories(dataset: TimedDataset, path: Path, name: str) -> Ragged:
-    """The categories of each item id, numbered from 0; an item that ``path`` does not list has none."""
-    columns = {column.name: column for column in read_header(path, dataset.config["field_separator"])}
-    if name not in columns or columns[name].type not in ("token", "token_seq"):
-        raise ConfigError(f"{path} has no column '{name}' of type token or token_seq: it has {', '.join(columns)}")
-    frame = read_atomic(path, [columns[dataset.iid_field], columns[name]], dataset.config["field_separator"])
-    is_list = columns[name].type == "token_seq"
-    column = token_column(frame[name], dataset.config["seq_separator"] if is_list else None)
-    numbers = np.arange(len(column.tokens))
-    alone = Ragged(numbers, np.arange(len(numbers) + 1))
-    of_rows = TokenColumn(column.tokens, column.rows, column.lists or alone).with_ids(numbers)
-    assert isinstance(of_rows, Ragged)
-    ids = pd.Index(dataset.field2id_token[dataset.iid_field], dtype=object).get_indexer(
-        frame[dataset.iid_field].astype(object)
-    )
-    row_of_item = np.full(dataset.item_num, -1)
-    row_of_item[ids[ids > 0]] = np.flatnonzero(ids > 0)
-    return Ragged(of_rows.values, np.append(of_rows.starts, of_rows.starts[-1])).take(row_of_item)
 
 
 def _judge(dataset: TimedDataset, categories: Ragged, span: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ def write_page(statistics: Statistics, path: Path) -> None:
         ConfigError: no format has that suffix.
         UserError: matplotlib is not installed.
     """
-    with figure_in(path, (11, 6.5)) as figure:
+    with figure_in(path, size=(11, 6.5)) as figure:
         figure.suptitle(f"{statistics.dataset}, data {statistics.data[:12]}")
         draw = (_users_by_searches, _lengths, _popularity, _course, _before_targets, _clicks_or_interests)
         for axes, plot in zip(figure.subplots(2, 3).flat, draw):

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from recbole_ser.plotting import COLOURS, figure_in
+from recbole_ser.evaluation.metrics import Metric
+from recbole_ser.plotting import COLOURS, figure_in, legend_above
 from recbole_ser.runs.sweep_folder import FAILED, KILLED, STOPPED, Trial
 from recbole_ser.tuning.live import short
 from recbole_ser.tuning.plan import Plan
@@ -32,41 +33,56 @@ def write_plots(plan: Plan, trials: Sequence[Trial], folder: Path, metric: str) 
     Raises:
         UserError: matplotlib is not installed.
     """
-    trials = [trial for trial in trials if trial.scores and trial.status not in (FAILED, KILLED)]
+    trials = drawn(trials)
     for dimension in plan.space:
-        with figure_in(folder / f"{dimension.key}.png", (4.8, 3.4)) as figure:
-            _against(figure, dimension, trials, plan.plotted(metric), line=len(plan.space) == 1)
+        with figure_in(folder / f"{dimension.key}.png", size=(4.8, 3.4)) as figure:
+            axes = figure.add_subplot()
+            draw_against(axes, dimension, trials, plan.plotted(metric), line=len(plan.space) == 1)
+            legend_above(figure, columns=4)
     if len(plan.space) > 2:
-        with figure_in(folder / "parallel.png", (1.6 * len(plan.space) + 2.4, 4.0)) as figure:
+        with figure_in(folder / "parallel.png", size=(1.6 * len(plan.space) + 2.4, 4.0)) as figure:
             _parallel(figure, plan.space, trials, metric)
 
 
-def _against(figure: Any, dimension: Dimension, trials: Sequence[Trial], metrics: Sequence[str], line: bool) -> None:
+def drawn(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that have a result: failed and killed ones are left out."""
+    return [trial for trial in trials if trial.scores and trial.status not in (FAILED, KILLED)]
+
+
+def draw_against(left: Any, dimension: Dimension, trials: Sequence[Trial], metrics: Sequence[str], line: bool) -> None:
     """Plot one metric on the left axis and one on the right, as in Figure 5 of SESRec and Figure 7 of GSERec.
 
     Trials that were given up early have hollow markers: their metrics come from fewer epochs.
+
+    Args:
+        left: the left axes, to which those for a second metric are added.
+        dimension: the swept key.
+        trials: trials with a result, see `drawn`.
+        metrics: names of one or two metrics, as in results.
+        line: whether the points of a metric are joined.
     """
-    left = figure.add_subplot()
     scale = _Scale(dimension)
     scale.label_axis(left)
     left.set_xlabel(dimension.key)
     places = np.array([scale.place(trial.values[dimension.key]) for trial in trials])
     stopped = np.array([trial.status == STOPPED for trial in trials])
-    for axes, metric, (colour, marker, style, free) in zip((left, left.twinx()), metrics, _STYLES):
+    for number, (metric, (colour, marker, style, free)) in enumerate(zip(metrics, _STYLES)):
+        axes = left.twinx() if number else left
+        title = Metric.parse(metric).title
         values = np.array([trial.valid[metric] for trial in trials])
         if line:
             order = np.argsort(places)
             axes.plot(places[order], values[order], style, color=colour, linewidth=1.2)
-        axes.plot(places[~stopped], values[~stopped], marker, color=colour, label=metric)
+        axes.plot(places[~stopped], values[~stopped], marker, color=colour, label=title)
         if stopped.any():
             axes.plot(places[stopped], values[stopped], marker, color=colour, fillstyle="none", label="given up early")
         low, high = values.min(), values.max()
         height = (high - low) or 0.1
         axes.set_ylim(low - free[0] * height, high + free[1] * height)
-        axes.set_ylabel(f"{metric}, validation", color=colour)
+        axes.set_ylabel(f"{title}, validation", color=colour)
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.spines["top"].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize="small")
+        axes.spines["right"].set_visible(bool(number))
 
 
 def _parallel(figure: Any, space: Sequence[Dimension], trials: Sequence[Trial], metric: str) -> None:

@@ -139,6 +139,12 @@ class GSERec(SearchRecommender):
         """Eq. 7 over both graphs, from one table of users."""
         return self.search_graph(self.users.weight), self.rec_graph(self.users.weight)
 
+    def user_vectors(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 8: the vectors of ``users [n]`` on the side of search and on that of recommendation, ``[n, d]`` each."""
+        of_search, of_rec = self.cached("graphs", self.propagate)
+        own = lookup(self.users.weight, users)  # [n, d]
+        return self.search_graph.users(users, own, of_search), self.rec_graph.users(users, own, of_rec)
+
     def side(
         self, name: str, users: Tensor, own: Tensor, history: Tensor, mask: Tensor, propagated: Propagated
     ) -> EncodedSide:

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from recbole_ser.errors import ConfigError
 from recbole_ser.model.alignment import QueryItemAlignment
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.embeddings import (
@@ -153,8 +154,8 @@ class SESRec(SearchRecommender):
             History(search, self.split(search_similarity, search_mask), search_similarity),
         )
 
-    def split(self, similarity: Tensor, mask: Tensor) -> Tensor:
-        """Eq. 11-12: ``[B, 3, T]``, the views of all valid, of similar (P) and of dissimilar (N) positions."""
+    def above_threshold(self, similarity: Tensor, mask: Tensor) -> Tensor:
+        """bool ``[B, T]``: the valid positions whose similarity is above the threshold."""
         lengths = mask.sum(dim=1, keepdim=True)  # [B, 1]
         threshold: Tensor | float
         if isinstance(self.split_threshold, float):
@@ -164,9 +165,29 @@ class SESRec(SearchRecommender):
         else:
             ascending = similarity.masked_fill(~mask, torch.inf).sort(dim=1).values  # [B, T]
             threshold = ascending.gather(1, (lengths - 1).clamp(min=0) // 2)  # the median [B, 1]
-        above = similarity > threshold  # [B, T]
-        sets = torch.stack([mask, mask & above, mask & ~above], dim=1)  # [B, 3, T]
+        return mask & (similarity > threshold)
+
+    def split(self, similarity: Tensor, mask: Tensor) -> Tensor:
+        """Eq. 11-12: ``[B, 3, T]``, the views of all valid, of similar (P) and of dissimilar (N) positions."""
+        similar = self.above_threshold(similarity, mask)  # [B, T]
+        sets = torch.stack([mask, similar, mask & ~similar], dim=1)  # [B, 3, T]
         return torch.where(sets.any(dim=2, keepdim=True), sets, mask.unsqueeze(1))
+
+    def similar_positions(self, interaction: Any) -> tuple[Tensor, Tensor]:
+        """Eq. 11-12: which interactions, bool ``[B, R]``, and searches, ``[B, S]``, are like the other history.
+
+        The other valid positions are the dissimilar ones.  Unlike in ``split``, either set may be empty.
+
+        Raises:
+            ConfigError: the model was built without co-attention, which tells them apart.
+        """
+        if self.co_attention is None:
+            raise ConfigError("SESRec tells no similar from dissimilar interests with beta: 0, multi_interest: false")
+        state = self.encode(interaction)
+        return (
+            self.above_threshold(state.rec.similarity, interaction[self.ITEM_SEQ] != 0),
+            self.above_threshold(state.search.similarity, interaction["search_query_list"] != 0),
+        )
 
     def score(self, state: UserState, items: Tensor) -> Tensor:
         targets = self.items(items)  # [B, C, d]
