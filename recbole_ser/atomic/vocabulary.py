@@ -35,8 +35,20 @@ class TokenColumn:
 
 def token_column(texts: pd.Series, separator: str | None = None) -> TokenColumn:
     """The tokens of a categorical; with a ``separator`` each of its texts is a sequence of tokens."""
-    texts = texts.cat.remove_unused_categories()
+    texts = _without_unused(texts)
     if separator is None:
         return TokenColumn(texts.cat.categories.to_numpy(object), texts.cat.codes.to_numpy())
     tokens, rows, lists = split_sequences(texts, separator)
     return TokenColumn(tokens.astype(object), rows, lists)
+
+
+def _without_unused(texts: pd.Series) -> pd.Series:
+    """As ``texts.cat.remove_unused_categories()``, which sorts all rows to find the categories that are used."""
+    codes, categories = texts.cat.codes.to_numpy(), texts.cat.categories
+    used = np.zeros(len(categories) + 1, dtype=bool)  # the last one is for -1, a missing entry
+    used[codes] = True
+    if used[:-1].all():
+        return texts
+    codes = np.append(np.cumsum(used[:-1]) - 1, -1)[codes]
+    kept = categories[used[:-1]]
+    return pd.Series(pd.Categorical.from_codes(codes, categories=kept), index=texts.index, name=texts.name)
