@@ -1,8 +1,7 @@
 """From atomic files to ready for training, the first time and every later time, when what was made is mapped.
 
     python benchmarks/ready.py                # Kuaishou's size, 11.4 million interactions: a few minutes, 2 GB of disk
-    python benchmarks/ready.py --scale=0.1    # a tenth of it
-    python benchmarks/ready.py --preset=kuaishou --scale=8.8    # 100 million: about half an hour, 10 GB of disk
+    python benchmarks/ready.py --scale=0.1    # a tenth of it, or any other size
 
 Ready means: the data set is loaded, the candidates of validation and test are drawn, and the first training batch has
 been made.  Each start is a process of its own on one thread.  The last two start together.  All give the same batch,

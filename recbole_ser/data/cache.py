@@ -138,7 +138,7 @@ class DataCache:
             self._is_not_writable(error)
             return False
         size = sum(array["bytes"] for array in arrays.values()) / 2**20
-        _log.info(f"{what} kept for the next run, which maps them into memory: {folder}, {size:,.0f} MiB")
+        _log.info(f"{what}: kept for the next run, which maps it into memory: {folder}, {size:,.0f} MiB")
         return True
 
     def _remove_old(self, code: str) -> None:
