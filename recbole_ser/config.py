@@ -108,7 +108,7 @@ class SERConfig(Config):
         """The arguments, with absolute paths, for which ``SERConfig(**arguments)`` is this configuration again."""
         path = f"{self.model_class.__module__}:{self.model_class.__qualname__}"
         data_path = str(Path(self["data_path"]).absolute().parent)
-        made = {key: self[key] for key in ("codes_file", "texts_folder") if self[key]}
+        made = {key: self[key] for key in ("codes_file", "texts_folder", "data_cache") if self[key]}
         values = {**_plain(self.given), "data_path": data_path, **made}
         model = registered_name(self.model_class) or path
         return {"model": model, "dataset": self["dataset"], "config_dict": values}
@@ -221,6 +221,8 @@ class SERConfig(Config):
         super()._set_default_parameters()
         folder = Path(self.final_config_dict["data_path"])  # data_path/<dataset>, but RecBole's own for its example
         self.final_config_dict["data_path"] = str(dataset_folder(folder.name, folder.parent))
+        if self.final_config_dict["data_cache"]:
+            self.final_config_dict["data_cache"] = str(Path(self.final_config_dict["data_cache"]).absolute())
         if self.final_config_dict["transform"] == PADDED_IN_FRONT:  # RecBole sets this key when it makes its loaders
             histories = self.final_config_dict["ITEM_ID_FIELD"] + self.final_config_dict["LIST_SUFFIX"]
             self.final_config_dict["INVERSE_ITEM_SEQ"] = f"Inverse_{histories}"

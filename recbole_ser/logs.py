@@ -20,6 +20,27 @@ class _PlainFormatter(logging.Formatter):
         return _COLOUR.sub("", super().format(record))
 
 
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((record.levelno, record.getMessage()))
+
+
+@contextmanager
+def lines_logged() -> Iterator[list[tuple[int, str]]]:
+    """The messages that the root logger gets inside this block, each with its level, in a list that grows meanwhile."""
+    logger, handler = logging.getLogger(), _Lines()
+    handler.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield handler.lines
+    finally:
+        logger.removeHandler(handler)
+
+
 @contextmanager
 def log_to(file: str | Path | None, level: str = "INFO") -> Iterator[Callable[[str | Path], None]]:
     """Inside this block the root logger, which is RecBole's, writes to the console and appends to ``file``, if any.

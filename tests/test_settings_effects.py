@@ -16,6 +16,7 @@ from tqdm import tqdm
 from recbole_ser.codes.stage import build_codes
 from recbole_ser.comparison.rows import read_rows
 from recbole_ser.config import SERConfig
+from recbole_ser.data import dataset as dataset_module
 from recbole_ser.data.loader import EvalLoader, TrainLoader
 from recbole_ser.inference import Recommender
 from recbole_ser.runner import run
@@ -111,6 +112,14 @@ def device(folder: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     import os
 
     return str(config["device"]), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def kept_in(folder: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Where a large data set is kept for the next run."""
+    monkeypatch.setattr(dataset_module, "WORTH_BYTES", 0)
+    dataset = load_dataset(folder, "toy", "SESRec", **values_of(folder, values))
+    assert dataset.cache is not None and (dataset.cache.folder / ".lock").exists()
+    return str(dataset.cache.folder)
 
 
 def row(folder: Path, values: dict[str, Any], tmp_path: Path) -> Any:
@@ -242,6 +251,7 @@ EFFECTS: dict[str, tuple[Any, Callable[..., Any], dict[str, Any]]] = {
     "reproducibility": (False, deterministic, {}),
     "run_dir": ("{tmp}/mine", placed, {}),
     "row_name": ("mine", row, {}),
+    "data_cache": ("{tmp}/kept", kept_in, {}),
     "num_threads": (2, threads, {}),
     "use_gpu": (False, device, {}),
     "gpu_id": (2, device, {}),

@@ -23,7 +23,7 @@ from recbole_ser.atomic.reading import read_atomic, read_header
 from recbole_ser.atomic.rules import Finding
 from recbole_ser.atomic.schema import FILES, KEYS, PADDING, Column
 from recbole_ser.atomic.sequences import split_sequences
-from recbole_ser.atomic.vocabulary import token_column
+from recbole_ser.atomic.vocabulary import TokenIds, token_column
 from recbole_ser.data.named_columns import LoadedColumn, check_named_columns, check_named_files, normalised
 from recbole_ser.data.numbers import scaled
 from recbole_ser.errors import ConfigError, DataError
@@ -66,6 +66,7 @@ class AtomicDataset(Dataset):
         self.click_times_field = config["CLICK_TIMES_FIELD"]
         self.sequences: dict[tuple[str, str], Ragged] = {}
         self.file_hashes: dict[str, str] = {}
+        self.field2token_id = TokenIds(self.field2id_token)
 
     # --- loading ----------------------------------------------------------------------------------------------------
 
@@ -350,10 +351,9 @@ class AtomicDataset(Dataset):
             return
         numbers, tokens = pd.factorize(np.concatenate([column.tokens for column in columns]))
         id_token = np.concatenate([[PADDING], tokens]).astype(object)
-        token_id = dict(zip(id_token.tolist(), range(len(id_token))))
         ends = np.cumsum([len(column.tokens) for column in columns])[:-1]
         for (feat, field, _), column, ids in zip(remap_list, columns, np.split(numbers + 1, ends)):
-            self.field2id_token[field], self.field2token_id[field] = id_token, token_id
+            self.field2id_token[field] = id_token
             values = column.with_ids(ids.astype(np.int32))
             if isinstance(values, Ragged):
                 self.sequences[self._feat_name(feat), field] = values

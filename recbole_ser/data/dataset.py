@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,34 +16,49 @@ from recbole.utils import FeatureType
 from torch import Tensor
 
 from recbole_ser import compat
+from recbole_ser.atomic.location import is_there
 from recbole_ser.atomic.numbers import are_exact_together
+from recbole_ser.atomic.publishing import restore as finish_publishing
 from recbole_ser.atomic.ragged import Ragged
 from recbole_ser.atomic.rules import no_common_items
+from recbole_ser.atomic.schema import FILES
 from recbole_ser.atomic.sequences import split_numbers
+from recbole_ser.data import snapshot
 from recbole_ser.data.atomic_dataset import AtomicDataset
+from recbole_ser.data.cache import WORTH_BYTES, DataCache, Kept, cache_folder
 from recbole_ser.data.codes import UserCodes, read_codes
 from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_event_log
 from recbole_ser.data.instances import Split, split_instances
 from recbole_ser.data.keys import distinct
+from recbole_ser.data.negatives import training_pairs
 from recbole_ser.data.numbers import by_id, scaled, standardised, with_means, with_zeros
 from recbole_ser.data.relations import TrainingClicks, training_clicks
 from recbole_ser.data.splits import LEAVE_ONE_OUT, TimePoints, points_of, split_name
 from recbole_ser.data.text_vectors import TextVectors, read_text_vectors
 from recbole_ser.errors import DataError
+from recbole_ser.files import sha256
+from recbole_ser.logs import lines_logged
+from recbole_ser.settings.run import DataSettings, HistorySettings
 
 _NUMBERS = (FeatureType.FLOAT, FeatureType.FLOAT_SEQ)
+# The settings of data and histories that a loaded data set does not depend on: they are read afterwards.
+_READ_LATER = {
+    "data_path", "codes_file", "codes", "texts_folder", "texts", "MAX_ITEM_LIST_LENGTH", "max_search_length"
+}  # fmt: skip
 
 
 class SERDataset(AtomicDataset):
     """A RecBole data set with a second log: ``X.search`` and ``X.query`` beside ``X.inter``.
 
-    See ``AtomicDataset`` for how files are read.  An item that was only ever clicked in search has an id above
-    ``target_num``: it is never a target nor a negative.
+    See ``AtomicDataset`` for how files are read.  What comes of it is kept for the next time, see ``DataCache``, unless
+    the files are small, there are others than those of the schema, or the setting ``data_cache`` is false.  An item
+    that was only ever clicked in search has an id above ``target_num``: it is never a target nor a negative.
 
     Attributes:
         log: all events in order, see ``EventLog``.
         split: the instances, as positions in ``log``, see ``Split``.
         points: the two points in time of the rule TS, as places in ``log``; ``None`` under other rules.
+        cache: what was made of the files earlier; ``None`` if nothing is kept.
         target_num: ids ``1 .. target_num - 1`` are the items with at least one interaction.
         query_terms: int32 ``[query_num, W]``, the words of each query, right-padded with 0; W is the number of words
             of the longest.
@@ -59,6 +76,11 @@ class SERDataset(AtomicDataset):
         ConfigError: the points in time of the rule TS do not fit the data.
     """
 
+    # Further attributes, arrays, that are kept.  A subclass that loads in another way and does not say what is kept of
+    # it does not get what was kept of its base class.
+    also_kept: ClassVar[tuple[str, ...]] = ()
+
+    cache: DataCache | None
     log: EventLog
     split: Split
     points: TimePoints | None
@@ -68,6 +90,67 @@ class SERDataset(AtomicDataset):
     user_attributes: dict[str, Tensor]
     item_numbers: dict[str, Tensor]
     user_numbers: dict[str, Tensor]
+
+    # --- what is kept of it -------------------------------------------------------------------------------------------
+
+    def _from_scratch(self) -> None:
+        """Load the files, or what was made of them the last time."""
+        self._get_preset()
+        self._get_field_from_config()
+        self.cache = self._find_cache()
+        if self.cache is None:
+            super()._from_scratch()
+            return
+        kept = self.cache.get(self.dataset_name, self._shaping_settings(), self._load_to_keep)
+        snapshot.restore(self, kept)
+        self._init_alias()
+        self._set_history_length()
+        if not self._is_loaded:
+            self.file_hashes = dict(self.cache.files)
+            for level, line in kept.facts["log"]:
+                self.logger.log(level, line)
+        elif self.file_hashes != self.cache.files:
+            self.cache = None
+
+    def _load_to_keep(self) -> Kept:
+        assert self.cache is not None
+        with lines_logged() as lines:
+            super()._from_scratch()
+        self._is_loaded = True
+        self.cache.writable &= self.file_hashes == self.cache.files  # else a file has been replaced meanwhile
+        kept = snapshot.taken(self, self.also_kept)
+        return Kept(kept.arrays, {**kept.facts, "log": lines})
+
+    def _find_cache(self) -> DataCache | None:
+        self._is_loaded = False
+        place = self.config["data_cache"]
+        if place is False or "also_kept" not in vars(type(self)):
+            return None
+        finish_publishing(self.dataset_path)
+        load, added = self.config["load_col"], self.config["additional_feat_suffix"] or []
+        if any(suffix not in FILES for suffix in added):  # whoever adds a file wants its frame
+            return None
+        read = [suffix for suffix in ("inter", "user", "item", *added) if load is None or load.get(suffix)]
+        paths = [Path(self.dataset_path) / f"{self.dataset_name}.{suffix}" for suffix in read]
+        paths = [path for path in paths if is_there(path)]
+        if sum(path.stat().st_size for path in paths) < WORTH_BYTES:
+            return None
+        hashes = {path.name: sha256(path) for path in paths}
+        return DataCache(cache_folder(self.dataset_path, self.dataset_name, place), hashes)
+
+    def _shaping_settings(self) -> dict[str, Any]:
+        """The settings that what is loaded depends on."""
+        keys = ({*DataSettings.model_fields} | {*HistorySettings.model_fields}) - _READ_LATER
+        values = self.config.resolved()
+        rule = values["eval_args"]["split"]
+        kind = f"{type(self).__module__}.{type(self).__qualname__}"
+        return {"class": kind, "split": rule, **{key: values[key] for key in sorted(keys)}}
+
+    def kept(self, what: str, settings: Mapping[str, Any], make: Callable[[], Kept]) -> Kept:
+        """What ``make`` makes of this data set and ``settings``, from the cache if it is there, see ``DataCache``."""
+        if self.cache is None:
+            return make()
+        return self.cache.get(what, {**self._shaping_settings(), **settings}, make)
 
     # --- after loading ------------------------------------------------------------------------------------------------
 
@@ -83,7 +166,7 @@ class SERDataset(AtomicDataset):
         self._refuse_empty_splits(rule)
         self._warn_of_unknown_clicks()
         self.search_feat = self.query_feat = self._inter_feat = None
-        self.field2seqlen[self.iid_field + self.config["LIST_SUFFIX"]] = self.config["MAX_ITEM_LIST_LENGTH"]  # for CORE
+        self._set_history_length()
         for name, attributes in [("item_feat", self.item_attributes), ("user_feat", self.user_attributes)]:
             feat = getattr(self, name)
             if feat is not None:
@@ -91,7 +174,10 @@ class SERDataset(AtomicDataset):
         positions = self.split.training_interactions
         self.item_numbers = self._number_tables("item_feat", self.log.items[positions], self.item_num)
         self.user_numbers = self._number_tables("user_feat", self.log.users[positions], self.user_num)
-        del self._numbers
+        del self._numbers, self._sequence_rows
+
+    def _set_history_length(self) -> None:
+        self.field2seqlen[self.iid_field + self.config["LIST_SUFFIX"]] = self.config["MAX_ITEM_LIST_LENGTH"]  # for CORE
 
     def _refuse_empty_splits(self, rule: dict[str, Any]) -> None:
         """Refuse what cannot be trained and tested; without held-out targets under LS it can still be trained."""
@@ -183,11 +269,10 @@ class SERDataset(AtomicDataset):
             for field in feat
             if field != key and self.field2type[field] == FeatureType.TOKEN
         }
-        for (name, field), lists in self.sequences.items():
-            if name == feat_name:
-                rows = self._sequence_rows[name]
-                most = (self.config["seq_len"] or {}).get(field)  # RecBole's key for long sequences; None: as they are
-                tables[field] = torch.from_numpy(lists.table(rows, size, most))
+        for field in [field for name, field in self.sequences if name == feat_name]:
+            lists, rows = self.sequences.pop((feat_name, field)), self._sequence_rows[feat_name]
+            most = (self.config["seq_len"] or {}).get(field)  # RecBole's key for long sequences; None: as they are
+            tables[field] = torch.from_numpy(lists.table(rows, size, most))
         return tables
 
     def _user_item_feat_preparation(self) -> None:
@@ -282,6 +367,11 @@ class SERDataset(AtomicDataset):
     def training_clicks(self) -> TrainingClicks:
         """Every click of the training period with its user and query: all that graphs and maps may be built from."""
         return training_clicks(self.log, self.split)
+
+    @cached_property
+    def training_pairs(self) -> Tensor:
+        """The distinct (user, item) pairs of the training period, see `negatives.training_pairs`."""
+        return training_pairs(self.log, self.split, self.target_num)
 
     @cached_property
     def user_codes(self) -> UserCodes:

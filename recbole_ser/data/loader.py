@@ -11,6 +11,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import InputType, ModelType
 from torch import Tensor
 
+from recbole_ser.data.cache import Kept
 from recbole_ser.data.candidates import CandidateTable, build_candidates
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.instances import last_training_interactions
@@ -47,10 +48,10 @@ class SearchTask:
         self.rows = len(self.positions)
         self.reader = dataset.history_reader()
         clicks = dataset.training_clicks
-        pairs = (clicks.users, clicks.items)
         self.sampler = NegativeSampler(
-            dataset.log, dataset.split, dataset.target_num, negatives["distribution"], negatives["alpha"], pairs
-        )
+            dataset.log, dataset.split, dataset.target_num, negatives["distribution"], negatives["alpha"],
+            (clicks.users, clicks.items), dataset.training_pairs,
+        )  # fmt: skip
 
     def batches(self, count: int, generator: torch.Generator) -> Iterator[Interaction | None]:
         """All instances, shuffled if the others are, in ``count`` batches of nearly one size (empty: ``None``)."""
@@ -105,13 +106,12 @@ class TrainLoader:
         all_items = self.trains_on == "users" and (not self.with_history or config["loss_type"] == "CE")
         without = negatives["distribution"] == "none" or all_items
         self.sample_num = 0 if without else negatives["sample_num"]
-        self.sampler = (
-            NegativeSampler(
-                dataset.log, dataset.split, dataset.target_num, negatives["distribution"], negatives["alpha"]
+        self.sampler = None
+        if self.sample_num:
+            distribution = (negatives["distribution"], negatives["alpha"])
+            self.sampler = NegativeSampler(
+                dataset.log, dataset.split, dataset.target_num, *distribution, pairs=dataset.training_pairs
             )
-            if self.sample_num
-            else None
-        )
         self.search_task = None
         if getattr(dataset.config.model_class, "search_task", False) and config["search_weight"]:
             self.search_task = SearchTask(dataset, negatives)
@@ -245,7 +245,13 @@ def candidate_table(config: Any, dataset: SERDataset, phase: str) -> CandidateTa
         return None
     seed = [config["candidate_seed"], {"valid": 0, "test": 1}[phase]]
     targets = getattr(dataset.split, phase)
-    return build_candidates(dataset.log, targets, dataset.target_num, negatives, distribution, seed)
+
+    def draw() -> Kept:
+        table = build_candidates(dataset.log, targets, dataset.target_num, negatives, distribution, seed)
+        return Kept({"items": table.items.numpy(), "positive_column": table.positive_column.numpy()})
+
+    drawn = dataset.kept(f"the candidates of {phase}", {"draw": [distribution, negatives, seed]}, draw).arrays
+    return CandidateTable(torch.from_numpy(drawn["items"]), torch.from_numpy(drawn["positive_column"]))
 
 
 def instances(dataset: SERDataset, positions: Tensor, reader: Any) -> dict[str, Tensor]:

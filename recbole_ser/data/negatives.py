@@ -29,6 +29,7 @@ class NegativeSampler:
             training targets.
         alpha: that power.
         clicks: pairs (users, items) that are not drawn either, for the search task.
+        pairs: the pairs of training, see `training_pairs`, if they have been found already.
 
     Raises:
         DataError: a user has training interactions with every item that could be drawn.
@@ -42,6 +43,7 @@ class NegativeSampler:
         distribution: str,
         alpha: float = 1.0,
         clicks: tuple[Tensor, Tensor] | None = None,
+        pairs: Tensor | None = None,
     ) -> None:
         self.target_num = target_num
         # An item is drawn from this list, where it may stand more than once; ``None``: from all items.
@@ -52,19 +54,23 @@ class NegativeSampler:
             targets = torch.bincount(self.pool)  # [items], of each item
             self.pool = targets.nonzero().squeeze(1)
             self.limits = targets[self.pool].double().pow(alpha).cumsum(0)
-        training = split.training_interactions
-        seen = self._key(log.users[training], log.items[training])
+        self.seen = training_pairs(log, split, target_num) if pairs is None else pairs
         if clicks is not None:
             users, items = clicks
             can_be_drawn = items < target_num
-            seen = torch.cat([seen, self._key(users[can_be_drawn], items[can_be_drawn])])
-        self.seen = torch.unique(seen)  # sorted (user, item) pairs
+            self.seen = torch.unique(torch.cat([self.seen, self._key(users[can_be_drawn], items[can_be_drawn])]))
         weights = self._weights()
         self.drawable = weights.nonzero().squeeze(1)
         self.drawable_weights = weights[self.drawable]
-        known = torch.bincount((self.seen // target_num)[weights[self.seen % target_num] > 0])  # per user
-        if len(known) and known.max() >= len(self.drawable):
-            raise DataError("training data", f"a user knows every item that a {distribution} negative could be")
+        self._refuse_who_knows_all(weights > 0, len(log.user_start), distribution)
+
+    def _refuse_who_knows_all(self, can_be_drawn: Tensor, users: int, distribution: str) -> None:
+        starts = torch.searchsorted(self.seen, torch.arange(users) * self.target_num)
+        if len(self.seen) and starts.diff().max() >= len(self.drawable):  # else there is nobody to look for
+            pairs = self.seen[can_be_drawn[self.seen % self.target_num]]
+            known = torch.bincount(pairs // self.target_num)  # [users]
+            if len(known) and known.max() >= len(self.drawable):
+                raise DataError("training data", f"a user knows every item that a {distribution} negative could be")
 
     def draw(self, users: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """``[B, count]`` negatives for ``users [B]``, int64; within a row they may repeat."""
@@ -124,4 +130,14 @@ class NegativeSampler:
         return self.seen[place] == key
 
     def _key(self, users: Tensor, items: Tensor) -> Tensor:
-        return users.long() * self.target_num + items
+        return _keys(users, items, self.target_num)
+
+
+def training_pairs(log: EventLog, split: Split, target_num: int) -> Tensor:
+    """The (user, item) pairs of the training period, each as ``user * target_num + item``, int64, rising."""
+    training = split.training_interactions
+    return torch.unique(_keys(log.users[training], log.items[training], target_num))
+
+
+def _keys(users: Tensor, items: Tensor, target_num: int) -> Tensor:
+    return users.long() * target_num + items

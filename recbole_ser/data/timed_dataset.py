@@ -17,6 +17,8 @@ class TimedDataset(SERDataset):
         item_times, search_times: int64 or float64, the times of the events in ``log.items`` and in ``log.queries``.
     """
 
+    also_kept = ("item_times", "search_times")
+
     item_times: np.ndarray
     search_times: np.ndarray
 

@@ -18,7 +18,8 @@ from recbole_ser.runs.checkpoint import load_checkpoint
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.sweep_folder import SweepFolder
 
-_HERE = frozenset(["device", "data_path", "codes_file", "texts_folder"])  # settings that say where, not what
+# Settings that say where, not what.
+_HERE = frozenset(["device", "data_path", "data_cache", "codes_file", "texts_folder"])
 
 AnyDataset = TypeVar("AnyDataset", bound=SERDataset)
 

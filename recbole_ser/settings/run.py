@@ -232,6 +232,10 @@ class RunSettings(Settings):
     row_name: Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,100}$"), InWords("a short line")] | None = setting(
         "name of the run's row in a comparison; ~: the model, and the settings by which its rows differ"
     )
+    data_cache: Literal[False] | Place | None = setting(
+        "folder of what was made of large data sets, so that they load at once; ~: .cache beside the data set; false: "
+        "nothing is kept"
+    )
     num_threads: Annotated[int, Field(ge=1, le=1_024)] | None = setting("of PyTorch on the CPU; ~: all cores")
     use_gpu: bool = setting("whether to use a GPU, if there is one")
     gpu_id: Annotated[int, Field(ge=0, le=1_024)] | Annotated[str, Field(pattern="^[^,]*$"), InWords("its name")] = (
@@ -265,8 +269,8 @@ FIXED: dict[str, tuple[Any, str]] = {
     "repeatable": (True, "items of the history are ranked like any other; sampled candidates never contain them"),
     "worker": (0, "batches are gathered from arrays in memory and need no worker processes"),
     "checkpoint_dir": ("saved", "a run keeps its checkpoints in its own folder: set run_dir"),
-    "save_dataset": (False, "data sets load in seconds; a run records the hash of its files"),
-    "dataset_save_path": (None, "data sets load in seconds; a run records the hash of its files"),
+    "save_dataset": (False, "what is made of large data sets is kept without it: see data_cache"),
+    "dataset_save_path": (None, "what is made of large data sets is kept without it: see data_cache"),
     "save_dataloaders": (False, "batches and candidates follow from the data and the seeds"),
     "dataloaders_save_path": (None, "batches and candidates follow from the data and the seeds"),
     "loss_decimal_place": (4, "metrics.jsonl has losses in full precision"),

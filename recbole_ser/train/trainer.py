@@ -36,7 +36,7 @@ _PROGRESS = ("cur_step", "stopping_step", "best_epoch", "best_valid_score", "bes
 # Settings that may differ when a run is resumed: they do not change what an epoch computes.
 _FREE = frozenset(
     ["epochs", "run_dir", "checkpoint_dir", "data_path", "codes_file", "codes", "texts_folder", "texts", "gpu_id"]
-    + ["show_progress", "state", "log_wandb", "wandb_project"]
+    + ["data_cache", "show_progress", "state", "log_wandb", "wandb_project"]
 )
 
 

@@ -138,7 +138,8 @@ class Task:
 def without_config(prepared: Prepared) -> Prepared:
     """A copy to share: its data set has no configuration, and all that is computed on first use is computed already."""
     dataset = copy.copy(prepared.dataset)
-    _ = dataset.data_hash, dataset.training_clicks, [table.hash for table in prepared.candidates.values()]
+    _ = dataset.data_hash, dataset.training_clicks, dataset.training_pairs
+    _ = [table.hash for table in prepared.candidates.values()]
     dataset.config = None
     return replace(prepared, dataset=dataset)
 
