@@ -36,7 +36,7 @@ def events_of(recommender: Recommender, moment: Moment, titles: dict[str, str]) 
         under = _from_the_latest(batch["search_click_list"], searches)  # [searches, C]
         frames.append(frame.assign(clicked_items=[items[row[row != 0]].tolist() for row in under]))
     events = pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
-    interests = _interests(recommender, batch, {"rec": clicks, "search": searches})
+    interests = _interests(recommender, batch, (clicks, searches))
     return events if interests is None else events.assign(interest=interests)
 
 
@@ -51,14 +51,20 @@ def _frame(event: str, raw: np.ndarray, times: np.ndarray, end: int, texts: list
 
 
 @torch.no_grad()
-def _interests(recommender: Recommender, batch: Interaction, counts: dict[str, int]) -> list[str] | None:
-    """What the model says of each event, in the order of `events_of`; ``None`` if it says nothing."""
+def _interests(recommender: Recommender, batch: Interaction, counts: tuple[int, int]) -> list[str] | None:
+    """What the model says of each event, in the order of `events_of`; ``None`` if it says nothing.
+
+    ``both``: an empty set becomes all events (SESRec, Eq. 11-12).
+    """
     model: Any = recommender.model
     if not isinstance(model, SearchRecommender):
         return None
-    sets = model.similar_events(model.encode(batch.to(recommender.device)))
-    if not sets:
+    similar = model.similar_positions(batch.to(recommender.device))
+    if similar is None:
         return None
-    words = np.array([["", "dissimilar"], ["similar", "both"]])
-    found = [_from_the_latest(sets[side].cpu().long().transpose(1, 2), count) for side, count in counts.items()]
-    return [str(words[similar, dissimilar]) for similar, dissimilar in np.concatenate(found).tolist()]
+    words: list[str] = []
+    for positions, count in zip(similar, counts):
+        found = _from_the_latest(positions.cpu(), count)
+        divided = found.any() and not found.all()
+        words += np.where(found, "similar", "dissimilar").tolist() if divided else ["both"] * count
+    return words

@@ -27,7 +27,7 @@ def write_plot(explanation: Explanation, path: Path, k: int) -> None:
         UserError: matplotlib is not installed.
     """
     events = explanation.largest(k).to_dict("records")
-    with figure_in(path, (10, 1.8 + 0.28 * len(events))) as figure:
+    with figure_in(path, size=(10, 1.8 + 0.28 * len(events))) as figure:
         axes = figure.add_subplot()
         _bars(axes, events)
         axes.axvline(0, color="0.3", linewidth=0.8)

@@ -34,6 +34,7 @@ from recbole_ser.plotting import COLOURS, legend_above
 from recbole_ser.runs.loading import finished_run, load_run
 
 _BINS = np.linspace(0.0, 1.0, 21)
+_NEED = "tell similar from dissimilar interests"
 _KINDS = ("similar", "dissimilar")
 SETS = tuple(f"{kind}_{side}" for kind in _KINDS for side in ("rec", "search"))
 
@@ -55,7 +56,7 @@ def interests_figure(
     """
     folder = finished_run(run)
     config, dataset, network = load_run(folder, SERDataset, model)
-    divide = of_model(network, folder, "similar_positions", "tell similar from dissimilar interests")
+    divide = of_model(network, folder, "similar_positions", _NEED)
     column = category or category_column(dataset)
     if column is None:
         raise ConfigError(f"{dataset.dataset_name}.item has no column of categories: name one by --category")
@@ -116,14 +117,17 @@ def target_divergences(
     and how many items with categories are in each of `SETS`.
 
     Args:
-        divide: gives the similar positions of both histories of a batch, as ``SESRec.similar_positions`` does.
+        divide: gives the similar positions of both histories of a batch, see ``SearchRecommender.similar_positions``.
         shares: ``[I, K]``, see `category_shares`.
     """
     sets: dict[str, list[csr_matrix]] = {name: [] for name in SETS}
     reader, positions = dataset.history_reader(), dataset.split.test
     for rows in positions.split(batch_size):
         batch = Interaction(instances(dataset, rows, reader)).to(device)
-        for name, items in _sets(batch, reader.item_list, *divide(batch)):
+        similar = divide(batch)
+        if similar is None:
+            raise UserError(f"the model of this run does not {_NEED}: choose a run of another, or other settings")
+        for name, items in _sets(batch, reader.item_list, *similar):
             sets[name].append(_items_of_rows(items, dataset.item_num) @ shares)
     frame = {"user_id": dataset.id2token(dataset.uid_field, dataset.log.users[positions.long()].numpy())}
     sums = {name: vstack(parts, format="csr") for name, parts in sets.items()}

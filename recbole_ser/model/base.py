@@ -78,14 +78,12 @@ class SearchRecommender(PassCache, SequentialRecommender):
         """Named scalar losses that are added to the main one, already weighted."""
         return {}
 
-    def similar_events(self, state: Any) -> dict[str, Tensor]:
-        """What the model itself says of each event, for whoever asks what made a score: by default nothing.
+    def similar_positions(self, interaction: Any) -> tuple[Tensor, Tensor] | None:
+        """Which interactions, bool ``[B, R]``, and searches, ``[B, S]``, are similar to the user's other history.
 
-        A model that tells events of one history that are similar to the user's other history from those that are not
-        returns bool ``[B, 2, T]`` for ``rec`` and for ``search``: the similar events, and the dissimilar ones.  If a
-        set would be empty, it may be all events.
+        The other valid positions are dissimilar.  ``None``, as by default: the model does not tell them apart.
         """
-        return {}
+        return None
 
     def begin_epoch(self, epoch: int) -> None:
         """Called before each training epoch, counted from 0, also when a run is resumed."""

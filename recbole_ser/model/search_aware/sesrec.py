@@ -11,7 +11,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recbole_ser.errors import ConfigError
 from recbole_ser.model.alignment import QueryItemAlignment
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.embeddings import (
@@ -173,16 +172,10 @@ class SESRec(SearchRecommender):
         sets = torch.stack([mask, similar, mask & ~similar], dim=1)  # [B, 3, T]
         return torch.where(sets.any(dim=2, keepdim=True), sets, mask.unsqueeze(1))
 
-    def similar_positions(self, interaction: Any) -> tuple[Tensor, Tensor]:
-        """Eq. 11-12: which interactions, bool ``[B, R]``, and searches, ``[B, S]``, are like the other history.
-
-        The other valid positions are the dissimilar ones.  Unlike in ``split``, either set may be empty.
-
-        Raises:
-            ConfigError: the model was built without co-attention, which tells them apart.
-        """
+    def similar_positions(self, interaction: Any) -> tuple[Tensor, Tensor] | None:
+        """Eq. 11-12: the positions of P on either side; unlike in ``split``, P and N may be empty."""
         if self.co_attention is None:
-            raise ConfigError("SESRec tells no similar from dissimilar interests with beta: 0, multi_interest: false")
+            return None
         state = self.encode(interaction)
         return (
             self.above_threshold(state.rec.similarity, interaction[self.ITEM_SEQ] != 0),
@@ -195,12 +188,6 @@ class SESRec(SearchRecommender):
         search = self.search_interest(state.search.states, state.search.views[:, : self.views], targets)
         pair = torch.cat([*rec, *search, targets], dim=2)  # Eq. 20: [B, C, (2 V + 1) d]
         return self.mlp(state.user, pair)  # Eq. 21: [B, C]
-
-    def similar_events(self, state: UserState) -> dict[str, Tensor]:
-        """The sets P and N of Eq. 11-12 on either side; none without co-attention."""
-        if self.co_attention is None:
-            return {}
-        return {"rec": state.rec.views[:, 1:], "search": state.search.views[:, 1:]}  # [B, 2, T]
 
     def auxiliary_losses(self, interaction: Any, state: UserState) -> dict[str, Tensor]:
         losses = {}
