@@ -215,7 +215,7 @@ def test_help_for_a_model_lists_all_its_keys(capsys: pytest.CaptureFixture[str])
         assert "learning_rate=0.001 step size of the optimiser [a number above 0 up to 10]" in text
         assert "eval_args.split.TS=~" in text and "codes.rqvae.levels=4 L, levels of codes" in text
     assert "MAX_ITEM_LIST_LENGTH=15" in text and "max_terms_per_query=15" in text
-    assert main(["run", "--help", "--model=SASrec"]) == 2
+    assert main(["run", "--help", "--model=SASRek"]) == 2
     assert "did you mean 'SASRec'" in capsys.readouterr().err
 
 

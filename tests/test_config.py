@@ -193,3 +193,8 @@ def test_this_is_still_recboles_config() -> None:
     ours = [name for name, member in vars(SERConfig).items() if callable(member) and name.startswith("_")]
     new = {"__init__", "_negatives", "_overlay", "_overlay_dataset", "_check", "_refuse_unknown", "_where"}
     assert {name for name in ours if not hasattr(Config, name)} <= new
+
+
+@pytest.mark.parametrize(("name", "found"), [("sesrec", "SESRec"), ("FMLP-Rec", "FMLPRec"), ("SASREC", "SASRec")])
+def test_names_of_models_are_found_whatever_their_capitals_and_hyphens(name: str, found: str) -> None:
+    assert SERConfig(name, "ser-sample")["model"] == SERConfig(found, "ser-sample")["model"] == found

@@ -317,6 +317,14 @@ def test_an_unknown_user_is_the_events(model: str, runs: Runs, caplog: pytest.Lo
         assert not recommender.model.users.weight[0].any() and recommender.model.users.weight[1].any()
 
 
+def test_of_several_users_those_who_are_known_are_answered(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        found = runs("SASRec").recommend(users=["u2", "nobody", "u1"], k=3)
+    assert found["user_id"].tolist() == ["u2"] * 3 + ["u1"] * 3
+    assert "users who are not in the data, left out: 1 (nobody)" in caplog.text
+    pd.testing.assert_frame_equal(found, runs("SASRec").recommend(users=["u2", "u1"], k=3))
+
+
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
@@ -362,7 +370,7 @@ def test_the_command_writes_files(runs: Runs, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"users": ["u1", "nobody", "no one"]}, "users who are not in the data: 2 (nobody, no one); give their events"),
+        ({"users": ["nobody", "no one"]}, "users who are not in the data: 2 (nobody, no one); give their events"),
         ({}, "nobody is asked for"),
         ({"users": []}, "there are no users"),
         ({"users": ["u1"], "k": 0}, "k must be at least 1"),

@@ -141,8 +141,9 @@ class Recommender:
             asked for.
 
         Raises:
-            UserError: no user is asked for; a user is neither in the data nor in the events, or is only in the events
-                though the model knows users by training alone; there is nothing to rank; a score is not finite.
+            UserError: no user is asked for; all users are neither in the data nor in the events (if only some are, the
+                others are answered, and a warning names these); a user is only in the events though the model knows
+                users by training alone; there is nothing to rank; a score is not finite.
         """
         parts = self.in_parts(users, k, events, exclude_seen, candidates, extend, show_progress)
         return pd.concat(list(parts), ignore_index=True)
@@ -165,8 +166,13 @@ class Recommender:
         ids = numbered(self.dataset, self.dataset.uid_field, np.array(names, dtype=object))
         rows = {} if given is None else {name: row for row, name in enumerate(given.users, start=1)}
         given_ids = np.array([rows.get(name, 0) for name in names], dtype=np.int64)
+        answered = (ids != 0) | (given_ids != 0)
+        missing = [name for name, known in zip(names, answered) if not known]
+        if not answered.any():
+            raise UserError(note("users who are not in the data", missing)[0] + "; give their events")
+        names, ids, given_ids = [n for n, known in zip(names, answered) if known], ids[answered], given_ids[answered]
         known = ids if extend else ids * (given_ids == 0)
-        notes = self._notes(names, ids, given_ids, given)
+        notes = note("users who are not in the data, left out", missing) + self._notes(names, ids, given)
         items = self._items(candidates, notes)
         if notes:
             _log.warning("\n".join(notes))
@@ -186,12 +192,9 @@ class Recommender:
             raise UserError("there are no users to recommend to")
         return names
 
-    def _notes(self, names: list[str], ids: np.ndarray, given_ids: np.ndarray, given: GivenEvents | None) -> list[str]:
+    def _notes(self, names: list[str], ids: np.ndarray, given: GivenEvents | None) -> list[str]:
         """What the caller should know about these users and events; users that cannot be ranked are refused."""
         model = self.config["model"]
-        missing = [name for name, known in zip(names, (ids != 0) | (given_ids != 0)) if not known]
-        if missing:
-            raise UserError(note("users who are not in the data", missing)[0] + "; give their events")
         unknown = [name for name, known in zip(names, ids != 0) if not known]
         general = self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL
         by_training = general or training_rows(self.config) == "interactions"  # not by the history in a batch
