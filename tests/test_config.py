@@ -91,7 +91,7 @@ def test_a_wrong_key_or_value_is_refused(values: dict[str, object], complaint: s
 
 def test_an_unknown_model_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'SESRec'"):
-        SERConfig("SESrec", "toy")
+        SERConfig("SESRek", "toy")
     with pytest.raises(ConfigError, match="cannot be imported"):
         find_model("no.such.module:Model")
     assert find_model("recbole.model.sequential_recommender:NARM").__name__ == "NARM"
