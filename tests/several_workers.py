@@ -17,6 +17,7 @@ from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.building import build_model
 from recbole_ser.model.foreign import with_history
 from recbole_ser.model.layers import Dropout
+from recbole_ser.runner import run
 from recbole_ser.train.synchrony import share_of_batch, sum_gradients, summed_losses
 from recbole_ser.workers.rows import draws_seeded
 
@@ -70,5 +71,19 @@ def work(rank: int, workers: int, folder: Path, jobs: dict[str, tuple[str, dict[
         found = {name: steps(model, folder, values, numbers) for name, (model, values, numbers) in jobs.items()}
         if rank == 0:
             torch.save(found, folder / f"{workers}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def train(rank: int, workers: int, folder: Path, values: dict[str, Any]) -> None:
+    """A whole run in double precision, as one of ``workers``, in ``folder``/<workers>."""
+    torch.set_default_dtype(torch.float64)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/run-{workers}", rank=rank, world_size=workers)
+    try:
+        run(
+            "SESRec",
+            "contract",
+            config_dict={**values, "data_path": str(folder), "run_dir": str(folder / str(workers))},
+        )
     finally:
         dist.destroy_process_group()

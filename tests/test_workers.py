@@ -16,13 +16,12 @@ import psutil
 import pytest
 import torch
 import torch.multiprocessing as mp
-from several_workers import built, steps, work
+from several_workers import built, steps, train, work
 
 from recbole_ser.cli import main
 from recbole_ser.data.loader import TrainLoader
 from recbole_ser.errors import ConfigError
 from recbole_ser.registry import MODELS
-from recbole_ser.runner import run
 from recbole_ser.testing import ModelUnderTest
 from recbole_ser.train.division import refuse_undividable
 from recbole_ser.workers import group
@@ -152,22 +151,38 @@ def test_what_several_workers_cannot_do_is_refused(
     assert main(["run", "--model=SESRec", "--dataset=ser-sample", "--workers=0"]) == 2
 
 
+@pytest.mark.slow
+def test_a_run_has_the_same_metrics_with_any_number_of_workers(folder: Path) -> None:
+    """In double precision: in single precision Adam makes steps of rounding errors where a gradient is zero."""
+    results = []
+    for workers in (1, 2, 3):
+        mp.spawn(train, (workers, folder, {**SMALL, "epochs": 3, "dropout_prob": 0.0}), nprocs=workers)
+        lines = (folder / str(workers) / "metrics.jsonl").read_text().splitlines()
+        result = json.loads((folder / str(workers) / "result.json").read_text())
+        results.append(([json.loads(line) for line in lines], result))
+    (alone, result), *shared = results
+    for lines, other in shared:
+        for line, expected in zip(lines, alone, strict=True):
+            assert line["losses"] == pytest.approx(expected["losses"], rel=1e-9)
+            assert line["valid"] == expected["valid"]
+        assert other["test"] == result["test"] and other["ranks"] == result["ranks"]
+
+
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "recbole_ser.cli", "run", *arguments]
 
 
 @pytest.mark.slow
-def test_a_killed_worker_ends_the_run_which_others_finish_as_one_process_would(tmp_path: Path) -> None:
-    """Two workers train until one is killed, and three go on; the result is that of a process that trained alone."""
+def test_a_killed_worker_ends_the_run_and_others_go_on_with_it(tmp_path: Path) -> None:
+    """Two workers train until one is killed, and three go on after the last whole epoch."""
     values = {"epochs": 4, "dropout_prob": 0.0, "data_path": str(Path("dataset_atomic").absolute())}
-    alone = run("SESRec", "ser-sample", config_dict={**values, "run_dir": str(tmp_path / "alone")})
     folder = tmp_path / "shared"
     arguments = [f"--{key}={value}" for key, value in {**values, "run_dir": folder}.items()]
     process = subprocess.Popen(
         command("--model=SESRec", "--dataset=ser-sample", "--workers=2", *arguments), stderr=subprocess.PIPE, text=True
     )
     metrics = folder / "metrics.jsonl"
-    while not metrics.exists():
+    while not (folder / "last.pt").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
     os.kill(next(worker for worker in workers_of(process.pid) if worker[1] == "1")[0], signal.SIGKILL)
@@ -177,16 +192,11 @@ def test_a_killed_worker_ends_the_run_which_others_finish_as_one_process_would(t
     assert not (folder / "result.json").exists()
     assert json.loads((folder / "environment.json").read_text())["workers"] == 2
 
-    subprocess.run(command(f"--resume={folder}", "--workers=3"), check=True)
-    result = json.loads((folder / "result.json").read_text())
-    expected = json.loads((alone.folder / "result.json").read_text())
-    for split in ("valid", "test"):
-        assert result[split] == pytest.approx(expected[split], rel=0.01)
-    lines = [
-        [json.loads(line) for line in path.read_text().splitlines()] for path in (metrics, alone.folder / metrics.name)
-    ]
-    for ours, theirs in zip(*lines, strict=True):
-        assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-3)
+    whole = len(metrics.read_text().splitlines())
+    resumed = subprocess.run(command(f"--resume={folder}", "--workers=3"), stderr=subprocess.PIPE, text=True)
+    assert resumed.returncode == 0 and "Resuming after epoch" in resumed.stderr
+    assert (folder / "result.json").exists() and len(metrics.read_text().splitlines()) == 4 > whole
+    assert json.loads((folder / "environment.json").read_text())["workers"] == 3
 
 
 def workers_of(launcher: int) -> list[tuple[int, str]]:
