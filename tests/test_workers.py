@@ -207,3 +207,17 @@ def workers_of(launcher: int) -> list[tuple[int, str]]:
         if rank is not None and "run" in child.cmdline():
             found.append((child.pid, rank))
     return found
+
+
+@pytest.mark.slow
+def test_ray_train_starts_workers_too(tmp_path: Path) -> None:
+    """On a cluster that Ray starts for this; a worker's error is one line."""
+    folder = tmp_path / "run"
+    places = ["--dataset=ser-sample", f"--data_path={Path('dataset_atomic').absolute()}", "--address=local"]
+    arguments = [*places, "--workers=2", "--epochs=1", f"--run_dir={folder}"]
+    assert subprocess.run(command("--model=SESRec", *arguments)).returncode == 0
+    assert (folder / "result.json").exists()
+    assert json.loads((folder / "environment.json").read_text())["workers"] == 2
+    refused = subprocess.run(command("--model=Pop", *places, "--workers=2"), stderr=subprocess.PIPE, text=True)
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith("error: Pop cannot be trained by several workers")
