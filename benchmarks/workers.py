@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -49,6 +50,7 @@ def main() -> None:
     for _ in range(arguments.turns):
         for name, (workers, threads) in SIDES.items():
             seconds[name] += in_processes(arguments, workers, threads)
+            print(f"measured: {name}", file=sys.stderr)
     report(data(arguments), seconds)
 
 
