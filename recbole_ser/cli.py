@@ -11,7 +11,8 @@ import click
 
 from recbole_ser import WITHOUT_RECBOLE, __version__
 from recbole_ser.commands.arguments import LazyGroup
-from recbole_ser.errors import UserError
+from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.workers.started import started_as_several, told_launcher
 
 COMMANDS = (
     "run", "tune", "study", "codes", "texts", "recommend", "explain", "compare", "groups", "figure", "validate",
@@ -42,17 +43,19 @@ def commands() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 2, with a message on standard error, if the user's input is wrong."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        status = commands.main(
-            args=None if argv is None else list(argv), prog_name="recbole-ser", standalone_mode=False
-        )
+        if started_as_several() and arguments[:1] != ["run"]:
+            raise ConfigError("of several workers 'recbole-ser run' alone makes one run: start this without torchrun")
+        status = commands.main(args=arguments, prog_name="recbole-ser", standalone_mode=False)
         return status or 0
     except click.UsageError as error:
         where = "" if error.ctx is None else f" (see '{error.ctx.command_path} --help')"
         print(f"error: {error.format_message()}{where}", file=sys.stderr)
         return 2
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not told_launcher(error):
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if error.name != "recbole":

@@ -7,7 +7,7 @@ package works around RecBole, and nothing here changes RecBole's own modules for
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,18 +66,25 @@ def fill_missing(feature: pd.DataFrame, token_fields: list[str], float_fields: l
         feature[field] = feature[field].fillna(feature[field].mean())
 
 
+class _NoWriter:
+    """A TensorBoard writer that writes nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: None
+
+
 @contextmanager
-def tensorboard_in(folder: str | Path) -> Iterator[None]:
+def tensorboard_in(folder: str | Path | None) -> Iterator[None]:
     """Symptom: a folder ``log_tensorboard`` appears in the working directory of every run.
 
     Cause: ``Trainer.__init__`` opens a TensorBoard writer at a relative path.  Versions: RecBole 1.2.1.  Report:
-    RUCAIBox/RecBole#1985.  Inside this block the writer is opened in ``folder`` instead.
+    RUCAIBox/RecBole#1985.  Inside this block the writer is opened in ``folder`` instead; ``None``: nothing is written.
     """
     from recbole.trainer import trainer
     from torch.utils.tensorboard import SummaryWriter
 
     original = trainer.get_tensorboard
-    trainer.get_tensorboard = lambda logger: SummaryWriter(str(folder))
+    trainer.get_tensorboard = lambda logger: _NoWriter() if folder is None else SummaryWriter(str(folder))
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from recbole.config import Config
 from recbole.model.abstract_recommender import AbstractRecommender
@@ -26,6 +27,7 @@ from recbole_ser.settings.model import ModelSettings
 from recbole_ser.settings.of_class import declared_defaults, settings_of, yaml_files
 from recbole_ser.settings.run import FIXED, AllSettings, TrainingSettings, without_fixed
 from recbole_ser.settings.wording import shown
+from recbole_ser.workers import group
 from recbole_ser.yaml_values import Loader, read_yaml
 
 _WIDTHS = frozenset(["embedding_size", "hidden_size"])  # a data set's file has both, and a model one of them or both
@@ -129,6 +131,15 @@ class SERConfig(Config):
         super()._init_device()
         if not self.final_config_dict["use_gpu"]:
             self.final_config_dict["device"] = compat.cpu()
+        elif group.count() > 1 and torch.cuda.is_available():
+            workers, gpus = group.on_this_machine(), torch.cuda.device_count()
+            if workers > gpus:
+                raise ConfigError(
+                    f"{workers} workers on {gpus} GPUs of this machine: start fewer, or set use_gpu: false"
+                )
+            self.final_config_dict["device"] = torch.device("cuda", torch.cuda.current_device())
+        if not group.is_first():
+            self.final_config_dict.update(log_wandb=False, show_progress=False, state="CRITICAL")
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
         return Loader

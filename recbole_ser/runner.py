@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -31,7 +32,9 @@ from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.loading import run_config
 from recbole_ser.runs.result import RunResult, final_table
 from recbole_ser.texts.stage import build_texts, ensure_texts, refuse_unused_factors
+from recbole_ser.train.division import refuse_undividable
 from recbole_ser.train.trainer import SERTrainer
+from recbole_ser.workers import group
 
 OnEvaluation = Callable[[int, dict[str, float]], None]
 
@@ -46,6 +49,8 @@ def run(
 ) -> RunResult:
     """Train ``model`` on ``dataset``, choose the best epoch by validation, and score the test split once.
 
+    In processes that ``torchrun`` started together this is one run, whose batches they share; see ``workers``.
+
     Args:
         model: a registered name, ``package.module:Class``, or a model class.
         dataset: name of the data set; if it is not there, it is downloaded and converted, if its YAML file says how.
@@ -58,12 +63,17 @@ def run(
     Raises:
         UserError: an argument, a setting or a file is wrong; the message says what to do.
     """
-    config = SERConfig(model, dataset, config_files, config_dict)
+    with group.joined():
+        config = SERConfig(model, dataset, config_files, config_dict)
+        group.from_first(lambda: _check_place(config))
+        return _run(config, None, callback)
+
+
+def _check_place(config: SERConfig) -> None:
     if config["run_dir"]:
         check_claimable(config["run_dir"], _taken(config))
     else:
-        check_writable(Path("saved") / dataset / ".new")
-    return _run(config, None, callback)
+        check_writable(Path("saved") / config["dataset"] / ".new")
 
 
 def resume(
@@ -83,8 +93,9 @@ def resume(
         UserError: there is no run, a file of it is damaged, it was started on other data, or another process is
             running it.
     """
-    folder = RunFolder.load(path)
-    return _run(run_config(folder, model), folder, callback)
+    with group.joined():
+        folder = RunFolder.load(path)
+        return _run(run_config(folder, model), folder, callback)
 
 
 @dataclass(frozen=True)
@@ -156,14 +167,17 @@ def enter(folder: RunFolder, config: SERConfig) -> None:
     """Make ``folder`` the place that the run of ``config`` writes to, and write configuration and environment there."""
     use_threads(config)
     config["run_dir"] = config["checkpoint_dir"] = str(folder.path)
-    folder.write_config(config.resolved(), config.arguments())
-    folder.write_environment(config["device"])
+    if group.is_first():
+        folder.write_config(config.resolved(), config.arguments())
+        folder.write_environment(config["device"])
 
 
 def use_threads(config: SERConfig) -> None:
-    """Let PyTorch use ``num_threads`` threads of the CPU, if that is set."""
+    """Let PyTorch use ``num_threads`` threads of the CPU or, of several workers, its share of all cores for each."""
     if config["num_threads"]:
         torch.set_num_threads(config["num_threads"])
+    elif group.count() > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // group.on_this_machine()))
 
 
 def prepare(config: SERConfig, with_codes: bool = True) -> Prepared:
@@ -229,13 +243,18 @@ def build_trainer(
         UserError: the run in the folder was started on other data.
     """
     enter(folder, config)
-    hashes = {phase: table.hash for phase, table in prepared.candidates.items()}
     dataset = prepared.dataset
+    group.from_first(lambda: _write_data(config, folder, prepared))
+    return SERTrainer(config, build_model(config, dataset) if model is None else model)
+
+
+def _write_data(config: SERConfig, folder: RunFolder, prepared: Prepared) -> None:
+    dataset = prepared.dataset
+    hashes = {phase: table.hash for phase, table in prepared.candidates.items()}
     targets = {phase: dataset.target_hash(phase) for phase in ("valid", "test")}
     folder.write_data(
         dataset.data_hash, protocol_name(config), hashes, dataset.summary(), prepared.codes, targets, prepared.texts
     )
-    return SERTrainer(config, build_model(config, dataset) if model is None else model)
 
 
 def protocol_name(config: SERConfig) -> str:
@@ -253,21 +272,29 @@ def _run(config: SERConfig, folder: RunFolder | None, callback: OnEvaluation | N
     with ExitStack() as held:
         also_log_to = held.enter_context(log_to(None, config["state"]))
         if folder is not None:
-            held.enter_context(folder.locked())
-            also_log_to(folder.log)
+            _hold(folder, held, also_log_to)
         for line in config.notes():
             logging.getLogger().info(line)
-        prepared = prepare(config)
+        with group.first_before_others():
+            prepared = prepare(config)
         training, valid, test = prepared.training(), prepared.targets("valid"), prepared.targets("test")
         model = build_model(config, prepared.dataset)
+        refuse_undividable(config, model)
         if folder is None:
-            folder = claim_folder(config)
-            held.enter_context(folder.locked())
-            also_log_to(folder.log)
+            folder = RunFolder(group.from_first(lambda: claim_folder(config).path))
+            _hold(folder, held, also_log_to)
         trainer = build_trainer(config, folder, prepared, model)
         trainer.resume_checkpoint()
         trainer.fit(training, valid, True, config["show_progress"], callback)
         result = trainer.test(test, show_progress=config["show_progress"])
-        write_card(folder)
-    print(final_table(result))
+        group.from_first(lambda: write_card(folder))
+    if group.is_first():
+        print(final_table(result))
     return result
+
+
+def _hold(folder: RunFolder, held: ExitStack, also_log_to: Callable[[Path], None]) -> None:
+    """Lock ``folder`` and log to it until ``held`` is left; the first worker does both for all."""
+    group.from_first(lambda: held.enter_context(folder.locked()))
+    if group.is_first():
+        also_log_to(folder.log)

@@ -43,10 +43,24 @@ class _Run(ConfiguredCommand):
     metavar="FOLDER",
     help="go on with the interrupted run in this folder (give --model=module:Class too if that is your own code)",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="processes that share each batch, on this machine or the cluster at --address; torchrun can start them, too",
+)
+@click.option("--address", metavar="HOST:PORT", help="address of a Ray cluster that the workers run on")
 @click.pass_context
 def command(
-    ctx: click.Context, model: str | None, dataset: str | None, config_files: tuple[str, ...], resume: str | None
-) -> None:
+    ctx: click.Context,
+    model: str | None,
+    dataset: str | None,
+    config_files: tuple[str, ...],
+    resume: str | None,
+    workers: int,
+    address: str | None,
+) -> int | None:
     """Train a model on a data set, choose the best epoch on the validation split, and score the test split once.
 
     \b
@@ -59,17 +73,40 @@ def command(
     Values are YAML: {mode: full}, [1, 5], 1e-3, ~.  A dot leads into a mapping: --eval_args.mode=full.
     With --model=NAME this help says what each key means and may be.
     """
+    values = parse_arguments(ctx.args)
+    if resume is None:
+        required_keys(model=model, dataset=dataset)
+    else:
+        for name in [*values, *given_options(ctx, ["resume", "model", "workers", "address"])]:
+            raise ConfigError(f"--resume takes the run's own configuration; leave out --{name}")
+    if workers > 1 and address is None:
+        from recbole_ser.workers.launch import launch  # slow to import
+
+        return launch(workers, ["run", *_without_workers(ctx.meta["arguments"])])
+    asked: dict[str, Any] = {"path": resume, "model": model}
+    if resume is None:
+        asked = {"model": model, "dataset": dataset, "config_files": paths_in(config_files), "config_dict": values}
+    if address is not None:
+        from recbole_ser.tuning.workers import launch_on_cluster  # slow to import
+
+        launch_on_cluster(workers, address, asked, values.get("use_gpu", True))
+        return None
     from recbole_ser import runner  # slow to import
 
-    values = parse_arguments(ctx.args)
-    if resume is not None:
-        for name in [*values, *given_options(ctx, ["resume", "model"])]:
-            raise ConfigError(f"--resume takes the run's own configuration; leave out --{name}")
-        runner.resume(resume, model=model)
-        return
-    required_keys(model=model, dataset=dataset)
-    assert model is not None and dataset is not None
-    runner.run(model, dataset, config_files=paths_in(config_files), config_dict=values)
+    (runner.run if resume is None else runner.resume)(**asked)
+    return None
+
+
+def _without_workers(arguments: list[str]) -> list[str]:
+    """The arguments of one of the workers."""
+    rest, result = list(arguments), []
+    while rest:
+        argument = rest.pop(0)
+        if argument.partition("=")[0] != "--workers":
+            result.append(argument)
+        elif "=" not in argument:
+            rest.pop(0)  # its value
+    return result
 
 
 def settings_lists(model: str, dataset: str | None) -> dict[str, list[tuple[str, str]]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.instances import last_training_interactions
 from recbole_ser.data.negatives import NegativeSampler
 from recbole_ser.recbole_models import learns_from_users
+from recbole_ser.workers import group
+from recbole_ser.workers.rows import own_part
 
 
 class JointBatch(Interaction):
@@ -53,22 +56,34 @@ class SearchTask:
             (clicks.users, clicks.items), dataset.training_pairs,
         )  # fmt: skip
 
-    def batches(self, count: int, generator: torch.Generator) -> Iterator[Interaction | None]:
-        """All instances, shuffled if the others are, in ``count`` batches of nearly one size (empty: ``None``)."""
-        order = in_order(self.rows, self.dataset.config["shuffle"], generator)
-        for chosen in order.tensor_split(count):
-            yield self._batch(self.positions[chosen], generator) if len(chosen) else None
+    def batches(
+        self, count: int, generator: torch.Generator, parts: Iterable[Callable[[int], slice]]
+    ) -> Iterator[Interaction | None]:
+        """All instances, shuffled if the others are, in ``count`` batches of nearly one size (empty: ``None``).
 
-    def _batch(self, clicks: Tensor, generator: torch.Generator) -> Interaction:
+        Of a batch that is divided this worker gets its part; negatives are drawn for all rows, so that they depend on
+        no division.
+        """
+        order = in_order(self.rows, self.dataset.config["shuffle"], generator)
+        for chosen, part in zip(order.tensor_split(count), parts):
+            yield self._batch(self.positions[chosen], generator, part(len(chosen))) if len(chosen) else None
+
+    def size(self, number: int, count: int) -> int:
+        """The number of instances in batch ``number`` of ``count``."""
+        return self.rows // count + (number < self.rows % count)
+
+    def _batch(self, clicks: Tensor, generator: torch.Generator, own: slice) -> Interaction:
         dataset, log = self.dataset, self.dataset.log
         searches = log.searches_of_clicks(clicks)
         users = log.search_users(searches)
+        negatives = self.sampler.draw(users, self.sample_num, generator)[own]
+        clicks, searches, users = clicks[own], searches[own], users[own]
         return Interaction(
             {
                 dataset.uid_field: users,
                 "query_id": log.queries[searches].long(),
                 dataset.iid_field: log.clicks[clicks].long(),
-                dataset.config["NEG_PREFIX"] + dataset.iid_field: self.sampler.draw(users, self.sample_num, generator),
+                dataset.config["NEG_PREFIX"] + dataset.iid_field: negatives,
                 **self.reader.read_searches(searches),
             }
         )
@@ -88,6 +103,9 @@ class TrainLoader:
     Negatives come as our models read them, ``neg_item_id [B, N]``, or as RecBole's do: repeated rows for a pairwise
     model, labelled rows for a pointwise one.  A model that trains on users gets some for every position of the history,
     ``neg_item_id [B, L + 1, N]``, and none for a softmax over all items.
+
+    Where several workers share the batches, each gets its rows of every batch that has at least as many rows as there
+    are workers, and all rows of a smaller one.  All of them draw the order and the negatives of whole batches.
 
     Attributes:
         rows: number of positives per epoch.
@@ -137,26 +155,44 @@ class TrainLoader:
         seeds = np.random.SeedSequence([self.config["seed"], self.epoch]).generate_state(2)
         generator, search_generator = (torch.Generator().manual_seed(int(seed)) for seed in seeds)
         chosen = in_order(self.rows, self.shuffle, generator).split(self.batch_size)
-        batches = (self._batch(self.positions[rows], generator) for rows in chosen)
+        parts = [own_part if self.is_divided(number) else slice for number in range(len(self))]
+        batches = (self._batch(self.positions[rows], generator, part(len(rows))) for rows, part in zip(chosen, parts))
         if self.search_task is None:
             yield from batches
         else:  # its own generator leaves the batches of recommendation the same as for other models
-            searches = self.search_task.batches(len(self), search_generator)
+            searches = self.search_task.batches(len(self), search_generator, parts)
             for batch, search in zip(batches, searches):
                 yield JointBatch(batch.interaction, search)
 
-    def _batch(self, positions: Tensor, generator: torch.Generator) -> Interaction:
-        batch = instances(self.dataset, positions, self.reader if self.trains_on == "targets" else None)
+    def size(self, number: int) -> int:
+        """The number of positives in batch ``number``."""
+        return min(self.batch_size, self.rows - number * self.batch_size)
+
+    def is_divided(self, number: int) -> bool:
+        """Whether the rows of batch ``number`` are divided among the workers, each of which then has at least one."""
+        searches = 0 if self.search_task is None else self.search_task.size(number, len(self))
+        return min(self.size(number), searches or self.size(number)) >= group.count()
+
+    def share(self, number: int) -> float:
+        """The share of batch ``number`` that this worker answers for."""
+        if not self.is_divided(number):
+            return 1 / group.count()
+        own = own_part(self.size(number))
+        return (own.stop - own.start) / self.size(number)
+
+    def _batch(self, positions: Tensor, generator: torch.Generator, own: slice) -> Interaction:
+        """The rows ``own`` of the batch of ``positions [B]``; negatives are drawn for all of them."""
+        batch = instances(self.dataset, positions[own], self.reader if self.trains_on == "targets" else None)
         if self.trains_on == "users" and self.with_history:
-            batch.update(self.reader.read_through(positions))
+            batch.update(self.reader.read_through(positions[own]))
         if self.sampler is None:
             return Interaction(batch)
-        users = batch[self.dataset.uid_field]
+        users = self.dataset.log.users[positions].long()  # [B]
         if self.trains_on == "users":
-            shape = (*batch[self.reader.item_list].shape, self.sample_num)  # B, L + 1, N
-            negatives = self.sampler.draw(users, shape[1] * shape[2], generator).view(shape)
-            return Interaction({**batch, self._negative_field: negatives})
-        negatives = self.sampler.draw(users, self.sample_num, generator)  # [B, N]
+            length = batch[self.reader.item_list].shape[1]  # L + 1
+            negatives = self.sampler.draw(users, length * self.sample_num, generator)[own]
+            return Interaction({**batch, self._negative_field: negatives.unflatten(1, (length, self.sample_num))})
+        negatives = self.sampler.draw(users, self.sample_num, generator)[own]  # [own rows, N]
         if self.config["MODEL_INPUT_TYPE"] == InputType.LISTWISE:
             return Interaction({**batch, self._negative_field: negatives})
         return self._as_recbole(Interaction(batch), negatives)
@@ -220,6 +256,15 @@ class EvalLoader:
         self.reader = dataset.history_reader()
         self.catalogue = torch.arange(1, dataset.target_num)
         self.candidates = candidate_table(config, dataset, phase) if candidates is None else candidates
+
+    def part(self, rows: slice) -> EvalLoader:
+        """The targets ``rows`` alone."""
+        some = copy.copy(self)
+        some.positions, some.users = self.positions[rows], self.users[rows]
+        some.rows = len(some.positions)
+        if self.candidates is not None:
+            some.candidates = CandidateTable(self.candidates.items[rows], self.candidates.positive_column[rows])
+        return some
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from recbole_ser.model.embeddings import FeatureEmbedding, Mentions, distinct, lookup
 from recbole_ser.model.losses import Temperature, info_nce, log_sum_exp_tanh
+from recbole_ser.workers.rows import drawn_alike, gather_rows
 
 
 class QueryItemAlignment(nn.Module):
@@ -39,8 +40,9 @@ class QueryItemAlignment(nn.Module):
 
     def draw(self, item_count: int) -> Mentions:
         """Draw new negatives with replacement, items from the whole catalogue and queries from ``searched``."""
-        items = torch.randint(1, item_count, (self.negatives,), device=self.weight.device)
-        queries = torch.randint(len(self.searched), (self.negatives,), device=self.weight.device)
+        with drawn_alike():
+            items = torch.randint(1, item_count, (self.negatives,), device=self.weight.device)
+            queries = torch.randint(len(self.searched), (self.negatives,), device=self.weight.device)
         self.drawn = Mentions(items, self.searched[queries].long())
         return self.drawn
 
@@ -79,4 +81,5 @@ class QueryItemAlignment(nn.Module):
         if self.turned:
             positive = of_pairs(query @ back)
         i2q = info_nce(positive, to_queries.index_select(0, item_row))  # SESRec, Eq. 7: [P]
-        return 0.5 * (q2i + i2q).sum() / max(len(clicks), 1)  # SESRec, Eq. 8
+        losses = gather_rows(0.5 * (q2i + i2q))  # [P of all workers]
+        return losses.sum() / max(len(losses), 1)  # SESRec, Eq. 8

@@ -85,6 +85,14 @@ class SearchRecommender(PassCache, SequentialRecommender):
         """
         return None
 
+    def undividable(self) -> str | None:
+        """Why the rows of a batch cannot be divided among several workers; ``None``: they can.
+
+        They can if every loss is a mean over rows, or passes what it compares or counts through ``gather_rows``, see
+        ``workers.rows``.
+        """
+        return None
+
     def begin_epoch(self, epoch: int) -> None:
         """Called before each training epoch, counted from 0, also when a run is resumed."""
 

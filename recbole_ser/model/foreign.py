@@ -45,6 +45,9 @@ LOGITS: dict[str, tuple[str, ...]] = {
     f"{_GENERAL}.nncf.NNCF": ("USER_ID", "ITEM_ID"),
 }
 
+# Models with a loss that is a mean over the rows of a batch, apart from terms of the parameters alone.
+_MEANS_OVER_ROWS = {*DOT_PRODUCT, f"{_RECBOLE}.core.CORE", f"{_GENERAL}.bpr.BPR"} - {f"{_RECBOLE}.fossil.FOSSIL"}
+
 # What changes in training and is neither a parameter, a buffer, a number, nor named in ``other_parameter_name``.
 _CHANGED_IN_TRAINING: dict[str, tuple[str, ...]] = {
     f"{_GENERAL}.line.LINE": ("random_list",),
@@ -98,6 +101,11 @@ def training_state(model: AbstractRecommender) -> dict[str, Any]:
     numbers = {name: value for name, value in vars(model).items() if type(value) in (int, float)}
     names = [name for base in type(model).__mro__ for name in _CHANGED_IN_TRAINING.get(_path(base), ())]
     return {**numbers, **{name: getattr(model, name) for name in names}}
+
+
+def means_over_rows(model: type[AbstractRecommender]) -> bool:
+    """Whether the loss of one of RecBole's models is known to be a mean over the rows of a batch."""
+    return _path(model) in _MEANS_OVER_ROWS
 
 
 @contextmanager

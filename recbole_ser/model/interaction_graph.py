@@ -18,6 +18,7 @@ from recbole_ser.model.base import DotProductRecommender
 from recbole_ser.model.embeddings import Mentions, lookup
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.types import Layers, Weight, Width
+from recbole_ser.workers.rows import gather_rows
 
 
 class Nodes(NamedTuple):
@@ -192,7 +193,7 @@ class GraphRecommender(DotProductRecommender):
 
     def in_batch(self, interaction: Any) -> tuple[Tensor, Tensor]:
         """The distinct users ``[u]`` and positive items ``[i]`` of a batch."""
-        return interaction[self.USER_ID].unique(), interaction[self.POS_ITEM_ID].unique()
+        return gather_rows(interaction[self.USER_ID]).unique(), gather_rows(interaction[self.POS_ITEM_ID]).unique()
 
 
 def contrast_of_views(left: Nodes, right: Nodes, temperature: float) -> Tensor:

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ser.errors import ConfigError
+from recbole_ser.workers import group
+from recbole_ser.workers.rows import gather_rows
 
 
 class _MaskedSoftmax(torch.autograd.Function):
@@ -265,13 +267,32 @@ class Dice(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """``[..., width]``; in training the statistics are those of all given values, which must not be padding."""
         flat = values.reshape(-1, values.shape[-1])
-        batch_statistics = self.training and len(flat) > 1  # one row has no variance
-        normed = F.batch_norm(
-            flat, self.norm.running_mean, self.norm.running_var, training=batch_statistics,
-            momentum=self.norm.momentum or 0.0, eps=self.norm.eps,
-        )  # fmt: skip
+        if self.training and group.count() > 1:
+            normed = self._normed_by_all(flat)
+        else:
+            batch_statistics = self.training and len(flat) > 1  # one row has no variance
+            normed = F.batch_norm(
+                flat, self.norm.running_mean, self.norm.running_var, training=batch_statistics,
+                momentum=self.norm.momentum or 0.0, eps=self.norm.eps,
+            )  # fmt: skip
         gate = torch.sigmoid(normed).view(values.shape)
         return values * (gate + (1 - gate) * self.slope)
+
+    def _normed_by_all(self, flat: Tensor) -> Tensor:
+        """``flat [n, width]``, normalised by the statistics of the rows of all workers."""
+        exact = flat.double()
+        rows = exact.new_full(flat.shape[1:], float(len(flat)))
+        sums = torch.stack([rows, exact.sum(dim=0), exact.square().sum(dim=0)])  # [3, width]
+        rows, total, squares = gather_rows(sums.unsqueeze(0)).sum(dim=0)  # [width] each
+        if rows[0] <= 1:
+            return F.batch_norm(flat, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps)
+        assert self.norm.running_mean is not None and self.norm.running_var is not None
+        mean, momentum = total / rows, self.norm.momentum or 0.0
+        variance = (squares / rows - mean.square()).clamp(min=0)
+        with torch.no_grad():
+            self.norm.running_mean.lerp_(mean.to(flat.dtype), momentum)
+            self.norm.running_var.lerp_((variance * rows / (rows - 1)).to(flat.dtype), momentum)
+        return ((exact - mean) * (variance + self.norm.eps).rsqrt()).to(flat.dtype)
 
 
 class ActivationUnit(nn.Module):

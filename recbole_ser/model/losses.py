@@ -1,4 +1,7 @@
-"""Losses that the models share.  Shapes: B rows, P pairs, d width."""
+"""Losses that the models share.  Shapes: B rows, P pairs, d width.
+
+Where several workers share a batch, all of these are losses of the whole batch, see ``workers.rows``.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from recbole_ser.errors import ConfigError
 from recbole_ser.model.embeddings import lookup
 from recbole_ser.settings.types import LOWEST_TEMPERATURE, LossType
+from recbole_ser.workers.rows import gather_rows
 
 LOGITS_AT_ONCE = 1 << 18  # of a softmax over inner products with all items
 
@@ -22,7 +26,7 @@ def positive_first_loss(logits: Tensor) -> Tensor:
     """Mean binary cross entropy of ``logits [B, 1 + N]``, whose first column belongs to the positives."""
     labels = torch.zeros_like(logits)
     labels[:, 0] = 1.0
-    return F.binary_cross_entropy_with_logits(logits, labels)
+    return gather_rows(F.binary_cross_entropy_with_logits(logits, labels, reduction="none")).mean()
 
 
 def sampled_loss(kind: LossType, logits: Tensor) -> Tensor:
@@ -32,7 +36,7 @@ def sampled_loss(kind: LossType, logits: Tensor) -> Tensor:
     averaged over all negatives (Rendle et al., UAI'09).
     """
     if kind == "BPR":
-        return F.softplus(logits[:, 1:] - logits[:, :1]).mean()
+        return gather_rows(F.softplus(logits[:, 1:] - logits[:, :1])).mean()
     return positive_first_loss(logits)
 
 
@@ -53,9 +57,9 @@ def softmax_loss(own: Tensor, items: Tensor, logits_of: Callable[[Tensor], Tenso
         return logits_of(part).logsumexp(dim=1)  # [B]
 
     if len(parts) == 1:
-        return (log_sum_exp(parts[0]) - own).mean()
+        return gather_rows(log_sum_exp(parts[0]) - own).mean()
     sums = [checkpoint(log_sum_exp, part, use_reentrant=False) for part in parts]
-    return (torch.stack(sums).logsumexp(dim=0) - own).mean()
+    return gather_rows(torch.stack(sums).logsumexp(dim=0) - own).mean()
 
 
 def inner_product_softmax(states: Tensor, vectors: Tensor, places: Tensor) -> Tensor:
@@ -166,6 +170,7 @@ def nt_xent(left: Tensor, right: Tensor, weight: Tensor, temperature: Tensor) ->
     Returns:
         A scalar; 0 if there are fewer than two rows.
     """
+    left, right = gather_rows(left), gather_rows(right)
     rows = len(left)
     if rows < 2:
         return (left.sum() + right.sum() + weight.sum() + temperature) * 0.0
@@ -201,6 +206,7 @@ class ViewContrast(nn.Module):
 
         ``left [B, d]`` and ``right [B, d]`` are the views of ``users [B]``; rows of the same user are no negatives.
         """
+        left, right, users = (gather_rows(rows) for rows in (left, right, users))
         if self.weight is None:
             similarity = F.normalize(left, dim=1) @ F.normalize(right, dim=1).t()  # [B, B]
         else:

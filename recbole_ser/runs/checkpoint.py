@@ -51,9 +51,10 @@ class _ErrorKeeper:
         self.handle.flush()
 
 
-def load_checkpoint(
-    path: str | Path, device: torch.device | str, keys: tuple[str, ...] = ("state_dict", "other_parameter")
-) -> dict[str, Any]:
+WEIGHTS = ("state_dict", "other_parameter")  # what of a checkpoint makes a model
+
+
+def load_checkpoint(path: str | Path, device: torch.device | str, keys: tuple[str, ...] = WEIGHTS) -> dict[str, Any]:
     """Read what ``save_checkpoint`` wrote, with its tensors on ``device``.  No code from the file is ever run.
 
     Raises:

@@ -22,6 +22,7 @@ from recbole_ser.errors import DataError, UserError
 from recbole_ser.files import atomic_write, exclusive, sha256, write_json
 from recbole_ser.records import read_record, read_records, read_sealed, write_sealed
 from recbole_ser.runs.result import RunResult
+from recbole_ser.workers import group
 from recbole_ser.yaml_values import read_yaml
 
 _SCORE_AGAIN = "'recbole-ser run --resume=FOLDER' finishes the run, or scores it again"
@@ -119,7 +120,7 @@ class RunFolder:
         return read_yaml(self.path / "config.yaml")
 
     def write_environment(self, device: torch.device | str) -> None:
-        write_json(self.path / "environment.json", describe_environment(device))
+        write_json(self.path / "environment.json", {**describe_environment(device), "workers": group.count()})
 
     def environment(self) -> dict[str, Any]:
         return read_record(self.path / "environment.json", dict[str, Any], "resuming the run writes it anew")

@@ -22,13 +22,16 @@ from recbole_ser.evaluation.evaluator import RankEvaluator
 from recbole_ser.evaluation.ranking import rank_targets
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.foreign import candidate_scorer, failing_in_a_line, with_history
-from recbole_ser.runs.checkpoint import load_checkpoint, other_parameters, save_checkpoint
+from recbole_ser.runs.checkpoint import WEIGHTS, load_checkpoint, other_parameters, save_checkpoint
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.result import RunResult, epoch_line
 from recbole_ser.train.costs import Stopwatch, peak_memory_mib
 from recbole_ser.train.loss_means import LossMeans
 from recbole_ser.train.optimization import FUSED, Plateau, build_adam, parameter_groups
+from recbole_ser.train.synchrony import share_of_batch, start_alike, sum_gradients, summed_losses
 from recbole_ser.train.tracking import start_tracking
+from recbole_ser.workers import group
+from recbole_ser.workers.rows import draws_seeded, gather_rows, own_part
 
 # Attributes of the trainer that last.pt holds, besides weights, optimiser, scaler and scheduler.
 _PROGRESS = ("cur_step", "stopping_step", "best_epoch", "best_valid_score", "best_valid_result")
@@ -63,7 +66,7 @@ class SERTrainer(Trainer):
         evaluator = RankEvaluator(config)
         self.run_folder = RunFolder(config["run_dir"])
         self._track = start_tracking(config, self.run_folder.path)
-        with tensorboard_in(self.run_folder.path / "tensorboard"):
+        with tensorboard_in(self.run_folder.path / "tensorboard" if group.is_first() else None):
             super().__init__(config, model)
         self.evaluator = evaluator
         self.scorer = candidate_scorer(model)
@@ -122,7 +125,12 @@ class SERTrainer(Trainer):
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, show_progress: bool = False) -> float | tuple[float, ...]:
         self._seed_epoch(epoch_idx)
+        with draws_seeded(self.config["seed"], epoch_idx):
+            return self._train_batches(train_data, epoch_idx, show_progress)
+
+    def _train_batches(self, train_data: Any, epoch_idx: int, show_progress: bool) -> float | tuple[float, ...]:
         train_data.set_epoch(epoch_idx)
+        start_alike(self.model)
         self.model.train()
         if isinstance(self.model, SearchRecommender):
             self.model.begin_epoch(epoch_idx)
@@ -130,9 +138,11 @@ class SERTrainer(Trainer):
         with tqdm(
             train_data, f"Train {epoch_idx}", leave=False, dynamic_ncols=True, disable=None if show_progress else True
         ) as batches:
-            for interaction in batches:
-                losses = self._losses(interaction.to(self.device))
-                if means.add({name: loss.detach() for name, loss in losses.items()}):
+            for number, interaction in enumerate(batches):
+                with share_of_batch(train_data, number) as share:
+                    losses = self._losses(interaction.to(self.device))
+                losses = {name: share * loss for name, loss in losses.items()}
+                if means.add(summed_losses(losses)):
                     batches.set_postfix_str(str(means), refresh=False)
                 self._step(losses)
         self.epoch_losses = means.read()
@@ -140,9 +150,12 @@ class SERTrainer(Trainer):
         return values[0] if len(values) == 1 else values
 
     def _seed_epoch(self, epoch: int) -> None:
-        """Make the global random states a function of (seed, epoch), so that no checkpoint has to hold them."""
-        state = np.random.SeedSequence([self.config["seed"], epoch]).generate_state(1)
-        init_seed(int(state[0]), self.config["reproducibility"])
+        """Make the random states a function of (seed, epoch), so that no checkpoint has to hold them.
+
+        They differ between workers, and so do their masks of dropout; see ``draws_seeded`` for what must not differ.
+        """
+        states = np.random.SeedSequence([self.config["seed"], epoch]).generate_state(group.count())
+        init_seed(int(states[group.rank()]), self.config["reproducibility"])
 
     def _losses(self, interaction: Any) -> dict[str, Tensor]:
         """The named losses of one batch; what is minimised is their sum."""
@@ -158,6 +171,7 @@ class SERTrainer(Trainer):
     def _step(self, losses: dict[str, Tensor]) -> None:
         self.optimizer.zero_grad()
         self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
+        sum_gradients(self.model.parameters())
         if self.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
@@ -184,12 +198,20 @@ class SERTrainer(Trainer):
     # --- evaluation -------------------------------------------------------------------------------------------------
 
     def rank(self, eval_data: Any, load_best_model: bool = True, show_progress: bool = False) -> Tensor:
-        """The rank of every target of ``eval_data``, int64 ``[rows]``, under the best weights or the current ones."""
+        """The rank of every target of ``eval_data``, int64 ``[rows]``, under the best weights or the current ones.
+
+        Each worker ranks its part of the targets, and gets the ranks of all.
+        """
         if load_best_model:
             self._load_best()
         self.model.eval()
+        if group.count() > 1:
+            eval_data = eval_data.part(own_part(eval_data.rows))
+            if not eval_data.rows:  # fewer targets than workers
+                return gather_rows(torch.zeros(0, dtype=torch.int64))
         with failing_in_a_line(type(self.model)):
-            return rank_targets(self.scorer, eval_data, self.device, type(self.model).__name__, show_progress)
+            ranks = rank_targets(self.scorer, eval_data, self.device, type(self.model).__name__, show_progress)
+        return gather_rows(ranks)
 
     def evaluate(
         self,
@@ -200,7 +222,7 @@ class SERTrainer(Trainer):
     ) -> dict[str, float]:
         """The metrics of ``eval_data`` under the weights in ``model_file``, the best ones, or the current ones."""
         if model_file is not None:
-            self._load_weights(model_file, load_checkpoint(model_file, self.device))
+            self._load_weights(model_file, self._read(model_file))
         ranks = self.rank(eval_data, load_best_model and model_file is None, show_progress)
         return self.evaluator.evaluate(ranks, eval_data.users)
 
@@ -208,6 +230,9 @@ class SERTrainer(Trainer):
         """Score the test targets with the best weights, and write ``ranks.csv`` and ``result.json``."""
         self._seed_epoch(self.best_epoch + 1)  # ADMMSLIM and Random of RecBole add random numbers to their scores
         ranks = self.rank(test_data, show_progress=show_progress)
+        return group.from_first(lambda: self._write_result(test_data, ranks))
+
+    def _write_result(self, test_data: Any, ranks: Tensor) -> RunResult:
         checksum = self.run_folder.write_ranks(test_data.user_tokens(), ranks)
         data, totals = self.run_folder.data(), self.run_folder.totals()
         result = RunResult(
@@ -238,17 +263,21 @@ class SERTrainer(Trainer):
 
     def _after_evaluation(self, epoch: int, score: float) -> None:
         """RecBole's ``fit`` calls this when an epoch has been evaluated and early stopping has counted it."""
+        costs = self._stopwatch.lap()
+        costs["cpu_seconds"] = round(float(group.summed(torch.tensor(costs["cpu_seconds"], dtype=torch.float64))), 3)
         line = {
             "epoch": epoch,
             "losses": self.epoch_losses,
             "valid": self.valid_result,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            **self._stopwatch.lap(),
+            **costs,
             **peak_memory_mib(),
         }
         if self.scheduler is not None and epoch >= self.pretrain_epochs:
             self.scheduler.step(score)
         self._limit_patience(epochs_done=epoch + 1)
+        if not group.is_first():
+            return
         self.run_folder.append_metrics(line)  # before last.pt: resuming drops a line too many, but cannot restore one
         self._save_last(epoch)
         if self._verbose:
@@ -268,7 +297,7 @@ class SERTrainer(Trainer):
         }
 
     def _load_best(self) -> None:
-        checkpoint = load_checkpoint(self.run_folder.best, self.device, ("epoch", "state_dict", "other_parameter"))
+        checkpoint = self._read(self.run_folder.best, ("epoch", "state_dict", "other_parameter"))
         if self.best_epoch >= 0 and checkpoint["epoch"] != self.best_epoch:
             raise UserError(
                 f"{self.run_folder.best}: holds the weights of epoch {checkpoint['epoch']}, and the best epoch was "
@@ -286,7 +315,13 @@ class SERTrainer(Trainer):
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         """RecBole's ``fit`` calls this when an epoch is the best so far."""
         self.best_epoch = epoch
-        save_checkpoint(self.run_folder.best, self._weights(epoch))
+        if group.is_first():
+            save_checkpoint(self.run_folder.best, self._weights(epoch))
+
+    def _read(self, path: str | Path, keys: tuple[str, ...] = WEIGHTS) -> dict[str, Any]:
+        """The checkpoint at ``path`` with at least ``keys``, which the first worker reads for all."""
+        device = self.device if group.count() == 1 else "cpu"
+        return group.from_first(lambda: load_checkpoint(path, device, keys))
 
     def _save_last(self, epoch: int) -> None:
         progress = {name: getattr(self, name) for name in _PROGRESS}
@@ -304,12 +339,12 @@ class SERTrainer(Trainer):
         Raises:
             UserError: the file is damaged, or was written under other settings (those in ``_FREE`` may differ).
         """
-        if resume_file is None and not self.run_folder.last.exists():
-            self.run_folder.drop_metrics_after(-1)
+        if resume_file is None and not group.from_first(self.run_folder.last.exists):
+            group.from_first(lambda: self.run_folder.drop_metrics_after(-1))
             return
         path = resume_file or self.run_folder.last
         needed = (*self._weights(0), "progress", "metrics", *self._stateful())
-        checkpoint = load_checkpoint(path, self.device, needed)
+        checkpoint = self._read(path, needed)
         self._refuse_other_settings(path, checkpoint["settings"])
         self._load_weights(path, checkpoint)
         for name in self._stateful():
@@ -317,13 +352,16 @@ class SERTrainer(Trainer):
         for name in _PROGRESS:
             setattr(self, name, checkpoint["progress"][name])
         self.start_epoch = checkpoint["epoch"] + 1
+        group.from_first(lambda: self._cut_metrics(checkpoint))
+        self.logger.info(f"Resuming after epoch {checkpoint['epoch']}")
+
+    def _cut_metrics(self, checkpoint: dict[str, Any]) -> None:
         self.run_folder.drop_metrics_after(checkpoint["epoch"])
         if self.run_folder.metrics_checksum() != checkpoint["metrics"]:
             raise UserError(
                 f"{self.run_folder.path / 'metrics.jsonl'}: not the file that this run wrote up to epoch "
                 f"{checkpoint['epoch']}: restore it from a copy, or start a new run"
             )
-        self.logger.info(f"Resuming after epoch {checkpoint['epoch']}")
 
     def _refuse_other_settings(self, path: str | Path, before: dict[str, Any]) -> None:
         now = self.config.resolved()

@@ -27,8 +27,11 @@ _log = logging.getLogger()
 
 
 @contextmanager
-def cluster(resources: Resources) -> Iterator[None]:
+def cluster(resources: Resources, show_output: bool = False) -> Iterator[None]:
     """Connect to Ray for this block: the cluster in use already, the one at ``resources.address``, or a new local one.
+
+    Args:
+        show_output: whether what processes of the cluster print is printed here, too.
 
     Raises:
         UserError: Ray does not start, or there is no cluster at that address.
@@ -36,7 +39,7 @@ def cluster(resources: Resources) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet = {"log_to_driver": show_output, "logging_level": "ERROR"}
     try:
         if resources.address:
             ray.init(address=resources.address, **quiet)
@@ -51,6 +54,11 @@ def cluster(resources: Resources) -> Iterator[None]:
     finally:
         _fetched.clear()  # its memory goes with the cluster
         ray.shutdown()
+
+
+def has_gpus() -> bool:
+    """Whether the cluster has any GPU."""
+    return ray.cluster_resources().get("GPU", 0) > 0
 
 
 def share(shared: Shared) -> Any:

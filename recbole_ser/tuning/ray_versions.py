@@ -46,6 +46,13 @@ def failure_config(**values: Any) -> Any:
     return _moved("FailureConfig")(**values)
 
 
+def of_train(name: str) -> Any:
+    """Ray Train's ``ScalingConfig`` or ``RunConfig``, which moved from ``ray.air`` to ``ray.train``."""
+    return getattr(importlib.import_module("ray.train"), name, None) or getattr(
+        importlib.import_module("ray.air.config"), name
+    )
+
+
 def report(metrics: dict[str, Any]) -> None:
     """Report ``metrics`` from inside a trial, by the function that this version of Ray has for a mapping."""
     tune = importlib.import_module("ray.tune")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recbole_ser.model.interaction_graph import GraphRecommender, Nodes, contrast_of_views
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.types import Positive, Probability, Weight
+from recbole_ser.workers.rows import drawn_alike
 
 
 class SGL(GraphRecommender):
@@ -60,7 +61,8 @@ class SGL(GraphRecommender):
 
     def begin_epoch(self, epoch: int) -> None:
         """Draw the graphs G' and G'' from the global random state, which is that of the epoch."""
-        self.views = nn.ModuleList(self.graph.without_some_edges(self.drop_ratio) for _ in range(2))
+        with drawn_alike():
+            self.views = nn.ModuleList(self.graph.without_some_edges(self.drop_ratio) for _ in range(2))
 
     def auxiliary_losses(self, interaction: Any, state: Tensor) -> dict[str, Tensor]:
         nodes = self.in_batch(interaction)

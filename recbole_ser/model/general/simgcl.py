@@ -16,6 +16,7 @@ from recbole_ser.model.interaction_graph import GraphRecommender, Nodes, contras
 from recbole_ser.model.layers import random_int16
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.types import Positive, Weight
+from recbole_ser.workers.rows import drawn_alike
 
 
 class SimGCL(GraphRecommender):
@@ -75,7 +76,8 @@ class SimGCL(GraphRecommender):
 
     def disturbed(self, vectors: Tensor) -> Tensor:
         """``vectors [n, d]`` with the noise of one layer."""
-        noise = random_int16(vectors.shape, vectors.device).bitwise_and_(2**15 - 1).to(vectors.dtype)
+        with drawn_alike():
+            noise = random_int16(vectors.shape, vectors.device).bitwise_and_(2**15 - 1).to(vectors.dtype)
         return vectors + self.eps * F.normalize(noise, dim=1) * vectors.sign()
 
 

@@ -112,6 +112,13 @@ class QuerySeqRec(SearchRecommender):
         self.register_buffer("searched", dataset.training_search_queries.unique().long(), persistent=False)
         self.apply(initialise)
 
+    def undividable(self) -> str | None:
+        return (
+            "the replacements of a batch are drawn together, unless augmentation_prob is 0"
+            if self.augmentation_prob
+            else None
+        )
+
     def losses(self, interaction: Any) -> dict[str, Tensor]:
         """The losses of the base class, on augmented tokens."""
         tokens = self.merge(interaction)

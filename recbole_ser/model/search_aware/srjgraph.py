@@ -173,6 +173,9 @@ class SRJGraph(JointRecommender):
         self.mlp = PairMLP(width, 2 * width, settings.mlp_hidden_size, settings.dropout_prob)
         self.apply(initialise)
 
+    def undividable(self) -> str:
+        return "the walks of a batch are drawn together"
+
     # --- the graph --------------------------------------------------------------------------------------------------
 
     def neighbours(self, kind: int, nodes: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from recbole_ser.model.losses import positive_first_loss
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, QueryWidths, TransformerSizes, UserWidths
 from recbole_ser.settings.types import Probability, Weight
+from recbole_ser.workers.rows import gather_rows
 
 SHARPNESS = 32.0  # slope at a window's border: a quarter of its initial radius takes membership from 0.5 to 0.73
 
@@ -223,7 +224,8 @@ class UnifiedSSR(JointRecommender):
 
 def mean_of_long(values: Tensor, mask: Tensor) -> Tensor:
     """The mean of ``values [B]`` over the rows with two or more positions in ``mask [B, T]``; 0 if there are none."""
-    return (mean_weights(mask.sum(dim=1) > 1, values.dtype) * values).sum()
+    long = gather_rows((mask.sum(dim=1) > 1).long()) > 0
+    return (mean_weights(long, values.dtype) * gather_rows(values)).sum()
 
 
 def sinusoids(length: int, width: int) -> Tensor:

@@ -19,6 +19,7 @@ from recbole_ser.model.losses import sampled_loss
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, TransformerSizes
 from recbole_ser.settings.types import LossType, Share
+from recbole_ser.workers.rows import drawn_for_rows
 
 
 class BERT4Rec(DotProductRecommender):
@@ -127,9 +128,11 @@ class BERT4Rec(DotProductRecommender):
 
     def cloze(self, exists: Tensor) -> Tensor:
         """(1): ``[B, T]``, which of the positions that ``exists [B, T]`` are masked."""
-        chance = torch.rand(exists.shape, device=exists.device).masked_fill(~exists, 2.0)  # [B, T]
+        count, length = exists.shape
+        drawn = drawn_for_rows(lambda rows: torch.rand(rows, length + 1, device=exists.device), count)  # [B, T + 1]
+        chance = drawn[:, :length].masked_fill(~exists, 2.0)  # [B, T]
         least = chance.amin(dim=1, keepdim=True)  # [B, 1]: this position is masked in any case
-        drawn = chance <= least.clamp(min=self.mask_prob)  # [B, T]
+        cloze = chance <= least.clamp(min=self.mask_prob)  # [B, T]
         last = torch.arange(exists.shape[1], device=exists.device) == exists.sum(dim=1, keepdim=True) - 1  # [B, T]
-        only_last = torch.rand(len(exists), 1, device=exists.device) < self.last_item_prob  # [B, 1]
-        return torch.where(only_last, last, drawn) & exists
+        only_last = drawn[:, length:] < self.last_item_prob  # [B, 1]
+        return torch.where(only_last, last, cloze) & exists

@@ -5,6 +5,7 @@ Xie et al., "Contrastive Learning for Sequential Recommendation", ICDE 2022, htt
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initia
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, TransformerSizes
 from recbole_ser.settings.types import Share, Weight
+from recbole_ser.workers.rows import drawn_for_rows, gather_rows
 
 
 class CL4SRec(DotProductRecommender):
@@ -99,27 +101,37 @@ class CL4SRec(DotProductRecommender):
             return {}
         items, users = interaction[self.ITEM_SEQ], interaction[self.USER_ID]  # [B, L], [B]
         has_history = (items != 0).any(dim=1)
-        items, users = items[has_history].repeat(2, 1), users[has_history].repeat(2)  # [2B', L], [2B']
-        items, masked = self.augment(items)
+        users = users[has_history]  # [B']
+        items, masked = self.augment(items[has_history])  # [2B', L]
         views = torch.where(masked.unsqueeze(2), self.mask, self.items(items))  # [2B', L, d]
-        return {"contrast": self.contrast_weight * contrast(self.last_state(items, views), users)}
+        left, right = (gather_rows(view) for view in self.last_state(items, views).chunk(2))  # [B' of all workers, d]
+        return {"contrast": self.contrast_weight * contrast(torch.cat([left, right]), gather_rows(users).repeat(2))}
 
     def augment(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply one of (3) to (5) to each row of ``items [V, L]``, none of them empty.
+        """Apply one of (3) to (5) twice to each row of ``items [B, L]``, none of them empty.
 
         Returns:
-            The items of the views ``[V, L]``, and which of their positions are masked ``[V, L]``.
+            The items of the views ``[V, L]``, V = 2 B, the second ones behind all first ones, and which of their
+            positions are masked ``[V, L]``.
         """
+        rows, width = items.shape
+
+        def drawn(draw: Callable[[tuple[int, ...]], Tensor], numbers: int) -> Tensor:
+            of_rows = drawn_for_rows(lambda count: draw((count, 2, numbers)), rows)  # [B, 2, numbers]
+            return torch.cat(of_rows.unbind(dim=1))  # [V, numbers]
+
+        operator = drawn(lambda shape: torch.randint(3, shape, device=items.device), 1)  # [V, 1]
+        where = drawn(lambda shape: torch.rand(shape, device=items.device), 1)  # [V, 1]
+        noise = drawn(lambda shape: torch.rand(shape, device=items.device), width)  # [V, L]
+        items = items.repeat(2, 1)
         length = (items != 0).sum(dim=1, keepdim=True)  # [V, 1]
-        slot = torch.arange(items.shape[1], device=items.device)  # [L]
-        operator = torch.randint(3, length.shape, device=items.device)  # [V, 1]
+        slot = torch.arange(width, device=items.device)  # [L]
         crop, mask, reorder = (operator == number for number in range(3))
         shares = torch.tensor(self.shares, dtype=torch.float64, device=items.device)  # [3]
         size = (shares[operator] * length).long().maximum(crop.long())  # [V, 1]; a crop keeps at least one item
-        start = (torch.rand(length.shape, device=items.device) * (length - size + 1)).long()  # [V, 1]: of the stretch
+        start = (where * (length - size + 1)).long()  # [V, 1]: of the stretch
         inside = (slot >= start) & (slot < start + size)  # [V, L]
 
-        noise = torch.rand(items.shape, device=items.device)  # [V, L]
         rank = noise.masked_fill(slot >= length, 2.0).argsort(dim=1).argsort(dim=1)  # [V, L]
         # Sorted by this, the items of a stretch change places among themselves, as their keys lie between its ends.
         key = torch.where(reorder & inside, start - 0.5 + size * noise, slot)  # [V, L]

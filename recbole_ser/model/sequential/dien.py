@@ -18,6 +18,7 @@ from recbole_ser.model.layers import PairMLP, initialise, masked_softmax
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes
 from recbole_ser.settings.types import Probability, Weight, Widths
+from recbole_ser.workers.rows import drawn_for_rows, gather_rows
 
 
 class Histories(NamedTuple):
@@ -107,7 +108,10 @@ class DIEN(SearchRecommender):
         if not self.auxiliary_weight:
             return []
         following = interaction[self.ITEM_SEQ][:, 1:]  # [B, T - 1]
-        self.drawn = torch.randint_like(following, 1, self.target_num) * (following != 0)
+        count, length = following.shape
+        self.drawn = drawn_for_rows(
+            lambda rows: torch.randint(1, self.target_num, (rows, length), device=following.device), count
+        ) * (following != 0)
         drawn = self.drawn.flatten()
         return [Mentions(drawn, drawn[:0])]
 
@@ -140,7 +144,7 @@ class DIEN(SearchRecommender):
         has_next = state.mask[:, 1:]  # [B, T - 1]
         following = torch.stack([interaction[self.ITEM_SEQ][:, 1:], self.drawn], dim=2)[has_next]  # [P, 2]
         logits = self.auxiliary(state.interests[:, :-1][has_next], self.items(following))  # [P, 2]
-        loss = F.softplus(-logits[:, 0]) + F.softplus(logits[:, 1])  # [P]
+        loss = gather_rows(F.softplus(-logits[:, 0]) + F.softplus(logits[:, 1]))  # [P of all workers]
         return {"auxiliary": self.auxiliary_weight * loss.sum() / max(len(loss), 1)}  # (2)
 
 

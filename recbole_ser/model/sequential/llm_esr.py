@@ -22,6 +22,7 @@ from recbole_ser.model.layers import Attention, Dropout, TransformerEncoder, cau
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import Projected, TransformerSizes
 from recbole_ser.settings.types import Layers, Weight
+from recbole_ser.workers.rows import gather_rows
 
 USERS_AT_ONCE = 512  # that are encoded, before an epoch
 SIMILARITIES_AT_ONCE = 1 << 24  # of users with all others
@@ -150,6 +151,7 @@ class LLMESR(DotProductRecommender):
         teacher = masked_mean(self.learnt[similar], similar != 0)  # (7): [B, 2 d]
         taught = (similar != 0).any(dim=1) & (interaction[self.ITEM_SEQ] != 0).any(dim=1)  # [B]
         distance = F.mse_loss(state, teacher, reduction="none").mean(dim=1)  # [B]
+        distance, taught = gather_rows(distance), gather_rows(taught.long())
         loss = (distance * taught).sum() / taught.sum().clamp(min=1)
         return {"distillation": self.distillation_weight * loss}  # (8)
 

@@ -17,6 +17,7 @@ from recbole_ser.model.losses import sampled_loss
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, TransformerSizes
 from recbole_ser.settings.types import LossType
+from recbole_ser.workers.rows import gather_rows
 
 
 class SASRecAll(DotProductRecommender):
@@ -88,7 +89,7 @@ class SASRecAll(DotProductRecommender):
         following = items[:, 1:]  # [B, L]
         learnt = following != 0
         states, targets = self.states(items[:, :-1])[learnt], following[learnt]  # [P, d], [P]
-        if not len(targets):  # no user of the batch has two interactions
+        if not len(gather_rows(targets)):  # no user of the batch has two interactions
             return {"rec": states.sum()}
         if self.loss_type == "CE":
             return {"rec": self.softmax_loss(states, targets)}  # (3)
