@@ -123,6 +123,7 @@ def test_the_recommending_example_runs(tmp_path: Path, capsys: pytest.CaptureFix
     assert sum(bool(re.match(r"\d+ +new ", line)) for line in printed) == 10
 
 
+@pytest.mark.slow
 def test_the_tuning_example_runs(tmp_path: Path) -> None:
     (code,) = (block for block in PYTHON if "from recbole_ser import tune" in block)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)

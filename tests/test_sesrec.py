@@ -28,6 +28,8 @@ CONFIG: dict[str, Any] = {
     "margin": 1.0, "split_threshold": "mean",
 }  # fmt: skip
 
+CO_ATTENTION = {f"co_attention.{name}" for name in ("affinity", "left.weight", "right.weight")}
+
 
 def build(seed: int = 0, scale: float = 1.0, **values: Any) -> SESRec:
     """A model with weights so large that nothing in it is nearly linear or nearly zero."""
@@ -252,7 +254,7 @@ def test_negatives_are_fresh_items_of_the_catalogue_and_queries_of_the_training_
 
 def test_the_temperature_stays_above_its_minimum() -> None:
     model = build(dropout_prob=0.1, beta=0.0, multi_interest=False).train()
-    assert model.no_weight_decay() == {"alignment.temperature.raw"}
+    assert model.no_weight_decay() == {"alignment.temperature.raw", *CO_ATTENTION}
     assert math.isclose(model.alignment.temperature().item(), 0.1, rel_tol=1e-6)
     optimizer = build_adam(model, "adam", rate=0.1, weight_decay=0.1)
     lowest = 1.0
@@ -270,7 +272,7 @@ def test_the_temperature_stays_above_its_minimum() -> None:
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def test_one_step_is_adam_with_decay_of_everything_but_the_temperature() -> None:
+def test_one_step_is_adam_with_decay_of_everything_but_the_temperature_and_the_co_attention() -> None:
     rate, decay = 0.01, 0.1
     model = build().train()
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -279,7 +281,7 @@ def test_one_step_is_adam_with_decay_of_everything_but_the_temperature() -> None
     gradients = {name: value.grad.clone() for name, value in model.named_parameters()}
     optimizer.step()
     for name, value in model.named_parameters():
-        gradient = gradients[name] + (0 if name == "alignment.temperature.raw" else decay * before[name])
+        gradient = gradients[name] + (0 if name in model.no_weight_decay() else decay * before[name])
         expected = before[name] - rate * gradient / (gradient.abs() + 1e-8)  # the first step's moments are g and g^2
         torch.testing.assert_close(value.detach(), expected, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 

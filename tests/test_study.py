@@ -92,7 +92,7 @@ def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     [
         ({"models": []}, "models is"),
         ({"models": [{"alpha": 1}]}, r"models: \{'alpha': 1\} has no model"),
-        ({"models": ["SASrec"]}, "SASrec: there is no model 'SASrec': did you mean 'SASRec'"),
+        ({"models": ["SASrek"]}, "SASrek: there is no model 'SASrek': did you mean 'SASRec'"),
         ({"models": ["SASRec", "SASRec"]}, "two rows are 'SASRec'"),
         ({"models": [{"model": "Pop", "name": "?"}]}, "a name needs a letter"),
         ({"models": [{"model": "Pop", "name": "a\nb"}]}, "name is .a.nb.: it must be a short line"),

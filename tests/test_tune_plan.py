@@ -135,7 +135,7 @@ def test_an_unknown_sweep_of_a_file(file: Path) -> None:
     said = complaint(f"{file}:secnod")
     assert said == f"{file}: there is no sweep 'secnod': did you mean 'second'? it has first, second"
     assert complaint("alpha", model="SASRec").endswith("overall.yaml: there is no sweep 'alpha': it has training")
-    assert "did you mean 'SESRec'" in complaint(None, model="SESrec")
+    assert "did you mean 'SESRec'" in complaint(None, model="SESrek")
 
 
 # --- what is no plan --------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ TESTS = Path(__file__).parent
 QUIET = {"show_progress": False, "state": "WARNING"}
 MODEL, TWO = "tune_models:Fated", Resources(concurrent=2)
 
-pytestmark = pytest.mark.slow  # one sweep is in the first tier: the example of the README
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
