@@ -16,7 +16,7 @@ from conftest import load_dataset
 
 from recbole_ser.cli import main
 from recbole_ser.commands.convert_table import _MAPPING
-from recbole_ser.convert.engine import Engine
+from recbole_ser.convert.duckdb_engine import DuckDBEngine
 from recbole_ser.convert.settings import Settings, report
 from recbole_ser.convert.table import convert_table, parse_spec
 from recbole_ser.errors import ConfigError, DataError, UserError
@@ -433,14 +433,14 @@ def test_a_killed_conversion_does_not_look_finished(tmp_path: Path, step: int) -
     child = os.fork()
     if not child:
         steps = iter(range(step))
-        original = Engine.run
+        original = DuckDBEngine.run
 
-        def dying(self: Engine, statement: str) -> int:
+        def dying(self: DuckDBEngine, statement: str) -> int:
             if next(steps, None) is None:
                 os._exit(9)
             return original(self, statement)
 
-        Engine.run = dying  # type: ignore[method-assign]
+        DuckDBEngine.run = dying  # type: ignore[method-assign]
         convert(tmp_path, mapping)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
@@ -453,7 +453,7 @@ def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, monkeypatch: p
     def interrupt(*_: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Engine, "write", interrupt)
+    monkeypatch.setattr(DuckDBEngine, "write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         convert(tmp_path, logs(tmp_path))
     assert not list((tmp_path / "X").glob("[!.]*"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from recbole_ser.commands.arguments import Command
 from recbole_ser.commands.conversion import conversion_settings
 from recbole_ser.convert.settings import Settings, report
+from recbole_ser.convert.table.convert import EngineName
 from recbole_ser.errors import ConfigError
 
 _MAPPING = """\
@@ -70,13 +71,30 @@ class _Table(Command):
 @click.option("--unit", help="unit of times: s, ms, us, ns or iso (default: inferred from the values)")
 @click.option("--separator", help="separator of clicked items in text; json: the text is like [1, 2]")
 @click.option("--keep", metavar="COLUMN=V,V or COLUMN>=N", help="keep only the interactions with these values")
+@click.option(
+    "--engine",
+    type=click.Choice(get_args(EngineName)),
+    default="duckdb",
+    show_default=True,
+    help="what does the work; spark needs Java 17 and the extra spark",
+)
+@click.option("--master", metavar="URL", help="where Spark runs (default: local[*], on all cores of this machine)")
 @click.option("--print-sql", is_flag=True, help="print the SQL of the conversion as well")
 @conversion_settings
-def command(out: str, settings: Settings, spec: str | None, print_sql: bool, **options: Any) -> None:
+def command(
+    out: str,
+    settings: Settings,
+    spec: str | None,
+    engine: EngineName,
+    master: str | None,
+    print_sql: bool,
+    **options: Any,
+) -> None:
     """Convert any interaction and search log in CSV, TSV, JSON lines or Parquet.
 
     A small YAML file says what the columns mean; options do in the simple case.  The work is SQL, run by DuckDB in
-    bounded memory.
+    bounded memory, or by Apache Spark, which writes the same files.  --memory is then for the process of Spark that
+    is started here; on a cluster all machines need the files under the same paths, and this package in their Python.
 
     \b
       recbole-ser convert table --spec shop.yaml --out dataset_atomic/shop
@@ -92,7 +110,7 @@ def command(out: str, settings: Settings, spec: str | None, print_sql: bool, **o
         raise ConfigError(f"--{next(iter(given)).replace('_', '-')} belongs into the file of --spec, or leave that out")
     mapping = parse_spec(_from_options(given)) if spec is None else read_spec(spec)
     statements: list[str] = []
-    manifest = convert_table(mapping, out, settings, statements)
+    manifest = convert_table(mapping, out, settings, statements, engine, master)
     if print_sql:
         print("".join(f"{statement};\n" for statement in statements))
     print(report(manifest))

@@ -1,124 +1,97 @@
-"""DuckDB as the converters use it: with bounded memory, a folder to spill into, and a record of every statement."""
+"""What a conversion in SQL asks of the engine that runs it, and the quoting of names and texts in SQL."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import duckdb
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Protocol
 
 from recbole_ser.atomic.schema import Column
-from recbole_ser.errors import ConfigError, UserError
 
-_SETTINGS = (
-    "SET autoinstall_known_extensions = false",
-    "SET autoload_known_extensions = false",
-    "SET TimeZone = 'UTC'",
-    "SET enable_progress_bar = false",
-)
+if TYPE_CHECKING:
+    from recbole_ser.convert.duckdb_engine import DuckDBEngine
 
-_MACROS = (
-    "-- a number as text: none for NaN, and a whole one without a decimal point\n"
-    "CREATE MACRO number_text(value) AS CASE WHEN isnan(value) THEN NULL\n"
-    "  WHEN value = floor(value) AND abs(value) < 9007199254740992 THEN CAST(TRY_CAST(value AS BIGINT) AS VARCHAR)\n"
-    "  ELSE CAST(value AS VARCHAR) END",
-    "CREATE MACRO json_text(value) AS CASE\n"
-    "  WHEN json_type(value) = 'DOUBLE' THEN number_text(TRY_CAST(value ->> '$' AS DOUBLE))\n"
-    "  ELSE nullif(value ->> '$', '') END",
-    "-- nanoseconds as seconds, without trailing zeros\n"
-    "CREATE MACRO seconds_text(time) AS CASE WHEN time % 1000000000 = 0 THEN CAST(time // 1000000000 AS VARCHAR)\n"
-    "  ELSE CAST(time // 1000000000 AS VARCHAR) || '.'\n"
-    "    || rtrim(lpad(CAST(time % 1000000000 AS VARCHAR), 9, '0'), '0') END",
-    "-- whether a 64-bit float keeps a time, in nanoseconds, as seconds: whole microseconds it always does\n"
-    "CREATE MACRO fits_seconds(time) AS CASE WHEN time % 1000 = 0 THEN true\n"
-    "  ELSE CAST(CAST(seconds_text(time) AS DOUBLE) AS VARCHAR) = seconds_text(time) END",
-    "-- an entry of ISO 8601 text as a moment, without its fraction of a second, which may be finer than the type\n"
-    "CREATE MACRO iso_moment(text) AS CASE WHEN regexp_full_match(text,\n"
-    "    '[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?"
-    "(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)?)?')\n"
-    "  THEN TRY_CAST(regexp_replace(text, '[.,][0-9]+', '') AS TIMESTAMPTZ) END",
-)
+# A function of one text in SQL: its name, the Python function, and the SQL type of what it returns.
+TextFunction = tuple[str, Callable[[str], Any], str]
 
 
-class Engine:
-    """A private DuckDB database, in memory as far as it fits and in ``folder`` beyond that; nothing is downloaded.
+class Source(Protocol):
+    """Where the rows of a log come from.  It can be pickled."""
 
-    Args:
-        folder: folder for what does not fit into memory; it is made here, and the caller has to remove it.
-        memory: how much memory DuckDB may use, such as ``4GiB``; the process needs a little more.
-        threads: number of threads of DuckDB; ``None``: one for each core.
+    def load(self, engine: DuckDBEngine, name: str) -> None:
+        """Make the relation ``name`` of the rows."""
+
+    def without_rows(self) -> Source:
+        """A source whose relation has the same types, and is made without reading rows."""
+
+    def parts(self) -> Sequence[Source]:
+        """Sources that can be read in parallel and have the same rows together."""
+
+
+class Engine(ABC):
+    """An engine with relations that are made, asked and written by SQL, which is that of DuckDB.
+
+    There are two kinds of statements.  Those of `rows` and the expressions of `write` make each row from a single one:
+    they hold the rules for values, may use all that DuckDB has, and are run by DuckDB whatever the engine.  Those of
+    `run` and `ask` group, join and sort: another engine runs a translation, so they have to do without functions of
+    text, of JSON and of times, and without turning numbers into text.
 
     Attributes:
         statements: the SQL that was run so far, without statements that only count or ask.
-
-    Raises:
-        ConfigError: ``memory`` or ``threads`` is wrong.
+        versions: the versions of the libraries that do the work.
     """
 
-    def __init__(self, folder: Path, memory: str, threads: int | None = None) -> None:
-        self.statements: list[str] = []
-        self._connection: Any = duckdb.connect()
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            for setting in _SETTINGS:
-                self._connection.execute(setting)
-            self._connection.execute(f"SET temp_directory = {literal(str(folder))}")
-            self._connection.execute(f"SET memory_limit = {literal(memory)}")
-            if threads is not None:
-                self._connection.execute(f"SET threads = {int(threads)}")
-        except duckdb.Error as error:
-            self._connection.close()
-            raise ConfigError(f"memory {memory}, threads {threads}: {first_line(error)}") from error
-        for macro in _MACROS:
-            self.run(macro)
+    statements: list[str]
+    versions: dict[str, str]
 
+    @abstractmethod
     def close(self) -> None:
         """Release memory and files; it may be called more than once."""
-        self._connection.close()
 
+    @abstractmethod
+    def define(self, name: str, function: Callable[[str], Any], result: str) -> None:
+        """Let `rows` call a Python function of one text, which returns the SQL type ``result``; NULL stays NULL."""
+
+    @abstractmethod
+    def define_macro(self, statement: str) -> None:
+        """Let `rows` and `write` call the function that a CREATE MACRO statement defines."""
+
+    @abstractmethod
+    def read(self, name: str, source: Source) -> None:
+        """Make the relation ``name`` of the rows of ``source``, which `rows` can read."""
+
+    @abstractmethod
+    def types(self, name: str) -> dict[str, str]:
+        """DuckDB's type of each column of a relation."""
+
+    @abstractmethod
+    def rows(self, name: str, relation: str, select: str, *, stored: bool = False) -> None:
+        """Make a relation of a SELECT that makes each of its rows from a single row of ``relation``.
+
+        Args:
+            name: name of the new relation.
+            relation: the only relation that ``select`` reads.
+            select: the statement.
+            stored: whether to store the rows, because it takes long to make them and they are used several times.
+        """
+
+    @abstractmethod
     def run(self, statement: str) -> int:
-        """Run a statement that makes or writes something.
+        """Run a statement that makes a relation.
 
         Returns:
-            The number of rows that it made, if DuckDB reports one, else 0.
+            The number of rows that it made, if the engine reports one, else 0.
 
         Raises:
             UserError: memory or disk ran out, or a file cannot be read.
         """
-        self.statements.append(statement)
-        rows = self.ask(statement)
-        return int(rows[0][0]) if rows and isinstance(rows[0][0], int) else 0
 
+    @abstractmethod
     def ask(self, question: str) -> list[tuple[Any, ...]]:
         """The rows of a SELECT; it raises the same errors as `run`."""
-        try:
-            return self._connection.execute(question).fetchall()
-        except duckdb.OutOfMemoryException as error:
-            raise UserError(f"out of memory or of disk; allow more: --memory 8GiB ({first_line(error)})") from error
-        except duckdb.Error as error:
-            if isinstance(error, duckdb.ProgrammingError) and not isinstance(error, duckdb.InvalidInputException):
-                raise  # the SQL is wrong, which is no fault of the user's
-            hint = "is a file damaged, or the disk full?"
-            raise UserError(f"the conversion stopped: {first_line(error)} ({hint})") from error
 
-    def insert(self, table: str, select: str, batch: pa.RecordBatch) -> None:
-        """Insert into ``table`` the rows of ``select``, in which the relation ``batch`` is the given batch."""
-        self._connection.register("batch", pa.Table.from_batches([batch]))
-        self.ask(f"INSERT INTO {table} {select}")
-        self._connection.unregister("batch")
-
-    def define(self, name: str, function: Callable[[str], Any], result: str) -> None:
-        """Let SQL call a Python function of one text, which returns the SQL type ``result``; NULL stays NULL."""
-        arrow_type = {"VARCHAR": pa.string(), "VARCHAR[]": pa.list_(pa.string())}[result]
-
-        def vectorised(texts: Any) -> Any:
-            return pa.array([None if text is None else function(text) for text in texts.to_pylist()], arrow_type)
-
-        self._connection.create_function(name, vectorised, ["VARCHAR"], result, type="arrow")
-
+    @abstractmethod
     def write(self, columns: Mapping[Column, str], relation: str, order: str, path: Path) -> int:
         """Write an atomic file, which is safely on disk when this returns.
 
@@ -126,20 +99,12 @@ class Engine:
             columns: the SQL expression of each column of the file: text without tabs and line ends, or NULL for an
                 empty entry.
             relation: the relation that the expressions read.
-            order: SQL expressions that sort the rows; rows that are equal in them must be equal.
+            order: columns of the relation that sort the rows; rows that are equal in them must be equal.
             path: path of the file.
 
         Returns:
             The number of rows.
         """
-        names = ", ".join(f"{expression} AS {identifier(column.label)}" for column, expression in columns.items())
-        rows = self.run(
-            f"COPY (SELECT {names} FROM {relation} ORDER BY {order})\n"
-            f"TO {literal(str(path))} (FORMAT csv, DELIMITER '\\t', HEADER true, QUOTE '', ESCAPE '', NULLSTR '')"
-        )
-        with path.open("rb") as handle:
-            os.fsync(handle.fileno())
-        return rows
 
 
 def literal(text: str) -> str:

@@ -17,7 +17,7 @@ class Settings:
 
     Args:
         on_error: what to do at a malformed row: ``stop``, or ``skip`` it and count it.
-        memory: how much memory DuckDB may use; what exceeds it goes into the folder of the data set.
+        memory: how much memory the engine may use; what exceeds it goes into the folder of the data set.
         threads: number of threads of DuckDB; ``None``: one for each core.
     """
 

@@ -1,26 +1,32 @@
-"""Conversions that are done in SQL, which DuckDB runs in bounded memory."""
+"""Conversions that are done in SQL, which an engine runs: DuckDB in bounded memory, unless told otherwise."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pyarrow as pa
-
 from recbole_ser.atomic.schema import Column
 from recbole_ser.convert.conversion import Conversion
+from recbole_ser.convert.duckdb_engine import DuckDBEngine
 from recbole_ser.convert.engine import Engine, literal
 from recbole_ser.convert.raw_files import Files
 from recbole_ser.convert.settings import Settings
 
 _WORK = "work"
 
+StartEngine = Callable[[Path], Engine]
+
 
 class SQLConversion(Conversion):
     """A conversion whose steps run SQL on an engine and record what the manifest needs.
+
+    Args:
+        out: folder of the data set.
+        settings: how to convert.
+        start: starts the engine, given a folder for what it leaves on disk; ``None``: DuckDB with the settings.
 
     Attributes:
         engine: the engine that runs the SQL.
@@ -29,9 +35,9 @@ class SQLConversion(Conversion):
         in_seconds: whether 64-bit floats keep all times as seconds.  If not, both logs are written in nanoseconds.
     """
 
-    def __init__(self, out: str | Path, settings: Settings) -> None:
+    def __init__(self, out: str | Path, settings: Settings, start: StartEngine | None = None) -> None:
         super().__init__(out, settings.on_error)
-        self.settings = settings
+        self._start = start or partial(DuckDBEngine, memory=settings.memory, threads=settings.threads)
         self.sizes: dict[str, int] = {}
         self.times: dict[str, Any] = {}
         self.in_seconds = True
@@ -40,7 +46,7 @@ class SQLConversion(Conversion):
     def __enter__(self) -> SQLConversion:
         super().__enter__()
         try:
-            self.engine = Engine(self.staging / _WORK, self.settings.memory, self.settings.threads)
+            self.engine = self._start(self.staging / _WORK)
         except BaseException as error:
             super().__exit__(type(error), error, error.__traceback__)
             raise
@@ -75,14 +81,14 @@ class SQLConversion(Conversion):
     def finish(self, converter: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Write both logs and publish all files, with versions and times in the manifest; see `Conversion.publish`."""
         unit, text = ("s", "seconds_text(time)") if self.in_seconds else ("ns", "CAST(time AS VARCHAR)")
-        self.engine.run(f"CREATE MACRO time_text(time) AS {text}")
+        self.engine.define_macro(f"CREATE MACRO time_text(time) AS {text}")
         for log in self._logs:
             self.engine.write(*log)
         for times in self.times.values():
             times["written"] = unit
         self.engine.close()
         shutil.rmtree(self.staging / _WORK)
-        versions = {"duckdb": duckdb.__version__, "pyarrow": pa.__version__}
+        versions = self.engine.versions
         return self.publish(converter, {**options, "times": self.times, "versions": versions}, self.sizes)
 
 
@@ -92,6 +98,7 @@ def convert_with_sql(
     settings: Settings | None,
     options: Mapping[str, Any],
     steps: Callable[[SQLConversion], None],
+    start: StartEngine | None = None,
 ) -> dict[str, Any]:
     """Publish the atomic files that ``steps`` write into ``out``.
 
@@ -101,10 +108,11 @@ def convert_with_sql(
         settings: how to convert; ``None``: the defaults.
         options: everything besides the raw files that decides the output.
         steps: writes the files.
+        start: starts another engine than DuckDB, see `SQLConversion`.
 
     Returns:
         The manifest.
     """
-    with SQLConversion(out, settings or Settings()) as conversion:
+    with SQLConversion(out, settings or Settings(), start) as conversion:
         steps(conversion)
         return conversion.finish(converter, options)

@@ -32,12 +32,13 @@ def write(files: Files, keep_repeats: bool, conversion: SQLConversion) -> None:
     relation = attach(engine, "log", files, ["user_id", "session_id", "timestamp", "step", action.column, "reference"])
     times = read_times(engine, relation, TimeColumn("timestamp", "s"))
     user, session = word(relation, "user_id", "user"), word(relation, "session_id", "session")
-    step, reference, kind = _step(relation), _reference(relation), plain_text(relation, action.column)
-    rows = check_rows(conversion, relation, [user, session, times.value, step, reference], action)
+    step, reference = _step(relation), _reference(relation)
+    kind = Value(value_name("action"), plain_text(relation, action.column))
+    rows = check_rows(conversion, relation, [user, session, times.value, step, reference, kind], action)
     engine.run(
         f"CREATE TABLE events AS SELECT {user.name} AS user_id, {session.name} AS session,\n"
         f"  {times.value.name} AS time, {step.name} AS step, {FILE} AS file, {LINE} AS line,\n"
-        f"  {reference.name} AS reference, {kind} AS action,\n"
+        f"  {reference.name} AS reference, {kind.name} AS action,\n"
         f"  starts_with(action, 'search') AS is_search, action = {literal(CLICKOUT)} AS is_clickout,\n"
         f"  count(*) FILTER (WHERE is_search) OVER (PARTITION BY {user.name}, session ORDER BY {_ORDER}) AS search\n"
         f"FROM {rows.kept}"

@@ -23,7 +23,7 @@ from recbole_ser.convert.table.spec import Attribute, AttributeTable, ListColumn
 
 _IN_SEARCHES = {
     "user": f"SELECT user_id FROM {SEARCH_EVENTS}",
-    "item": f"SELECT unnest(string_split(clicked_items, ' ')) FROM {SEARCH_EVENTS} WHERE clicked_items IS NOT NULL",
+    "item": f"SELECT unnest(string_split(clicked_items, ' ')) AS item_id FROM {SEARCH_EVENTS}",
 }
 
 

@@ -28,9 +28,9 @@ class CheckedRows:
 
     Args:
         counts: how many rows were kept, and how many rejected for which reason, so far.
-        every: name of a relation with all rows: their columns, their values, `REASON` (that of the first check that
+        every: name of a relation with all rows: `FILE`, `LINE`, their values, `REASON` (that of the first check that
             keeps the row out; NULL if none does) and `VALUE` (what is wrong with a malformed row).
-        kept: name of a relation with the rows that no check keeps out, with their columns and values.
+        kept: name of a relation with the rows that no check keeps out: `FILE`, `LINE` and their values.
     """
 
     counts: RowCounts
@@ -53,27 +53,35 @@ def check_rows(
         values, checks = [decision, *values], [*decision.checks, unwanted, *checks]
     columns = ",\n  ".join(f"{value.sql} AS {value.name}" for value in values)
     rows = f"(SELECT *,\n  {columns}\nFROM {relation.name})"
-    every = _every_row(conversion, relation, rows, checks)
+    names = ", ".join([FILE, LINE, *(value.name for value in values)])
+    every = _every_row(conversion, relation, rows, names, checks)
     counts, reasons = _account(conversion, relation, every, checks)
     require_rows(relation, counts)
-    return CheckedRows(counts, every, _kept_rows(conversion, relation, rows, checks, reasons))
+    return CheckedRows(counts, every, _kept_rows(conversion, relation, rows, names, checks, reasons))
 
 
-def _every_row(conversion: SQLConversion, relation: SourceTable, rows: str, checks: Sequence[Check]) -> str:
+def _every_row(conversion: SQLConversion, relation: SourceTable, rows: str, names: str, checks: Sequence[Check]) -> str:
     reasons = "\n  ".join(f"WHEN {check.condition} THEN {literal(check.reason)}" for check in checks)
     wrong = "\n  ".join(f"WHEN {check.condition} THEN {check.value}" for check in checks)
     name = f"{relation.name}_rows"
-    conversion.engine.run(
-        f"CREATE VIEW {name} AS SELECT *,\n"
+    conversion.engine.rows(
+        name,
+        relation.name,
+        f"SELECT {names},\n"
         f"  CASE WHEN {FAULT} IS NOT NULL THEN {FAULT}\n  {reasons} END AS {REASON},\n"
         f"  CASE WHEN {FAULT} IS NOT NULL THEN {TEXT}\n  {wrong} END AS {VALUE}\n"
-        f"FROM {rows}"
+        f"FROM {rows}",
     )
     return name
 
 
 def _kept_rows(
-    conversion: SQLConversion, relation: SourceTable, rows: str, checks: Sequence[Check], reasons: set[str]
+    conversion: SQLConversion,
+    relation: SourceTable,
+    rows: str,
+    names: str,
+    checks: Sequence[Check],
+    reasons: set[str],
 ) -> str:
     """The rows that no check keeps out; checks that every row passed, usually most of them, are not made again."""
     failed = [check.condition for check in checks if check.reason in reasons]
@@ -83,7 +91,7 @@ def _kept_rows(
         cases = "\n  ".join(f"WHEN {condition} THEN false" for condition in failed)
         rows = f"(SELECT *,\n  CASE {cases} ELSE true END AS _keep\nFROM {rows}) WHERE _keep"
     name = f"{relation.name}_kept"
-    conversion.engine.run(f"CREATE VIEW {name} AS SELECT * FROM {rows}")
+    conversion.engine.rows(name, relation.name, f"SELECT {names} FROM {rows}")
     return name
 
 

@@ -48,9 +48,14 @@ def write_interactions(conversion: SQLConversion, times: Times, select: str, *or
     """
     engine = conversion.engine
     engine.run(f"CREATE VIEW {INTERACTION_EVENTS} AS {select}")
-    questions = "count(*), count(DISTINCT user_id), count(DISTINCT item_id), min(time), max(time)"
-    questions += ", bool_and(fits_seconds(time))"
-    rows, users, items, first, last, fits = engine.ask(f"SELECT {questions} FROM {INTERACTION_EVENTS}")[0]
+    told = "interaction_facts"
+    engine.rows(
+        told,
+        INTERACTION_EVENTS,
+        f"SELECT user_id, item_id, time, fits_seconds(time) AS fits FROM {INTERACTION_EVENTS}",
+    )
+    questions = "count(*), count(DISTINCT user_id), count(DISTINCT item_id), min(time), max(time), bool_and(fits)"
+    rows, users, items, first, last, fits = engine.ask(f"SELECT {questions} FROM {told}")[0]
     columns = {USER_ID: "user_id", ITEM_ID: "item_id", TIMESTAMP: "time_text(time)"}
     conversion.write_later("inter", columns, INTERACTION_EVENTS, ", ".join(["user_id", "time", *order, "item_id"]))
     conversion.sizes |= {"users": users, "items": items, "interactions": rows}

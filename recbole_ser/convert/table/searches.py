@@ -43,7 +43,6 @@ DIFFERENT = "rows of one search differ in query or source"
 _NOTHING = "CAST(NULL AS VARCHAR)"
 _NO_TIMES = "CAST(NULL AS BIGINT[])"
 _QUERY_ID_DIGITS = 20  # of MD5, in base 16: two of a hundred million queries share one once in 10^8 conversions
-_EVENT = ("user_id", "time", "query_id", "query_text", "source", "clicked_items", "click_times")
 
 
 def convert_searches(conversion: SQLConversion, log: SearchLog, deduplicate: bool) -> None:
@@ -72,14 +71,16 @@ def convert_searches(conversion: SQLConversion, log: SearchLog, deduplicate: boo
         _one_row_each(conversion, log, deduplicate, rows)
     queries = _write_queries(conversion, log.query)
     _write_searches(conversion, log, later_clicks)
-    fits = "bool_and(fits_seconds(time)), bool_and(list_bool_and([fits_seconds(x) for x in click_times]))"
-    question = f"SELECT count(*), min(time), max(time), {fits} FROM {SEARCH_EVENTS}"
-    searches, first, last, *fitting = conversion.engine.ask(question)[0]
+    fits = "fits_seconds(time) AND coalesce(list_bool_and([fits_seconds(x) for x in click_times]), true)"
+    told = "search_facts"
+    conversion.engine.rows(told, SEARCH_EVENTS, f"SELECT time, {fits} AS fits FROM {SEARCH_EVENTS}")
+    question = f"SELECT count(*), min(time), max(time), bool_and(fits) FROM {told}"
+    searches, first, last, all_fit = conversion.engine.ask(question)[0]
     if not grouped:
         move_out(rows.counts, DUPLICATE, rows.counts.rows_out - searches)
     conversion.sizes |= {"search_events": searches, "queries": queries}
     conversion.times["searches"] = describe_times(times, first, last)
-    conversion.in_seconds &= False not in fitting
+    conversion.in_seconds &= all_fit
     if log.clicks is not None:
         _warn_of_unknown_clicks(conversion)
 
@@ -177,12 +178,10 @@ def _group(
     values["clicked"] = _clicked(clicks)
     values["position"] = value_name("position") if clicks.position else "CAST(NULL AS DOUBLE)"
     same = ("query_id", "query_text", "source")
-    in_order = "ORDER BY position NULLS LAST, time, clicked"
     engine.run(
         f"CREATE TABLE search_groups AS SELECT user_id, search, min(time) AS time,\n"
         f"  {', '.join(f'min({name}) AS {name}' for name in same)},\n"
-        f"  string_agg(clicked, ' ' {in_order}) AS clicked_items,\n"
-        f"  list(time {in_order}) FILTER (WHERE clicked IS NOT NULL) AS click_times,\n"
+        f"  list({{'position': position, 'time': time, 'item': clicked}}) FILTER (WHERE clicked IS NOT NULL) AS rows,\n"
         f"  coalesce(max(time) FILTER (WHERE clicked IS NOT NULL) > min(time), false) AS later_click,\n"
         f"  count(*) AS all_rows, count(item) AS items, count(clicked) AS clicks,\n"
         f"  {' OR '.join(f'coalesce(min({name}) <> max({name}), false)' for name in same)} AS differ\n"
@@ -190,7 +189,14 @@ def _group(
         f"  FROM {rows.kept})\n"
         f"GROUP BY user_id, search"
     )
-    engine.run(f"CREATE VIEW {SEARCH_EVENTS} AS SELECT {', '.join(_EVENT)} FROM search_groups WHERE NOT differ")
+    in_order = "list_sort(rows, 'ASC', 'NULLS LAST')"
+    engine.rows(
+        SEARCH_EVENTS,
+        "search_groups",
+        f"SELECT user_id, time, {', '.join(same)},\n"
+        f"  {sequence('[x.item for x in clicked]')} AS clicked_items, [x.time for x in clicked] AS click_times\n"
+        f"FROM (SELECT *, {in_order} AS clicked FROM search_groups WHERE NOT differ)",
+    )
     question = "coalesce(sum({}) FILTER (WHERE {}), 0)".format
     totals = [question("all_rows", "true"), question("all_rows", "differ")]
     totals += [question(column, "NOT differ") for column in ("all_rows", "items", "clicks")]
@@ -221,10 +227,14 @@ def _write_queries(conversion: SQLConversion, query: Query) -> int:
         engine.define("normalised", normalised, "VARCHAR")
         engine.define("query_terms", query_terms, "VARCHAR[]")
         text, terms = "normalised(query_text)", "array_to_string(query_terms(query_text), ' ')"
-    engine.run(
-        f"CREATE TABLE queries AS SELECT coalesce(query_id, left(md5({text}), {_QUERY_ID_DIGITS})) AS query_id,\n"
+    engine.run(f"CREATE VIEW searched AS SELECT DISTINCT query_id, query_text FROM {SEARCH_EVENTS}")
+    engine.rows(
+        "queries",
+        "searched",
+        f"SELECT coalesce(query_id, left(md5({text}), {_QUERY_ID_DIGITS})) AS query_id,\n"
         f"  query_text, nullif({terms}, '') AS terms\n"
-        f"FROM (SELECT DISTINCT query_id, query_text FROM {SEARCH_EVENTS})"
+        f"FROM searched",
+        stored=True,
     )
     chosen = "(SELECT query_id, min(terms) AS terms FROM queries GROUP BY query_id)"
     counts = conversion.count("texts of queries")
@@ -236,16 +246,17 @@ def _write_queries(conversion: SQLConversion, query: Query) -> int:
 
 
 def _write_searches(conversion: SQLConversion, log: SearchLog, click_times: bool) -> None:
-    query_id, events = "query_id", SEARCH_EVENTS
+    events = SEARCH_EVENTS
     if log.query.id is None:
-        query_id, events = "queries.query_id", f"{SEARCH_EVENTS} JOIN queries USING (query_text)"
-    columns = {USER_ID: "user_id", QUERY_ID: query_id, TIMESTAMP: "time_text(time)", CLICKED_ITEMS: "clicked_items"}
+        ids = "(SELECT query_id AS id, query_text AS text FROM queries)"
+        wanted = "id AS query_id, user_id, time, clicked_items, click_times, source"
+        events = f"(SELECT {wanted} FROM {SEARCH_EVENTS} JOIN {ids} ON query_text = text)"
+    columns = {USER_ID: "user_id", QUERY_ID: "query_id", TIMESTAMP: "time_text(time)", CLICKED_ITEMS: "clicked_items"}
     if click_times:
         columns[CLICK_TIMES] = "array_to_string([time_text(x) for x in click_times], ' ')"
     if log.source is not None:
         columns[SOURCE] = "source"
-    order = f"user_id, time, {query_id}, clicked_items, click_times, source"
-    conversion.write_later("search", columns, events, order)
+    conversion.write_later("search", columns, events, "user_id, time, query_id, clicked_items, click_times, source")
 
 
 def _warn_of_unknown_clicks(conversion: SQLConversion) -> None:

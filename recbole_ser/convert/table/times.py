@@ -147,17 +147,19 @@ def _infer(engine: Engine, relation: SourceTable, column: str) -> Unit:
     text = plain_text(relation, column)
     is_number = relation.types[column].endswith(("INT", "INTEGER", "DOUBLE"))
     value = f"CAST({identifier(column)} AS DOUBLE)" if is_number else f"TRY_CAST({text} AS DOUBLE)"
-    spans = [
-        f"count(*) FILTER (WHERE {value} >= {(_FIRST_TELLING if unit == 's' else _FIRST_FINE) * scale}"
-        f" AND {value} < {END * scale})"
+    units = {
+        unit: f"{value} >= {(_FIRST_TELLING if unit == 's' else _FIRST_FINE) * scale} AND {value} < {END * scale}"
         for unit, scale in PER_SECOND.items()
-    ]
-    iso = "0" if is_number else f"count(iso_moment({text}))"
+    }
+    units["iso"] = "false" if is_number else f"iso_moment({text}) IS NOT NULL"
     late = f"{value} BETWEEN 2e9 AND 2.1e9"  # only these are looked at closely
-    dates = f"count(CASE WHEN {late} THEN nullif(regexp_full_match({text}, '{_DATE_AND_HOUR}'), false) END)"
-    question = f"SELECT count(*), {', '.join([*spans, iso, dates])} FROM {relation.name} WHERE {text} IS NOT NULL"
-    total, *counts, as_dates = engine.ask(question)[0]
-    numbers = dict(zip([*PER_SECOND, "iso"], counts))
+    dates = f"CASE WHEN {late} THEN regexp_full_match({text}, '{_DATE_AND_HOUR}') END"
+    values = [f"{sql} AS is_{name}" for name, sql in {**units, "date": dates}.items()]
+    told = f"{relation.name}_units"
+    engine.rows(told, relation.name, f"SELECT {', '.join(values)} FROM {relation.name} WHERE {text} IS NOT NULL")
+    counts = ", ".join(f"count(*) FILTER (WHERE is_{name})" for name in [*units, "date"])
+    total, *found, as_dates = engine.ask(f"SELECT count(*), {counts} FROM {told}")[0]
+    numbers = dict(zip(units, found))
     unit = max(numbers, key=numbers.__getitem__)
     if total and 2 * (numbers[unit] - as_dates * (unit == "s")) <= total:
         raise DataError(
