@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import shlex
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -285,12 +286,25 @@ def _run(config: SERConfig, folder: RunFolder | None, callback: OnEvaluation | N
             _hold(folder, held, also_log_to)
         trainer = build_trainer(config, folder, prepared, model)
         trainer.resume_checkpoint()
-        trainer.fit(training, valid, True, config["show_progress"], callback)
+        with _resumable(folder, config):
+            trainer.fit(training, valid, True, config["show_progress"], callback)
         result = trainer.test(test, show_progress=config["show_progress"])
         group.from_first(lambda: write_card(folder))
     if group.is_first():
         print(final_table(result))
     return result
+
+
+@contextmanager
+def _resumable(folder: RunFolder, config: SERConfig) -> Iterator[None]:
+    """Say how to go on with the run if Ctrl-C ends this block."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if group.is_first():
+            again = f"recbole-ser run --resume={shlex.quote(str(folder.path))}{config.named_again()}"
+            logging.getLogger().warning(f"Finished epochs are kept; to go on: {again}")
+        raise
 
 
 def _hold(folder: RunFolder, held: ExitStack, also_log_to: Callable[[Path], None]) -> None:

@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -488,8 +489,10 @@ def test_flags_are_the_same_as_the_mapping(tmp_path: Path, capsys: pytest.Captur
     flags += ["--source", "src", "--keep", "rating>=2", "--out", str(tmp_path / "flags" / "X"), "--print-sql"]
     assert command(*flags) == 0
     assert data_files(tmp_path, "flags/X") == data_files(tmp_path)
-    printed = capsys.readouterr().out
-    assert "CREATE VIEW interactions_rows AS SELECT" in printed
+    sql, printed = capsys.readouterr()
+    assert "CREATE VIEW interactions_rows AS SELECT" in sql
+    statements = duckdb.extract_statements(sql)  # an error, if there is anything but SQL
+    assert len(statements) > 5
     assert "times of interactions: s, 2023-11-14T22:13:30Z to 2023-11-14T22:14:10Z; written in seconds" in printed
     assert "interactions                                                   5           4           1" in printed
 

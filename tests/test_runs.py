@@ -25,6 +25,7 @@ from recbole_ser.runs.claim import claim, claim_new
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.loading import finished_run
 from recbole_ser.runs.sweep_folder import SweepFolder
+from recbole_ser.train.trainer import SERTrainer
 from recbole_ser.tuning.plan import read_plan
 
 ROOT = Path(__file__).parent.parent
@@ -249,3 +250,32 @@ def test_names_of_data_sets_stay_text(name: str, tmp_path: Path, capsys: pytest.
 def test_what_is_no_model_is_refused(model: str, toy_folder: Path) -> None:
     with pytest.raises(UserError, match=r"is no model|cannot be imported|there is no model"):
         recbole_ser.run(model, "toy", config_dict=values(toy_folder))
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SERTrainer, "fit", interrupted)
+    given = [f"--{key}={value}" for key, value in values(toy_folder).items()]
+    assert main(["run", "--model=SASRec", "--dataset=toy", *given, f"--run_dir={tmp_path / 'a run'}"]) == 130
+    monkeypatch.undo()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2:] == [
+        f"Finished epochs are kept; to go on: recbole-ser run --resume='{tmp_path / 'a run'}'",
+        "interrupted",
+    ]
+    assert main(["run", f"--resume={tmp_path / 'a run'}"]) == 0
+    assert f"recbole-ser compare {tmp_path}" in capsys.readouterr().err
+
+
+def test_an_epoch_says_what_is_to_come() -> None:
+    trainer = object.__new__(SERTrainer)
+    for name, value in {"cur_step": 2, "stopping_step": 5, "best_valid_score": 0.25, "best_epoch": 1, "epochs": 10,
+                        "eval_step": 1}.items():  # fmt: skip
+        setattr(trainer, name, value)
+    assert trainer._outlook(3, 60.0) == "best 0.2500 in epoch 1, patience 3, 6 to go, at most 6 min 0 s"
+    trainer.cur_step, trainer.stopping_step = 0, float("inf")
+    assert trainer._outlook(9, 60.0) == "the best so far"

@@ -79,7 +79,7 @@ class _Table(Command):
     help="what does the work; spark needs Java 17 and the extra spark",
 )
 @click.option("--master", metavar="URL", help="where Spark runs (default: local[*], on all cores of this machine)")
-@click.option("--print-sql", is_flag=True, help="print the SQL of the conversion as well")
+@click.option("--print-sql", is_flag=True, help="print the SQL of the conversion, and the report to standard error")
 @conversion_settings
 def command(
     out: str,
@@ -112,8 +112,8 @@ def command(
     statements: list[str] = []
     manifest = convert_table(mapping, out, settings, statements, engine, master)
     if print_sql:
-        print("".join(f"{statement};\n" for statement in statements))
-    print(report(manifest))
+        print("".join(f"{statement};\n" for statement in statements), end="")
+    click.echo(report(manifest), err=print_sql)  # so that standard output is SQL and nothing else
 
 
 def _from_options(given: dict[str, Any]) -> dict[str, Any]:

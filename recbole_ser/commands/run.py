@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,20 @@ def command(
         launch_on_cluster(workers, address, asked, values.get("use_gpu", True))
         return None
     from recbole_ser import runner  # slow to import
+    from recbole_ser.workers import group
 
-    (runner.run if resume is None else runner.resume)(**asked)
+    result = (runner.run if resume is None else runner.resume)(**asked)
+    if group.is_first() and result.folder is not None:
+        click.echo(_next_commands(result.folder), err=True)
     return None
+
+
+def _next_commands(folder: Path) -> str:
+    path = shlex.quote(str(folder))
+    return (
+        f"next        recbole-ser recommend {path} --all -k 10 --out=top10.csv\n"
+        f"            recbole-ser compare {shlex.quote(str(folder.parent))}"
+    )
 
 
 def _without_workers(arguments: list[str]) -> list[str]:

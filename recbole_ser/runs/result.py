@@ -99,8 +99,13 @@ def _shown(metric: str) -> bool:
 
 def epoch_line(line: dict[str, Any], metric: str) -> str:
     """One line of ``metrics.jsonl`` as the console shows it: the losses, one validation metric and the time."""
-    losses = ", ".join(f"{name} {value:.4f}" for name, value in line["losses"].items())
+    losses = ", ".join(f"{name} {shown_loss(value)}" for name, value in line["losses"].items())
     return f"epoch {line['epoch']}: {losses}; valid {metric} {line['valid'][metric]:.4f}; {duration(line['seconds'])}"
+
+
+def shown_loss(value: float) -> str:
+    """A loss with four decimals or, if it is a small one with a small weight, with two digits."""
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
 
 
 def duration(seconds: float) -> str:

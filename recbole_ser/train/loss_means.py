@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recbole_ser.errors import UserError
+from recbole_ser.runs.result import shown_loss
 
 
 class LossMeans:
@@ -58,7 +59,7 @@ class LossMeans:
         return {name: total / self._batches for name, total in self._sums.items()}
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}: {total / self._batches:.4f}" for name, total in self._sums.items())
+        return ", ".join(f"{name}: {shown_loss(total / self._batches)}" for name, total in self._sums.items())
 
     def _diverged(self, name: str, value: float) -> UserError:
         return UserError(

@@ -24,7 +24,7 @@ from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.foreign import candidate_scorer, failing_in_a_line, with_history
 from recbole_ser.runs.checkpoint import WEIGHTS, load_checkpoint, other_parameters, save_checkpoint
 from recbole_ser.runs.folder import RunFolder
-from recbole_ser.runs.result import RunResult, epoch_line
+from recbole_ser.runs.result import RunResult, duration, epoch_line
 from recbole_ser.train.costs import Stopwatch, peak_memory_mib
 from recbole_ser.train.loss_means import LossMeans
 from recbole_ser.train.optimization import FUSED, Plateau, build_adam, parameter_groups
@@ -281,10 +281,19 @@ class SERTrainer(Trainer):
         self.run_folder.append_metrics(line)  # before last.pt: resuming drops a line too many, but cannot restore one
         self._save_last(epoch)
         if self._verbose:
-            best = "; the best so far" if self.cur_step == 0 else ""
-            self.logger.info(epoch_line(line, self.valid_metric) + best)
+            self.logger.info(f"{epoch_line(line, self.valid_metric)}; {self._outlook(epoch, line['seconds'])}")
         if self._on_evaluation is not None:
             self._on_evaluation(epoch, self.valid_result)
+
+    def _outlook(self, epoch: int, seconds: float) -> str:
+        """What an evaluation that took ``seconds``, with the epochs before it, says of those to come."""
+        best = self.cur_step == 0
+        parts = ["the best so far" if best else f"best {self.best_valid_score:.4f} in epoch {self.best_epoch}"]
+        if not best and self.stopping_step < math.inf:
+            parts.append(f"patience {max(self.stopping_step - self.cur_step, 0):.0f}")
+        if (left := self.epochs - epoch - 1) > 0:
+            parts.append(f"{left} to go, at most {duration(left * seconds / self.eval_step)}")
+        return ", ".join(parts)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
