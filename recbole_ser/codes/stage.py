@@ -146,7 +146,7 @@ def _means(
     vectors = encoder.encode([*items[1:], *(queries[query] for query in read.tolist())], progress)
     of_items, of_queries = vectors[: len(items) - 1], vectors[len(items) - 1 :]
     search, rec = (mean_vectors(events, side, of_items, of_queries) for side in ("search", "rec"))
-    has_search, has_rec = (side.any(axis=1, keepdims=True) for side in (search, rec))
+    has_search, has_rec = (np.any(side, axis=1, keepdims=True) for side in (search, rec))
     if not copies:
         return _Sides(search, rec, has_search, has_rec)
     either = has_search | has_rec

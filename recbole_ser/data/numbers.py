@@ -18,9 +18,9 @@ def by_id(column: pd.Series, ids: np.ndarray, size: int) -> np.ndarray:
         column: numbers, or vectors of one length (float64 arrays); one entry for each of ``ids``.
     """
     known = column.notna().to_numpy()
-    values = column[known].to_numpy()
-    values = np.stack(list(values)) if len(values) and values.dtype == object else values.astype(np.float64)
-    values = values.reshape(len(values), -1) if len(values) else np.zeros((0, 1))
+    entries = column[known].to_numpy()
+    stacked = np.stack(list(entries)) if len(entries) and entries.dtype == object else entries.astype(np.float64)
+    values: np.ndarray = stacked.reshape(len(entries), -1) if len(entries) else np.zeros((0, 1))
     table = np.full((size, values.shape[1]), np.nan)
     table[ids[known]] = values
     table[0] = np.nan

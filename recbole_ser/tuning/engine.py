@@ -39,7 +39,7 @@ def cluster(resources: Resources, show_output: bool = False) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet = {"log_to_driver": show_output, "logging_level": "ERROR"}
+    quiet: dict[str, Any] = {"log_to_driver": show_output, "logging_level": "ERROR"}
     try:
         if resources.address:
             ray.init(address=resources.address, **quiet)
