@@ -29,6 +29,16 @@ ROWS = (5_000_000, 50_000_000)
 PARTS = {"ours": "ours", "pandas": "plain pandas"}
 BLOCK = 1_000_000
 START_MS = 1_690_000_000_000
+MAPPING: dict[str, Any] = {
+    "interactions": {
+        "files": "interactions-*.parquet", "user": "user", "item": "item", "time": {"column": "ts", "unit": "ms"},
+        "keep": {"column": "label", "values": [1]},
+    },
+    "searches": {
+        "files": "searches-*.parquet", "user": "user", "time": {"column": "ts", "unit": "ms"}, "query": "text",
+        "clicks": "clicked", "source": "source",
+    },
+}  # fmt: skip
 
 
 def main() -> None:
@@ -78,17 +88,7 @@ def ours(folder: Path, out: Path, memory: str, threads: int) -> None:
     from recbole_ser.convert.settings import Settings
     from recbole_ser.convert.table import convert_table, parse_spec
 
-    mapping = {
-        "interactions": {
-            "files": "interactions-*.parquet", "user": "user", "item": "item", "time": {"column": "ts", "unit": "ms"},
-            "keep": {"column": "label", "values": [1]},
-        },
-        "searches": {
-            "files": "searches-*.parquet", "user": "user", "time": {"column": "ts", "unit": "ms"}, "query": "text",
-            "clicks": "clicked", "source": "source",
-        },
-    }  # fmt: skip
-    convert_table(parse_spec(mapping, folder), out, Settings(memory=memory, threads=threads))
+    convert_table(parse_spec(MAPPING, folder), out, Settings(memory=memory, threads=threads))
 
 
 def plain_pandas(folder: Path, out: Path) -> None:

@@ -38,7 +38,8 @@ from recbole_ser.errors import ConfigError, UserError, one_line
 LOCAL = "local[*]"
 
 _WORKER_MEMORY = "512MiB"  # of the DuckDB in each Python worker, which handles few rows at a time
-_BATCH = 1 << 16  # rows that Spark and a Python worker exchange at once
+_BATCH = 1 << 14  # rows that Spark and a Python worker exchange at once
+_NO_LIMIT = 2**31 - 1
 _UNITS = {"bytes": 2**-20, "KiB": 2**-10, "MiB": 1, "GiB": 2**10, "TiB": 2**20}
 _LINE = "line"
 
@@ -77,6 +78,8 @@ class SparkEngine(Engine):
             raise
         self._spark: Any = (active or self._own).newSession()  # type: ignore[union-attr]
         self._spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", _BATCH)
+        # At any other limit Spark 4 sums up the bytes of the batch after each row: with lists, in quadratic time.
+        self._spark.conf.set("spark.sql.execution.arrow.maxBytesPerBatch", _NO_LIMIT)
         self.versions = {**self._types.versions, "pyspark": pyspark_version, "sqlglot": sqlglot.__version__}
 
     def close(self) -> None:
