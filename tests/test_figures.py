@@ -23,6 +23,7 @@ from recbole_ser.data.item_categories import item_categories
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.figures import users as users_module
 from recbole_ser.figures.alignment import clicked_pairs, cosines
+from recbole_ser.figures.curves import curves_figure
 from recbole_ser.figures.interests import at_level, category_shares, divergence, target_divergences
 from recbole_ser.figures.weights import weights_figure
 from recbole_ser.runner import run as train
@@ -334,3 +335,34 @@ def test_groups_are_those_of_the_command_groups(
     pictures = [f"{name}.{suffix}" for name in ("group_sizes", "mrr", "mrr_improvement") for suffix in ("pdf", "png")]
     tables = ["group_metrics.csv", "group_sizes.csv", "groups.json"]
     assert written == sorted([*pictures, *tables])
+
+
+# --- learning curves ------------------------------------------------------------------------------------------------
+
+
+def test_curves_are_what_the_runs_wrote(tmp_path: Path) -> None:
+    lines = [(0, 3.0, 0.1, 60.0), (1, 2.0, 0.4, 30.0), (2, 1.0, 0.3, 30.0)]
+    for name in ("a", "b"):
+        folder = RunFolder(tmp_path / name)
+        folder.write_config({"valid_metric": "NDCG@10"}, {"model": name, "dataset": "d", "config_dict": {}})
+        for epoch, loss, value, cpu in lines if name == "a" else lines[:1]:
+            folder.append_metrics(
+                {"epoch": epoch, "losses": {"rec": loss, "more": 1.0}, "valid": {"ndcg@10": value, "mrr": 0.5 - value},
+                 "learning_rate": 0.1, "seconds": cpu, "cpu_seconds": cpu}
+            )  # fmt: skip
+    paths = [tmp_path / "a", tmp_path / "b"]
+    figure = curves_figure(paths, ["one", "two"], against="cpu")
+    assert figure.numbers["ndcg@10"].tolist() == [0.1, 0.4, 0.3, 0.1]
+    assert figure.numbers["cpu_minutes"].tolist() == [1.0, 1.5, 2.0, 1.0]
+    assert figure.numbers["loss"].tolist() == [4.0, 3.0, 2.0, 4.0]
+    assert figure.table[["run", "epoch", "epochs"]].values.tolist() == [["one", 1, 3], ["two", 0, 1]]
+    assert curves_figure(paths, ["one", "two"], "mrr").table["epoch"].tolist() == [0, 0]
+    figure.write(tmp_path)
+    check_files(tmp_path, "curves")
+    with pytest.raises(ConfigError, match=r"hit@5 was not computed: it has ndcg@10, mrr"):
+        curves_figure(paths, ["one", "two"], "hit@5")
+    with pytest.raises(ConfigError, match="--against time: use epoch or cpu"):
+        curves_figure(paths, against="time")
+    (tmp_path / "b" / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match="no epoch of this run has been evaluated yet"):
+        curves_figure(paths, ["one", "two"])

@@ -96,6 +96,26 @@ def weights(sweeps: tuple[str, ...], keys: str | None, metrics: str | None, othe
     _finish(weights_figure(sweeps, _listed(keys), _listed(metrics), others), out)
 
 
+@command.command(cls=Command, short_help="learning curves")
+@_runs
+@_labels
+@click.option("--metric", metavar="M", help="a validation metric (default: the one that chooses the epoch)")
+@click.option(
+    "--against", default="epoch", show_default=True, metavar="WHAT", help="epoch, or cpu: CPU minutes of training"
+)
+@_out
+def curves(runs: tuple[str, ...], labels: str | None, metric: str | None, against: str, out: Path) -> None:
+    """A validation metric and the training loss after each epoch, of runs that are finished or not.
+
+    \b
+      recbole-ser figure curves saved/cds/SESRec-* saved/cds/UniSAR-* --against=cpu
+    """
+    _check(out, "curves")
+    from recbole_ser.figures.curves import curves_figure
+
+    _finish(curves_figure(runs, _listed(labels), metric, against), out)
+
+
 @command.command(cls=Command, short_help="users' vectors in two dimensions (GSERec, Figure 6)")
 @_runs
 @_labels

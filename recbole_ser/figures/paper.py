@@ -80,12 +80,21 @@ def comparable_runs(paths: Sequence[str | Path], labels: Sequence[str]) -> list[
         UserError: a folder holds no finished run, or the runs are of different data.
         ConfigError: there are other numbers of runs and labels, or a label is given twice.
     """
-    if labels and (len(labels) != len(paths) or len(set(labels)) < len(labels)):
-        raise ConfigError(f"--labels {','.join(labels)}: give each of the {len(paths)} runs a name of its own")
+    check_labels(labels, paths)
     folders = [finished_run(path) for path in paths]
     for other in folders[1:]:
         refuse_other_targets(folders[0], other)
     return list(zip(labels or run_names(folders), folders))
+
+
+def check_labels(labels: Sequence[str], paths: Sequence[str | Path]) -> None:
+    """Refuse labels, if there are any, that do not name each of the runs at ``paths``.
+
+    Raises:
+        ConfigError: there are other numbers of runs and labels, or a label is given twice.
+    """
+    if labels and (len(labels) != len(paths) or len(set(labels)) < len(labels)):
+        raise ConfigError(f"--labels {','.join(labels)}: give each of the {len(paths)} runs a name of its own")
 
 
 def of_model(model: Any, folder: RunFolder, method: str, need: str) -> Callable[..., Any]:
