@@ -73,7 +73,7 @@ def _draw(figure: Any, numbers: pd.DataFrame, metric: str, column: str) -> None:
     for number, (run, curve) in enumerate(numbers.groupby("run", sort=False)):
         look = {"color": COLOURS[number % len(COLOURS)], "linestyle": _DASHES[number % len(_DASHES)], "linewidth": 1.2}
         left.plot(curve[column], curve[metric], label=run, **look)
-        best = curve.loc[curve[metric].idxmax()]
+        best = curve.iloc[int(curve[metric].argmax())]
         left.plot(best[column], best[metric], "o", color=look["color"], markersize=4)
         right.plot(curve[column], curve["loss"] / curve["loss"].iloc[0], **look)
     for axes, title in (
