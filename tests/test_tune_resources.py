@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from recbole_ser.errors import ConfigError
+from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.tuning import engine
 from recbole_ser.tuning.resources import Resources
 
 
@@ -88,3 +89,13 @@ def test_what_is_no_number_at_all(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as error:
         Resources(**values)
     assert str(error.value) == said
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(**arguments: Any) -> None:
+        raise Exception("The current node timed out\nduring startup.")
+
+    monkeypatch.setattr(engine.ray, "init", busy)
+    said = r"^Ray does not start or is not there \(local\): The current node timed out during startup\.$"
+    with pytest.raises(UserError, match=said), engine.cluster(Resources()):
+        pass

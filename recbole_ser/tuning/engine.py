@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from recbole_ser.errors import ConfigError, UserError
+from recbole_ser.errors import ConfigError, UserError, one_line
 from recbole_ser.runs.sweep_folder import FINISHED, KEPT, KILLED, RUNNING, STOPPED, SweepFolder, best_trial
 from recbole_ser.tuning import ray_versions
 from recbole_ser.tuning.live import LiveTable
@@ -47,8 +47,9 @@ def cluster(resources: Resources, show_output: bool = False) -> Iterator[None]:
             ray.init(address="local", include_dashboard=False, **quiet)
             if ray.util.get_node_ip_address() != "127.0.0.1":
                 _log.warning("Ray was imported before this sweep: it listens on all interfaces, not on loopback only")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"Ray does not start or is not there ({resources.address or 'local'}): {error}") from error
+    except Exception as error:  # Ray raises just that when a busy machine does not start it in time
+        where = resources.address or "local"
+        raise UserError(f"Ray does not start or is not there ({where}): {one_line(str(error))}") from error
     try:
         yield
     finally:
