@@ -123,7 +123,7 @@ def test_files_in_parts_know_their_rows(tmp_path: Path, monkeypatch: pytest.Monk
         rows = [{"uid": f"u{k}", "vid": "a b" if n and k == 6 else "a", "ts": T + k} for k in range(8)]
         table = pq.read_table(tmp_path / "log.parquet").slice(0, 0).select(["uid", "vid", "ts"])
         pq.write_table(type(table).from_pylist(rows, table.schema), tmp_path / f"log{n}.parquet", row_group_size=2)
-    mapping["interactions"]["files"] = "log?.parquet"
+    mapping = {"interactions": {**mapping["interactions"], "files": "log?.parquet"}}
     assert "log1.parquet:7: column 'vid': item is not one word: 'a b'" in same_refusal(tmp_path, mapping)
     assert same_on_both(tmp_path, mapping, "skip")["sizes"]["interactions"] == 15
 

@@ -71,12 +71,13 @@ class SparkEngine(Engine):
         # It has all relations, as views over no rows, and tells the types of columns.
         self._types = DuckDBEngine(folder / "types", memory, 1)
         try:
-            active = _active(master)
-            self._own = None if active else _started(folder, _mebibytes(self._types), master or LOCAL)
+            with _named_errors():
+                active = _active(master)
+                self._own = None if active else _started(folder, _mebibytes(self._types), master or LOCAL)
+                self._spark: Any = (active or self._own).newSession()  # type: ignore[union-attr]
         except BaseException:
             self._types.close()
             raise
-        self._spark: Any = (active or self._own).newSession()  # type: ignore[union-attr]
         self._spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", _BATCH)
         # At any other limit Spark 4 sums up the bytes of the batch after each row: with lists, in quadratic time.
         self._spark.conf.set("spark.sql.execution.arrow.maxBytesPerBatch", _NO_LIMIT)
@@ -273,7 +274,7 @@ def _started(folder: Path, memory: int, master: str) -> SparkSession:
         settings |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     for name, value in settings.items():
         builder = builder.config(name, value)
-    with _named_errors(), _errors_to(_log()):
+    with _messages_to(_log()):
         session: SparkSession = builder.getOrCreate()
         session.sparkContext.setLogLevel("WARN")
     if master.startswith("local"):
@@ -282,17 +283,20 @@ def _started(folder: Path, memory: int, master: str) -> SparkSession:
 
 
 @contextmanager
-def _errors_to(path: Path) -> Iterator[None]:
-    """Let processes that are started inside write their standard error to a file."""
+def _messages_to(path: Path) -> Iterator[None]:
+    """Let processes that are started inside write their standard output and error to a file."""
+    sys.stdout.flush()
     sys.stderr.flush()
-    before = os.dup(2)
+    before = {number: os.dup(number) for number in (1, 2)}
     try:
         with path.open("ab") as handle:
-            os.dup2(handle.fileno(), 2)
+            for number in before:
+                os.dup2(handle.fileno(), number)
         yield
     finally:
-        os.dup2(before, 2)
-        os.close(before)
+        for number, copy in before.items():
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 @functools.cache
@@ -320,10 +324,12 @@ def _named_errors() -> Iterator[None]:
     except (AnalysisException, ParseException):
         raise
     except (PySparkException, Py4JError, ConnectionError) as error:
-        told = re.findall(r"recbole_ser\.errors\.\w+: (.+)", str(error))
-        if told:
-            raise UserError(told[-1]) from error
-        raise UserError(_reason(str(error))) from error
+        try:
+            text = str(error)
+        except (Py4JError, ConnectionError):  # Java is asked for the text, and may have ended
+            text = "its process has ended"
+        told = re.findall(r"recbole_ser\.errors\.\w+: (.+)", text)
+        raise UserError(told[-1] if told else _reason(text)) from error
 
 
 def _reason(text: str) -> str:
