@@ -53,6 +53,20 @@ def of_train(name: str) -> Any:
     )
 
 
+def train_settings(workers: int, use_gpu: bool, storage: str) -> dict[str, Any]:
+    """The ``scaling_config`` and ``run_config`` of a trainer of Ray Train, which is quiet and itself needs no CPU.
+
+    Current versions of Ray have no settings for either, and refuse them by a ``DeprecationWarning``.
+    """
+    scaling = {"num_workers": workers, "use_gpu": use_gpu}
+    running = {"name": "run", "storage_path": storage}
+    try:
+        with_more = of_train("ScalingConfig")(**scaling, trainer_resources={"CPU": 0})
+        return {"scaling_config": with_more, "run_config": of_train("RunConfig")(**running, verbose=0)}
+    except DeprecationWarning:
+        return {"scaling_config": of_train("ScalingConfig")(**scaling), "run_config": of_train("RunConfig")(**running)}
+
+
 def report(metrics: dict[str, Any]) -> None:
     """Report ``metrics`` from inside a trial, by the function that this version of Ray has for a mapping."""
     tune = importlib.import_module("ray.tune")

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from recbole_ser.errors import UserError
@@ -37,13 +38,11 @@ def launch_on_cluster(workers: int, address: str, arguments: dict[str, Any], use
     with cluster(Resources(address=address), show_output=True), tempfile.TemporaryDirectory() as scratch:
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         gpus = use_gpu and has_gpus()
-        scaling = {"num_workers": workers, "use_gpu": gpus, "trainer_resources": {"CPU": 0}}
         trainer = TorchTrainer(
             _work,
             train_loop_config={"arguments": arguments, "folder": os.getcwd()},
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpus else "gloo"),
-            scaling_config=ray_versions.of_train("ScalingConfig")(**scaling),
-            run_config=ray_versions.of_train("RunConfig")(name="run", storage_path=scratch, verbose=0),
+            **ray_versions.train_settings(workers, gpus, scratch),
         )
         try:
             trainer.fit()
@@ -53,15 +52,25 @@ def launch_on_cluster(workers: int, address: str, arguments: dict[str, Any], use
 
 def _in_a_line(error: BaseException) -> str:
     """What a worker said, or that it died."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(failure := getattr(cause, "cause", cause), WorkerFailed):
-            return str(failure)
-        cause = cause.__cause__
+    for cause in _causes(error):
+        if isinstance(cause, WorkerFailed):
+            return str(cause)
     return (
         f"a worker on the cluster died ({type(error.__cause__ or error).__name__}), and the others were ended: "
         "'recbole-ser run --resume=FOLDER' goes on after the last epoch"
     )
+
+
+def _causes(error: Any) -> Iterator[BaseException]:
+    """The error and all that Ray, whose versions differ in where they put them, has wrapped in it."""
+    waiting, seen = [error], set()
+    while waiting:
+        current = waiting.pop(0)
+        if isinstance(current, BaseException) and id(current) not in seen:
+            seen.add(id(current))
+            yield current
+            waiting += [getattr(current, name, None) for name in ("cause", "_base_exc", "__cause__")]
+            waiting += dict(getattr(current, "worker_failures", {})).values()
 
 
 def _work(config: dict[str, Any]) -> None:
