@@ -277,5 +277,7 @@ def test_an_epoch_says_what_is_to_come() -> None:
                         "eval_step": 1}.items():  # fmt: skip
         setattr(trainer, name, value)
     assert trainer._outlook(3, 60.0) == "best 0.2500 in epoch 1, patience 3, 6 to go, at most 6 min 0 s"
+    trainer.cur_step = 6
+    assert trainer._outlook(7, 60.0) == "best 0.2500 in epoch 1, no patience left"
     trainer.cur_step, trainer.stopping_step = 0, float("inf")
     assert trainer._outlook(9, 60.0) == "the best so far"

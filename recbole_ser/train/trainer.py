@@ -289,8 +289,10 @@ class SERTrainer(Trainer):
         """What an evaluation that took ``seconds``, with the epochs before it, says of those to come."""
         best = self.cur_step == 0
         parts = ["the best so far" if best else f"best {self.best_valid_score:.4f} in epoch {self.best_epoch}"]
+        if self.cur_step > self.stopping_step:
+            return f"{parts[0]}, no patience left"
         if not best and self.stopping_step < math.inf:
-            parts.append(f"patience {max(self.stopping_step - self.cur_step, 0):.0f}")
+            parts.append(f"patience {self.stopping_step - self.cur_step:.0f}")
         if (left := self.epochs - epoch - 1) > 0:
             parts.append(f"{left} to go, at most {duration(left * seconds / self.eval_step)}")
         return ", ".join(parts)
