@@ -88,11 +88,11 @@ def test_candidates_are_ranked_and_each_row_is_encoded_once() -> None:
     assert scorer.encoded == 3
 
 
-@pytest.mark.parametrize(("pairs", "scores"), [(1 << 17, 1 << 26), (3, 1 << 26), (1, 5), (1000, 1)])
+@pytest.mark.parametrize(("block", "scores"), [((8, 1024), 1 << 26), ((3, 2), 1 << 26), ((1, 1), 5), ((100, 100), 1)])
 def test_full_ranking_in_chunks_equals_a_sort_of_the_catalogue(
-    monkeypatch: pytest.MonkeyPatch, pairs: int, scores: int
+    monkeypatch: pytest.MonkeyPatch, block: tuple[int, int], scores: int
 ) -> None:
-    monkeypatch.setattr(ranking, "PAIRS_AT_ONCE", pairs)
+    monkeypatch.setattr(TableScorer, "catalogue_block", block, raising=False)
     monkeypatch.setattr(ranking, "SCORES_AT_ONCE", scores)
     rng = np.random.default_rng(0)
     table = torch.from_numpy(rng.integers(0, 4, (7, 12))).float()

@@ -48,6 +48,22 @@ def test_the_softmax_over_all_items_is_the_same_in_parts_and_whole(
     torch.testing.assert_close(results[700][0], nn.functional.cross_entropy(logits, batch["item_id"] - 1).detach())
 
 
+@pytest.mark.parametrize("model", [name for name in OURS if hasattr(MODELS[name].load(), "score_catalogue")])
+def test_the_way_to_score_a_catalogue_has_the_gradients_of_scoring_candidates(model: str, tmp_path: Path) -> None:
+    under_test = ModelUnderTest(model, tmp_path)
+    (batch, _), network = under_test.evaluation_batch(), under_test.build().double()
+    items = torch.arange(1, under_test.dataset.item_num)
+    results = []
+    for fast in (True, False):
+        network.zero_grad()
+        state = network.encode(batch)
+        scores = network.score_catalogue(state, items) if fast else network.score(state, items.expand(len(batch), -1))
+        (scores.softmax(dim=1) * torch.linspace(-1, 1, len(items))).sum().backward()
+        results.append([scores.detach(), *(p.grad.clone() for p in network.parameters() if p.grad is not None)])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("model", OURS)
 def test_the_pairwise_loss(model: str, tmp_path: Path) -> None:
     under_test = ModelUnderTest(model, tmp_path, {"loss_type": "BPR"})

@@ -9,8 +9,8 @@ from recbole.data.interaction import Interaction
 from recbole_ser.data.dataset import SERDataset
 from recbole_ser.data.loader import instances
 from recbole_ser.errors import UserError
-from recbole_ser.evaluation.ranking import catalogue_scores
 from recbole_ser.inference.scores import rows_at_once, top_k
+from recbole_ser.model.catalogue import catalogue_scores
 from recbole_ser.model.foreign import candidate_scorer
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.loading import load_run

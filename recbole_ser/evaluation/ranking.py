@@ -11,16 +11,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_ser.errors import UserError
+from recbole_ser.model.catalogue import catalogue_scores
 
 SCORES_AT_ONCE = 1 << 26  # scores held in memory together: 256 MiB in single precision
-PAIRS_AT_ONCE = 1 << 14  # (row, item) pairs per call of ``score`` when a catalogue is ranked
 
 
 class Scorer(Protocol):
     """What gives the scores: a model of this package, or ``model.foreign.candidate_scorer`` of another one.
 
-    Two more attributes are used if a scorer has them: ``score_catalogue(state, items [n]) -> [B, n]``, which scores
-    the same items for every row faster, and ``scores_per_row``, how many scores ``encode`` holds for each row.
+    Three more attributes are used if a scorer has them: ``score_catalogue(state, items [n]) -> [B, n]``, which scores
+    the same items for every row faster; ``catalogue_block``, how many rows and items it scores together, see
+    ``model.catalogue``; and ``scores_per_row``, how many scores ``encode`` holds for each row.
     """
 
     def encode(self, interaction: Interaction) -> Any: ...
@@ -85,17 +86,6 @@ def _blocks(
 def _ranked_items(catalogue: Tensor) -> Tensor:
     items = catalogue.unique()  # ascending, so that the earlier column of a tie is the lower item id
     return items[items != 0]
-
-
-def catalogue_scores(scorer: Scorer, interaction: Interaction, catalogue: Tensor) -> Tensor:
-    """Scores ``[b, n]`` of the items ``catalogue [n]`` for every row, at most ``PAIRS_AT_ONCE`` pairs at a time."""
-    rows = len(interaction)
-    state = scorer.encode(interaction)
-    score_catalogue = getattr(scorer, "score_catalogue", None)
-    chunks = catalogue.split(max(1, PAIRS_AT_ONCE // rows))
-    if score_catalogue is not None:
-        return torch.cat([score_catalogue(state, chunk) for chunk in chunks], dim=1)
-    return torch.cat([scorer.score(state, chunk.expand(rows, -1)) for chunk in chunks], dim=1)
 
 
 def _column_of(positive: Tensor, catalogue: Tensor, first_row: int) -> Tensor:

@@ -14,12 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_ser.errors import UserError
-from recbole_ser.evaluation.ranking import catalogue_scores, rank_of_column
+from recbole_ser.evaluation.ranking import rank_of_column
 from recbole_ser.explanation.events import events_of
 from recbole_ser.explanation.moments import Moment, Phase, moment_of
 from recbole_ser.inference.event_file import CLICK, SEARCH
 from recbole_ser.inference.recommender import Recommender
 from recbole_ser.inference.scores import rows_at_once
+from recbole_ser.model.catalogue import catalogue_scores
 from recbole_ser.runs.loading import user_tables
 from recbole_ser.text.item_texts import item_titles
 

@@ -19,12 +19,12 @@ from tqdm import tqdm
 from recbole_ser.data.loader import training_rows
 from recbole_ser.data.timed_dataset import TimedDataset
 from recbole_ser.errors import ConfigError, UserError
-from recbole_ser.evaluation.ranking import catalogue_scores
 from recbole_ser.inference.given_events import GivenEvents, note, numbered, read_events
 from recbole_ser.inference.new_queries import reads_words, with_queries
 from recbole_ser.inference.scores import rows_at_once, top_k
 from recbole_ser.inference.user_events import UserEvents, joined, latest_histories
 from recbole_ser.model.base import SearchRecommender
+from recbole_ser.model.catalogue import catalogue_scores
 from recbole_ser.model.foreign import candidate_scorer
 from recbole_ser.model.general.pop import Pop
 from recbole_ser.runs.loading import finished_run, load_run

@@ -12,6 +12,7 @@ from recbole.utils import InputType
 from torch import Tensor
 
 from recbole_ser.errors import ConfigError
+from recbole_ser.model.catalogue import PAIRWISE, PRODUCT, catalogue_scores, score_catalogue
 from recbole_ser.model.embeddings import EntityEmbedding, Mentions, PassCache
 from recbole_ser.model.losses import (
     Temperature,
@@ -24,15 +25,16 @@ from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ModelSettings
 from recbole_ser.settings.types import LossType, Weight
 
-PAIRS_AT_ONCE = 1 << 14  # (row, item) pairs per call of ``score`` for all items: as many as fit in a CPU cache
+PAIRS_AT_ONCE = 1 << 14  # (row, item) pairs of a softmax over all items that are scored together
 
 
 class SearchRecommender(PassCache, SequentialRecommender):
     """Base class of the search-aware models.
 
     A model implements ``encode`` and ``score``, and ``auxiliary_losses`` if it has any.  From these come
-    RecBole's ``calculate_loss``, ``predict`` and ``full_sort_predict``.  Tables that depend on the parameters alone
-    (a propagated graph, projected items) can be kept with ``cached`` during evaluation.
+    RecBole's ``calculate_loss``, ``predict`` and ``full_sort_predict``.  A model that scores items faster if they are
+    the same for every row also has ``score_catalogue(state, items [n]) -> [B, n]``.  Tables that depend on the
+    parameters alone (a propagated graph, projected items) can be kept with ``cached`` during evaluation.
 
     The interaction holds these fields, right-padded with 0 and oldest first (L: ``MAX_ITEM_LIST_LENGTH``, S:
     ``max_search_length``, C: ``max_clicks_per_search``, N: ``train_neg_sample_args.sample_num``):
@@ -55,6 +57,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
     device: torch.device
     trains_on: Literal["targets", "interactions", "users"] = "targets"  # what a row of training is, see TrainLoader
     input_type = InputType.LISTWISE  # one positive beside a list of negatives
+    catalogue_block: tuple[int, int] = PAIRWISE  # rows and items that are scored together in full ranking
     reads_codes = False  # whether the model reads ``dataset.user_codes``, see ``data/codes.py``
     reads_texts = False  # whether it reads ``dataset.item_texts`` or ``user_texts``, see ``data/text_vectors.py``
     decays_biases = True  # whether weight decay changes biases, too
@@ -126,7 +129,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
             with ExitStack() as stack:  # the backward pass, which computes them again, comes after ``embedded_once``
                 for context in as_now:
                     stack.enter_context(context())
-                return self.score(state, items.expand(len(targets), -1))
+                return score_catalogue(self, state, items, len(targets))
 
         own = self.score(state, targets.unsqueeze(1)).squeeze(1)  # [B]
         return softmax_loss(own, self.possible_targets(targets), logits_of, PAIRS_AT_ONCE)
@@ -198,10 +201,7 @@ class SearchRecommender(PassCache, SequentialRecommender):
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Logits ``[B, n_items]`` of the whole catalogue, the padding item included (RecBole masks it)."""
-        state, rows = self.encode(interaction), len(interaction)
-        items = torch.arange(self.n_items, device=self.device)
-        chunks = items.split(max(1, PAIRS_AT_ONCE // rows))
-        return torch.cat([self.score(state, chunk.expand(rows, -1)) for chunk in chunks], dim=1)
+        return catalogue_scores(self, interaction, torch.arange(self.n_items, device=self.device))
 
 
 class JointRecommender(SearchRecommender):
@@ -253,6 +253,7 @@ class DotProductRecommender(SearchRecommender):
     """A model whose state is one vector per row; the logit of an item is its vector's inner product with the state."""
 
     items: EntityEmbedding
+    catalogue_block = PRODUCT
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """``[..., d]`` of ``items [...]``; by default those of the attribute ``items``."""

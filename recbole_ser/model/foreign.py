@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recbole_ser.errors import UserError
 from recbole_ser.model.base import SearchRecommender
+from recbole_ser.model.catalogue import PRODUCT
 
 _RECBOLE = "recbole.model.sequential_recommender"
 _GENERAL = "recbole.model.general_recommender"
@@ -143,6 +144,8 @@ def _forward(model: Any, interaction: Interaction, fields: tuple[str, ...]) -> T
 
 
 class _DotProduct:
+    catalogue_block = PRODUCT
+
     def __init__(self, model: Any, fields: tuple[str, ...]) -> None:
         self.model, self.fields = model, fields
 
@@ -157,6 +160,8 @@ class _DotProduct:
 
 
 class _FullSort:
+    catalogue_block = PRODUCT
+
     def __init__(self, model: Any) -> None:
         self.model = model
         self.scores_per_row = model.n_items

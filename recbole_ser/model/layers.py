@@ -15,8 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ser.errors import ConfigError
-from recbole_ser.workers import group
-from recbole_ser.workers.rows import gather_rows
 
 
 class _MaskedSoftmax(torch.autograd.Function):
@@ -256,104 +254,6 @@ class AdditiveAttention(nn.Module):
         return (weights.unsqueeze(-1) * states).sum(dim=-2)
 
 
-class Dice(nn.Module):
-    """p x + (1 - p) a x with p = sigmoid(BatchNorm(x)) and a learnt a per feature (Zhou et al., KDD 2018, Eq. 5-6)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(width, eps=1e-8, affine=False)
-        self.slope = nn.Parameter(torch.zeros(width))
-
-    def forward(self, values: Tensor) -> Tensor:
-        """``[..., width]``; in training the statistics are those of all given values, which must not be padding."""
-        flat = values.reshape(-1, values.shape[-1])
-        if self.training and group.count() > 1:
-            normed = self._normed_by_all(flat)
-        else:
-            batch_statistics = self.training and len(flat) > 1  # one row has no variance
-            normed = F.batch_norm(
-                flat, self.norm.running_mean, self.norm.running_var, training=batch_statistics,
-                momentum=self.norm.momentum or 0.0, eps=self.norm.eps,
-            )  # fmt: skip
-        gate = torch.sigmoid(normed).view(values.shape)
-        return values * (gate + (1 - gate) * self.slope)
-
-    def _normed_by_all(self, flat: Tensor) -> Tensor:
-        """``flat [n, width]``, normalised by the statistics of the rows of all workers."""
-        exact = flat.double()
-        rows = exact.new_full(flat.shape[1:], float(len(flat)))
-        sums = torch.stack([rows, exact.sum(dim=0), exact.square().sum(dim=0)])  # [3, width]
-        rows, total, squares = gather_rows(sums.unsqueeze(0)).sum(dim=0)  # [width] each
-        if rows[0] <= 1:
-            return F.batch_norm(flat, self.norm.running_mean, self.norm.running_var, eps=self.norm.eps)
-        assert self.norm.running_mean is not None and self.norm.running_var is not None
-        mean, momentum = total / rows, self.norm.momentum or 0.0
-        variance = (squares / rows - mean.square()).clamp(min=0)
-        with torch.no_grad():
-            self.norm.running_mean.lerp_(mean.to(flat.dtype), momentum)
-            self.norm.running_var.lerp_((variance * rows / (rows - 1)).to(flat.dtype), momentum)
-        return ((exact - mean) * (variance + self.norm.eps).rsqrt()).to(flat.dtype)
-
-
-class ActivationUnit(nn.Module):
-    """DIN's local activation unit: the sum of a history's states, each weighted by its relevance to a candidate.
-
-    The weight of state h under candidate t is MLP([t, h, t - h, t * h]) with Dice, not normalised over the history
-    (Zhou et al., KDD 2018, Eq. 3).
-    """
-
-    def __init__(self, width: int, hidden: list[int]) -> None:
-        super().__init__()
-        self.first = nn.Linear(4 * width, hidden[0])
-        self.others = nn.ModuleList(nn.Linear(a, b) for a, b in zip(hidden, [*hidden[1:], 1]))
-        self.activations = nn.ModuleList(Dice(size) for size in hidden)
-
-    def forward(self, states: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
-        """``[B, C, d]`` from ``states [B, T, d]``, valid where ``mask [B, T]``, and ``targets [B, C, d]``."""
-        row, _ = mask.nonzero(as_tuple=True)  # [P]: the valid positions of all rows; padding costs nothing
-        hidden = self._first_layer(states[mask], row, targets)  # [P, C, hidden]
-        for layer, activation in zip(self.others, self.activations):
-            hidden = layer(activation(hidden))
-        weights = torch.zeros(*mask.shape, targets.shape[1], dtype=states.dtype, device=states.device)
-        weights[mask] = hidden.squeeze(2).to(states.dtype)  # [B, T, C]
-        return weights.transpose(1, 2) @ states
-
-    def _first_layer(self, states: Tensor, row: Tensor, targets: Tensor) -> Tensor:
-        """The first layer's output ``[P, C, hidden]``, without concatenating its four inputs."""
-        target, state, difference, product = self.first.weight.chunk(4, dim=1)  # each [hidden, d]
-        of_targets = F.linear(targets, target + difference, self.first.bias)  # [B, C, hidden]
-        of_states = F.linear(states, state - difference)  # [P, hidden]
-        of_both = F.linear(states.unsqueeze(1) * targets[row], product)  # [P, C, hidden]
-        return of_both + of_targets[row] + of_states.unsqueeze(1)
-
-
-class ExpertGates(nn.Module):
-    """Experts that all tasks share and experts of each task, mixed by one gate per task.
-
-    This is one level of progressive layered extraction (Tang et al., RecSys 2020).  An expert consists of Linear, ReLU
-    and dropout.  Its input belongs to a (row, candidate) pair: the features of the pair, then those of the row.
-    """
-
-    def __init__(self, tasks: int, width: int, output: int, shared: int, own: int, dropout: float) -> None:
-        super().__init__()
-        self.output, self.mixed = output, shared + own
-        self.shared = nn.Linear(width, shared * output)
-        self.own = nn.ModuleList(nn.Linear(width, own * output) for _ in range(tasks))
-        self.gates = nn.ModuleList(nn.Linear(width, shared + own) for _ in range(tasks))
-        self.dropout = Dropout(dropout)
-
-    def forward(self, row: Tensor, pair: Tensor, task: int) -> Tensor:
-        """``[B, C, output]`` for one task, from ``row [B, r]`` and ``pair [B, C, p]``, p + r being the width."""
-        layers: list[Any] = [self.shared, self.own[task], self.gates[task]]
-        weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-        pair_weight, row_weight = weight.split([pair.shape[2], row.shape[1]], dim=1)
-        hidden = F.linear(pair, pair_weight)  # [B, C, mixed * output + mixed]
-        hidden += F.linear(row, row_weight, bias).unsqueeze(1)
-        experts, gates = hidden.split([self.mixed * self.output, self.mixed], dim=2)
-        experts = self.dropout(F.relu(experts)).unflatten(2, (self.mixed, self.output))
-        return (torch.softmax(gates, dim=2).unsqueeze(2) @ experts).squeeze(2)
-
-
 class CoAttention(nn.Module):
     """How closely each position of one history is related to the other history (SESRec, Eq. 9 and 10)."""
 
@@ -376,72 +276,9 @@ class CoAttention(nn.Module):
         return masked_softmax(left_scores, left_mask), masked_softmax(right_scores, right_mask)
 
 
-class TargetAttention(nn.Module):
-    """Pools each view of a history for each candidate, by bilinear attention with the candidate as the query."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        # Xavier initialisation of a (1, d, d) tensor has another spread; it is what the published code draws.
-        self.weight = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, width, width))[0])
-
-    def forward(self, states: Tensor, views: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        """One ``[B, C, d]`` per view, from ``states [B, T, d]``, ``views [B, V, T]`` and ``targets [B, C, d]``.
-
-        ``views`` is true where a position belongs to the view.  An empty view gives zeros.
-        """
-        scores = targets @ (states @ self.weight).transpose(1, 2)  # [B, C, T]
-        scores = scores.transpose(1, 2).unsqueeze(2)  # [B, T, 1, C]
-        weights = masked_softmax(scores, views.transpose(1, 2).unsqueeze(3), dim=1)  # [B, T, V, C]
-        pooled = weights.flatten(2).transpose(1, 2) @ states  # [B, V C, d]
-        return pooled.unflatten(1, weights.shape[2:]).unbind(dim=1)
-
-
 def perceptron(sizes: list[int], activation: type[nn.Module], dropout: float, last: bool = False) -> nn.Sequential:
     """Linear layers from each size to the next, activation and dropout between them (``last``: also at the end)."""
     layers: list[nn.Module] = []
     for before, after in zip(sizes, sizes[1:]):
         layers += [nn.Linear(before, after), activation(), Dropout(dropout)]
     return nn.Sequential(*(layers if last else layers[:-2]))
-
-
-class PairMLP(nn.Module):
-    """Scores each (row, candidate) pair by linear layers with ReLU (or Dice) and dropout between them.
-
-    The part of the first layer that multiplies features of the row is computed once per row.
-    """
-
-    def __init__(self, row_width: int, pair_width: int, hidden: list[int], dropout: float, dice: bool = False) -> None:
-        super().__init__()
-        self.row_width = row_width
-        self.first = nn.Linear(row_width + pair_width, hidden[0])
-        self.others = nn.ModuleList(nn.Linear(a, b) for a, b in zip(hidden, [*hidden[1:], 1]))
-        self.activations = nn.ModuleList(Dice(size) if dice else nn.ReLU(inplace=True) for size in hidden)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, row: Tensor, pair: Tensor) -> Tensor:
-        """``[B, C]`` from ``row [B, r]`` and ``pair [B, C, p]``."""
-        row_weight, pair_weight = self.first.weight.split([self.row_width, pair.shape[2]], dim=1)
-        hidden = F.linear(pair, pair_weight)  # [B, C, h]
-        hidden += F.linear(row, row_weight, self.first.bias).unsqueeze(1)
-        for layer, activation in zip(self.others, self.activations):
-            hidden = layer(self.dropout(activation(hidden)))  # [B, C, next width]
-        return hidden.squeeze(2)
-
-
-def initialise(module: nn.Module) -> None:
-    """Xavier-normal weights, zero biases and zero padding rows; for ``module.apply``.
-
-    As published, the input of attention is Xavier-uniform, and each expert is a layer of its own.
-    """
-    if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.xavier_normal_(module.weight)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
-    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-        nn.init.zeros_(module.weight[module.padding_idx])
-    if isinstance(module, Attention):
-        nn.init.xavier_uniform_(module.input.weight)
-    if isinstance(module, ExpertGates):
-        for layer in (module.shared, *module.own):
-            for expert in layer.weight.detach().split(module.output):
-                nn.init.xavier_normal_(expert)

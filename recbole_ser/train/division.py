@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from recbole_ser.errors import ConfigError
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.foreign import means_over_rows
-from recbole_ser.model.layers import Dice
+from recbole_ser.model.scoring import Dice
 from recbole_ser.workers import group
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.embeddings import item_embedding, query_embedding
-from recbole_ser.model.layers import ActivationUnit, PairMLP, initialise
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.scoring import ActivationUnit, PairMLP
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths
 from recbole_ser.settings.types import Probability, Widths

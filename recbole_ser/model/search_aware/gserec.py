@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.embeddings import clicked_queries, item_embedding, lookup, query_embedding
-from recbole_ser.model.layers import PairMLP, TargetAttention, TransformerEncoder, initialise, masked_mean
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import TransformerEncoder, masked_mean
 from recbole_ser.model.losses import ViewContrast
 from recbole_ser.model.propagation import Propagated, UserCodeGraph
+from recbole_ser.model.scoring import PairMLP, TargetAttention
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, TransformerSizes
 from recbole_ser.settings.types import StartTemperature, Weight
@@ -180,6 +182,13 @@ class GSERec(SearchRecommender):
         (rec,) = self.rec_interest(state.rec.enriched, state.rec.mask.unsqueeze(1), targets)  # Eq. 14: [B, C, d]
         row = torch.cat([state.search.user, state.rec.user], dim=1)  # [B, 2d]
         return self.mlp(row, torch.cat([search, rec, targets], dim=2))  # Eq. 15: [B, C]
+
+    def score_catalogue(self, state: UserState, items: Tensor) -> Tensor:
+        targets = self.items(items)  # [n, d]
+        search = self.search_interest.pooling(state.search.enriched, state.search.mask.unsqueeze(1), targets)
+        rec = self.rec_interest.pooling(state.rec.enriched, state.rec.mask.unsqueeze(1), targets)
+        row = torch.cat([state.search.user, state.rec.user], dim=1)  # [B, 2d]
+        return self.mlp.over_catalogue(row, [search, rec], targets)  # Eq. 14-15: [B, n]
 
     def auxiliary_losses(self, interaction: Any, state: UserState) -> dict[str, Tensor]:
         losses = {}

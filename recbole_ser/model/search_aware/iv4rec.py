@@ -17,16 +17,10 @@ from torch import Tensor, nn
 from recbole_ser.data.relations import Relation
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.embeddings import Mentions, distinct, item_embedding, lookup, query_embedding
-from recbole_ser.model.layers import (
-    ActivationUnit,
-    Attention,
-    PairMLP,
-    initialise,
-    masked_mean,
-    masked_softmax,
-    perceptron,
-)
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import Attention, masked_mean, masked_softmax, perceptron
 from recbole_ser.model.losses import sampled_loss
+from recbole_ser.model.scoring import ActivationUnit, PairMLP
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths
 from recbole_ser.settings.types import Layers, Probability, Weight, Widths

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from recbole_ser.model.base import JointRecommender
 from recbole_ser.model.embeddings import Mentions, item_embedding, query_embedding
-from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, last_state, perceptron
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, last_state, perceptron
 from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, TransformerSizes
 
 

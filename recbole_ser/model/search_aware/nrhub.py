@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from recbole_ser.model.base import SearchRecommender
+from recbole_ser.model.catalogue import PRODUCT
 from recbole_ser.model.embeddings import item_embedding, query_embedding
-from recbole_ser.model.layers import AdditiveAttention, initialise
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import AdditiveAttention
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, QueryWidths
 from recbole_ser.settings.types import Width
@@ -51,6 +53,8 @@ class NRHUB(SearchRecommender):
     matter much for news, cannot be compared.
     """
 
+    catalogue_block = PRODUCT
+
     class Settings(SearchRecommender.Settings, ItemWidths, QueryWidths):
         attention_size: Width = setting("inner width of the attention within each view")
         view_size: Width = setting("width of the views, the user and the item")
@@ -85,3 +89,6 @@ class NRHUB(SearchRecommender):
     def score(self, state: Tensor, items: Tensor) -> Tensor:
         targets = torch.tanh(self.target(self.items(items)))  # (4): [B, C, view_size]
         return (targets @ state.unsqueeze(2)).squeeze(2)  # (5): [B, C]
+
+    def score_catalogue(self, state: Tensor, items: Tensor) -> Tensor:
+        return state @ torch.tanh(self.target(self.items(items))).t()  # (4), (5): [B, n]

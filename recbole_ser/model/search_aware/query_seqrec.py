@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from recbole_ser.data.relations import Relation
 from recbole_ser.model.base import SearchRecommender
+from recbole_ser.model.catalogue import PRODUCT
 from recbole_ser.model.embeddings import Mentions, item_embedding, lookup, query_embedding
-from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, merged_places
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, merged_places
 from recbole_ser.model.losses import inner_product_softmax, sampled_loss
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, QueryWidths, TransformerSizes
@@ -82,6 +84,8 @@ class QuerySeqRec(SearchRecommender):
     """
 
     searched: Tensor  # [distinct queries of the training period]
+
+    catalogue_block = PRODUCT
 
     class Settings(SearchRecommender.Settings, ItemWidths, QueryWidths, TransformerSizes):
         augmentation_prob: Share = setting("probability of replacing a token in training; 0: none")
@@ -184,6 +188,9 @@ class QuerySeqRec(SearchRecommender):
 
     def score(self, state: UserState, items: Tensor) -> Tensor:
         return (self.items(items) @ state.last.unsqueeze(2)).squeeze(2)  # (3): [B, C]
+
+    def score_catalogue(self, state: UserState, items: Tensor) -> Tensor:
+        return state.last @ self.items(items).t()  # (3): [B, n]
 
     def main_loss(self, interaction: Any, state: UserState) -> Tensor:
         labels = self.labels(interaction, state.tokens)  # [B, T]

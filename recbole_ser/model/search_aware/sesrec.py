@@ -21,15 +21,10 @@ from recbole_ser.model.embeddings import (
     query_embedding,
     user_embedding,
 )
-from recbole_ser.model.layers import (
-    CoAttention,
-    PairMLP,
-    TargetAttention,
-    TransformerEncoder,
-    initialise,
-    mean_weights,
-)
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import CoAttention, TransformerEncoder, mean_weights
 from recbole_ser.model.losses import triplet
+from recbole_ser.model.scoring import PairMLP, TargetAttention
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, TransformerSizes, UserWidths
 from recbole_ser.settings.types import Count, StartTemperature, Weight
@@ -190,6 +185,12 @@ class SESRec(SearchRecommender):
         search = self.search_interest(state.search.states, state.search.views[:, : self.views], targets)
         pair = torch.cat([*rec, *search, targets], dim=2)  # Eq. 20: [B, C, (2 V + 1) d]
         return self.mlp(state.user, pair)  # Eq. 21: [B, C]
+
+    def score_catalogue(self, state: UserState, items: Tensor) -> Tensor:
+        targets = self.items(items)  # [n, d]
+        rec = self.rec_interest.pooling(state.rec.states, state.rec.views[:, : self.views], targets)
+        search = self.search_interest.pooling(state.search.states, state.search.views[:, : self.views], targets)
+        return self.mlp.over_catalogue(state.user, [rec, search], targets)  # Eq. 17-21: [B, n]
 
     def auxiliary_losses(self, interaction: Any, state: UserState) -> dict[str, Tensor]:
         losses = {}

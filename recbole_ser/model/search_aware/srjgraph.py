@@ -25,7 +25,9 @@ from recbole_ser.model.embeddings import (
     lookup,
     query_embedding,
 )
-from recbole_ser.model.layers import PairMLP, initialise, masked_softmax
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import masked_softmax
+from recbole_ser.model.scoring import PairMLP
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, UserWidths
 from recbole_ser.settings.types import Probability

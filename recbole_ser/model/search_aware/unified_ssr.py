@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from recbole_ser.model.base import JointRecommender, SearchRecommender
 from recbole_ser.model.embeddings import item_embedding, query_embedding, user_embedding
-from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, mean_weights
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, mean_weights
 from recbole_ser.model.losses import positive_first_loss
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, QueryWidths, TransformerSizes, UserWidths

@@ -21,16 +21,10 @@ from recbole_ser.model.embeddings import (
     lookup,
     query_embedding,
 )
-from recbole_ser.model.layers import (
-    ExpertGates,
-    TargetAttention,
-    TransformerEncoder,
-    initialise,
-    masked_mean,
-    merged_places,
-    perceptron,
-)
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import TransformerEncoder, masked_mean, merged_places, perceptron
 from recbole_ser.model.losses import Temperature, nt_xent, positive_first_loss
+from recbole_ser.model.scoring import ExpertGates, TargetAttention
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes, QueryWidths, TransformerSizes, UserWidths
 from recbole_ser.settings.types import Count, Layers, StartTemperature, Weight
@@ -189,6 +183,13 @@ class UniSAR(JointRecommender):
 
     def score(self, state: UserState, items: Tensor) -> Tensor:
         return self.logits(state, self.no_query.expand_as(state.user), items, REC)
+
+    def score_catalogue(self, state: UserState, items: Tensor) -> Tensor:
+        targets = self.items(items)  # [n, d]
+        rec = self.rec_interest.pooling(state.rec.fused, state.rec.mask.unsqueeze(1), targets)
+        search = self.search_interest.pooling(state.search.fused, state.search.mask.unsqueeze(1), targets)
+        row = torch.cat([state.user, self.no_query.expand_as(state.user)], dim=1)
+        return self.towers[REC](self.experts.over_catalogue(row, [rec, search], targets, REC)).squeeze(2)
 
     def score_search(self, state: UserState, queries: Tensor, items: Tensor) -> Tensor:
         return self.logits(state, self.queries(queries), items, SEARCH)

@@ -21,7 +21,8 @@ from recbole_ser.model.embeddings import (
     query_embedding,
     user_embedding,
 )
-from recbole_ser.model.layers import TransformerEncoder, TransformerLayer, initialise, masked_softmax, merged_places
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import TransformerEncoder, TransformerLayer, masked_softmax, merged_places
 from recbole_ser.model.losses import Temperature
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, QueryWidths, TransformerSizes, UserWidths

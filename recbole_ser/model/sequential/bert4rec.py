@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from recbole_ser.model.base import DotProductRecommender
 from recbole_ser.model.embeddings import item_embedding, lookup
-from recbole_ser.model.layers import Dropout, TransformerEncoder, initialise
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import Dropout, TransformerEncoder
 from recbole_ser.model.losses import sampled_loss
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, TransformerSizes

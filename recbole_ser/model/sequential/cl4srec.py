@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from recbole_ser.model.base import DotProductRecommender
 from recbole_ser.model.embeddings import item_embedding
-from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, initialise, last_state
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import Dropout, TransformerEncoder, causal, last_state
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, TransformerSizes
 from recbole_ser.settings.types import Share, Weight

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.embeddings import Mentions, item_embedding
-from recbole_ser.model.layers import PairMLP, initialise, masked_softmax
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import masked_softmax
+from recbole_ser.model.scoring import PairMLP
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import ItemWidths, MLPSizes
 from recbole_ser.settings.types import Probability, Weight, Widths

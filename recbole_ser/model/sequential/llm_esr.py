@@ -18,7 +18,8 @@ from typing_extensions import Self
 from recbole_ser.data.instances import last_training_interactions
 from recbole_ser.model.base import DotProductRecommender
 from recbole_ser.model.embeddings import EntityEmbedding, lookup
-from recbole_ser.model.layers import Attention, Dropout, TransformerEncoder, causal, initialise, last_state, masked_mean
+from recbole_ser.model.initialisation import initialise
+from recbole_ser.model.layers import Attention, Dropout, TransformerEncoder, causal, last_state, masked_mean
 from recbole_ser.settings.declaration import setting
 from recbole_ser.settings.model import Projected, TransformerSizes
 from recbole_ser.settings.types import Layers, Weight
