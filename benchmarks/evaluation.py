@@ -2,9 +2,12 @@
 
     python benchmarks/evaluation.py            # about ten minutes
     python benchmarks/evaluation.py --quick    # a tenth of the size
+    python benchmarks/evaluation.py --full     # full ranking alone
 
-Generated logs of Kindle's size, 100 candidates, untrained models with one seed.  Each part runs in a process of its
-own, one thread.  The slow sides are measured on fewer users; the figures are per CPU second.
+Generated logs of Kindle's size, 100 candidates or the whole catalogue, untrained models with one seed.  Full ranking is
+measured in three ways: every pair scored as if it were the only one, each candidate against a history that was encoded
+once (``score``), and ``score_catalogue``, which knows that the items are the same for all rows.  Each part runs in a
+process of its own, one thread.  The slow sides are measured on fewer users; the figures are per CPU second.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from recbole.data.interaction import Interaction
 from torch import Tensor
 from training_step import copy_weights, plain_batch, plain_model, plain_sizes
 
-ROWS = {"plain": 512, "pairs": 1_024, "full": 256}
+ROWS = {"plain": 512, "pairs": 1_024}
+FULL_ROWS = 128
 LENGTHS = {"MAX_ITEM_LIST_LENGTH": 15, "max_search_length": 15, "max_clicks_per_search": 1}
 SIZES = {"embedding_size": 32, "hidden_size": 32}
 TITLES = {
@@ -34,52 +38,49 @@ TITLES = {
     "plain": "SESRec, plain, pair by pair",
     "pairs": "SESRec, ours, pair by pair",
     "sesrec": "SESRec, ours",
-    "full": "SESRec, ours, whole catalogue",
+}
+FULL = {
+    "SESRec score": "SESRec, candidate by candidate",
+    "SESRec catalogue": "SESRec, score_catalogue",
+    "UniSAR score": "UniSAR, candidate by candidate",
+    "UniSAR catalogue": "UniSAR, score_catalogue",
+    "SASRecAll score": "SASRecAll, candidate by candidate",
+    "SASRecAll catalogue": "SASRecAll, score_catalogue",
+    "DIN score": "DIN, candidate by candidate",
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a data set of a tenth of the size")
+    parser.add_argument("--full", action="store_true", help="full ranking alone")
     parser.add_argument("--data", type=Path, help="folder for the generated data set (default: a temporary one)")
     parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
         torch.set_num_threads(1)
         name, folder = arguments.part
-        measure = measure_recbole if name == "recbole" else measure_ours
+        measure = {"recbole": measure_recbole, **dict.fromkeys(FULL, measure_full)}.get(name, measure_ours)
         print(json.dumps(measure(name, Path(folder))))
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = _generated(arguments.data or Path(temporary), arguments.quick)
-        results = {name: in_own_process(__file__, "--part", name, str(folder)) for name in TITLES}
+        names = [*FULL] if arguments.full else [*TITLES, *FULL]
+        results = {name: in_own_process(__file__, "--part", name, str(folder)) for name in names}
     print(machine())
-    _print(results)
+    if not arguments.full:
+        _print({name: results[name] for name in TITLES})
+    _print_full({name: results[name] for name in FULL})
 
 
 def measure_ours(name: str, folder: Path) -> dict[str, float]:
     """Users per CPU second and peak memory of one of our ways to rank."""
-    from recbole.utils import init_seed
-
-    from recbole_ser.config import SERConfig
-    from recbole_ser.data.candidates import CandidateTable
-    from recbole_ser.data.dataset import SERDataset
-    from recbole_ser.data.loader import EvalLoader
     from recbole_ser.evaluation.ranking import rank_targets
     from recbole_ser.model.foreign import candidate_scorer
 
-    mode = {"full": "full"}.get(name, "uni99")
-    values = {"data_path": str(folder.parent), "num_threads": 1, "eval_args": {"mode": mode}, **LENGTHS}
     model, sizes = ("SASRec", {"hidden_size": SIZES["hidden_size"]}) if name == "sasrec" else ("SESRec", SIZES)
-    config = SERConfig(model, folder.name, None, {**values, **sizes})
-    dataset = SERDataset(config)
-    init_seed(0, True)
-    model = config.model_class(config, dataset).eval()
-    loader = EvalLoader(config, dataset, "test")
-    rows = min(ROWS.get(name, 20_000), loader.rows)
-    loader.positions, loader.rows = loader.positions[:rows], rows
-    if loader.candidates is not None:
-        loader.candidates = CandidateTable(loader.candidates.items[:rows], loader.candidates.positive_column[:rows])
+    model, dataset, loader = _untrained(model, folder, sizes, "uni99", ROWS.get(name, 20_000))
+    rows = loader.rows
     difference = 0.0
     start = time.process_time()
     if name in ("plain", "pairs"):
@@ -88,6 +89,49 @@ def measure_ours(name: str, folder: Path) -> dict[str, float]:
         rank_targets(candidate_scorer(model), loader, "cpu", name)
     users = rows / (time.process_time() - start)
     return {"users": users, "peak": peak_memory_mib(), "rows": rows, "difference": difference}
+
+
+def measure_full(name: str, folder: Path) -> dict[str, float]:
+    """Users ranked in the whole catalogue per CPU second, and how far the scores of both ways are apart."""
+    from recbole_ser.evaluation.ranking import rank_targets
+    from recbole_ser.model.catalogue import catalogue_scores
+
+    kind, way = name.split()
+    model, _, loader = _untrained(
+        kind, folder, SIZES if kind != "SASRecAll" else {"hidden_size": 32}, "full", FULL_ROWS
+    )
+    by_candidate = SimpleNamespace(encode=model.encode, score=model.score)
+    interaction, _, _ = next(iter(loader))
+    with torch.no_grad():
+        both = [catalogue_scores(scorer, interaction[:8], loader.catalogue[:5_000]) for scorer in (model, by_candidate)]
+    start = time.process_time()
+    rank_targets(model if way == "catalogue" else by_candidate, loader, "cpu", kind)
+    return {
+        "users": loader.rows / (time.process_time() - start), "peak": peak_memory_mib(), "rows": loader.rows,
+        "difference": (both[0] - both[1]).abs().max().item(), "items": len(loader.catalogue),
+    }  # fmt: skip
+
+
+def _untrained(model: str, folder: Path, sizes: dict[str, int], mode: str, rows: int) -> tuple[Any, Any, Any]:
+    """A model, its data set, and a loader of the first ``rows`` targets of the test split."""
+    from recbole.utils import init_seed
+
+    from recbole_ser.config import SERConfig
+    from recbole_ser.data.candidates import CandidateTable
+    from recbole_ser.data.dataset import SERDataset
+    from recbole_ser.data.loader import EvalLoader
+
+    values = {"data_path": str(folder.parent), "num_threads": 1, "eval_args": {"mode": mode}, **LENGTHS}
+    config = SERConfig(model, folder.name, None, {**values, **sizes})
+    dataset = SERDataset(config)
+    init_seed(0, True)
+    network = config.model_class(config, dataset).eval()
+    loader = EvalLoader(config, dataset, "test")
+    rows = min(rows, loader.rows)
+    loader.positions, loader.rows = loader.positions[:rows], rows
+    if loader.candidates is not None:
+        loader.candidates = CandidateTable(loader.candidates.items[:rows], loader.candidates.positive_column[:rows])
+    return network, dataset, loader
 
 
 @torch.no_grad()
@@ -177,6 +221,15 @@ def _print(results: dict[str, dict[str, float]]) -> None:
         f"SESRec: {users['sesrec'] / users['plain']:.1f} times the plain implementation pair by pair, "
         f"{users['sesrec'] / users['pairs']:.1f} times ours pair by pair; scores differ by at most {worst:.1g}"
     )
+
+
+def _print_full(results: dict[str, dict[str, float]]) -> None:
+    print(f"\nfull ranking, {results['SESRec score']['items']:,} items")
+    rows = []
+    for name, found in results.items():
+        times = found["users"] / results[f"{name.split()[0]} score"]["users"]
+        rows.append([FULL[name], found["users"], times, found["peak"], f"{found['difference']:.1g}"])
+    print_table(["", "users per CPU s", "times", "peak MiB", "scores differ by"], rows)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from recbole_ser.bundled import package_folder
 from recbole_ser.data.histories import EventLog, HistoryReader, Searches, build_event_log
 from recbole_ser.data.instances import split_instances
 from recbole_ser.data.loader import TrainLoader
+from recbole_ser.data.negatives import training_pairs
 from recbole_ser.data.planted import SyntheticLogs, generate
 from recbole_ser.data.synthetic import PRESETS
 from recbole_ser.model.search_aware.sesrec import SESRec
@@ -103,6 +104,7 @@ def generated(quick: bool) -> SimpleNamespace:
         item_numbers={}, user_numbers={},
         config=SimpleNamespace(model_class=SESRec), num={"item_id": spec.items + 1}.__getitem__,
         training_search_queries=log.queries[split.training_searches],
+        training_pairs=training_pairs(log, split, spec.items + 1),
     )  # fmt: skip
 
 

@@ -194,7 +194,9 @@ class ExpertGates(nn.Module):
     def _mixture(self, hidden: Tensor) -> Tensor:
         experts, gates = hidden.split([self.mixed * self.output, self.mixed], dim=2)
         experts = self.dropout(F.relu(experts)).unflatten(2, (self.mixed, self.output))
-        return (torch.softmax(gates, dim=2).unsqueeze(2) @ experts).squeeze(2)
+        # On the CPU, softmax is slow over a short last dimension, and so are products of matrices with a single row.
+        weights = torch.softmax(gates.permute(2, 0, 1).contiguous(), dim=0).permute(1, 2, 0)  # [B, C, mixed]
+        return (weights.unsqueeze(3) * experts).sum(dim=2)
 
 
 class Dice(nn.Module):
