@@ -12,6 +12,7 @@ from torch import Tensor
 
 # Rows and items that are scored together.
 PAIRWISE = 8, 1024  # a network for every pair: as many pairs as keep its hidden layers in a CPU's cache
+PER_EVENT = 8, 128  # a network for every event of the history of every pair
 PRODUCT = 1 << 30, 1 << 16  # one matrix product
 
 

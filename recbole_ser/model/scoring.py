@@ -120,8 +120,10 @@ class ActivationUnit(nn.Module):
         target, state, difference, product = self.first.weight.chunk(4, dim=1)  # each [hidden, d]
         of_targets = F.linear(targets, target + difference, self.first.bias)  # [B, C, hidden]
         of_states = F.linear(states, state - difference)  # [P, hidden]
-        of_both = F.linear(states.unsqueeze(1) * targets[row], product)  # [P, C, hidden]
-        return of_both + of_targets[row] + of_states.unsqueeze(1)
+        hidden = F.linear(states.unsqueeze(1) * targets[row], product)  # [P, C, hidden]
+        hidden += of_targets[row]
+        hidden += of_states.unsqueeze(1)
+        return hidden
 
 
 class PairMLP(nn.Module):
@@ -219,7 +221,7 @@ class Dice(nn.Module):
                 momentum=self.norm.momentum or 0.0, eps=self.norm.eps,
             )  # fmt: skip
         gate = torch.sigmoid(normed).view(values.shape)
-        return values * (gate + (1 - gate) * self.slope)
+        return values * torch.addcmul(self.slope, gate, 1 - self.slope)  # p + (1 - p) a = a + p (1 - a)
 
     def _normed_by_all(self, flat: Tensor) -> Tensor:
         """``flat [n, width]``, normalised by the statistics of the rows of all workers."""

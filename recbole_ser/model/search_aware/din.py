@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_ser.model.base import SearchRecommender
+from recbole_ser.model.catalogue import PER_EVENT
 from recbole_ser.model.embeddings import item_embedding, query_embedding
 from recbole_ser.model.initialisation import initialise
 from recbole_ser.model.scoring import ActivationUnit, PairMLP
@@ -59,6 +60,8 @@ class DIN(SearchRecommender):
 
     Confidence: high without ``search_pools``; medium with it, as that variant was published as code only.
     """
+
+    catalogue_block = PER_EVENT
 
     class Settings(SearchRecommender.Settings, ItemWidths, QueryWidths, MLPSizes):
         search_pools: bool = setting("whether the queries and the clicks of the search history are pooled too")

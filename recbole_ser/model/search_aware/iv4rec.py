@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from recbole_ser.data.relations import Relation
 from recbole_ser.model.base import SearchRecommender
+from recbole_ser.model.catalogue import PER_EVENT
 from recbole_ser.model.embeddings import Mentions, distinct, item_embedding, lookup, query_embedding
 from recbole_ser.model.initialisation import initialise
 from recbole_ser.model.layers import Attention, masked_mean, masked_softmax, perceptron
@@ -104,6 +105,8 @@ class IV4REC(SearchRecommender):
     """
 
     item_queries: Tensor  # [items, N], 0 behind an item's last query
+
+    catalogue_block = PER_EVENT
 
     class Settings(SearchRecommender.Settings, ItemWidths, QueryWidths, MLPSizes):
         variant: Literal["projection", "regression_item", "regression_user_item"] = setting(

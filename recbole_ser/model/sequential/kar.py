@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_ser.model.base import SearchRecommender
+from recbole_ser.model.catalogue import PER_EVENT
 from recbole_ser.model.embeddings import item_embedding, lookup
 from recbole_ser.model.initialisation import initialise
 from recbole_ser.model.scoring import ActivationUnit, PairMLP
@@ -70,6 +71,8 @@ class KAR(SearchRecommender):
 
     Confidence: high for (1) to (4) and (6); low for published numbers, which depend on the language model.
     """
+
+    catalogue_block = PER_EVENT
 
     class Settings(SearchRecommender.Settings, ItemWidths, MLPSizes):
         shared_experts: Layers = setting("experts that read the texts of users and of items")
