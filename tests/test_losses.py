@@ -166,9 +166,10 @@ def test_nt_xent_of_a_single_row_is_nothing() -> None:
 # --- the next item ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at_once", [1, 40, 1 << 18])
+@pytest.mark.parametrize("at_once", [1, 46, 1 << 18])
 def test_the_softmax_in_parts_equals_the_whole(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(losses, "FEWEST_ROWS", 1)
     states, vectors = (torch.randn(n, 6, dtype=torch.float64, requires_grad=True) for n in (5, 23))
     places = torch.tensor([0, 22, 7, 7, 1])
     torch.testing.assert_close(
@@ -187,7 +188,7 @@ def test_of_a_large_softmax_only_a_part_is_kept() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         inner_product_softmax(states, vectors, torch.zeros(64, dtype=torch.int64))
-    assert max(kept) <= 8 * 60_000 and sum(kept) < 20 * 60_000  # the logits would be 64 * 60,000
+    assert sum(kept) < 9 * 60_000  # the gradients; the logits would be 64 * 60,000
 
 
 @pytest.mark.parametrize("kind", ["BCE", "BPR"])

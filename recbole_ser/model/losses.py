@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from recbole_ser.errors import ConfigError
-from recbole_ser.model.embeddings import lookup
 from recbole_ser.settings.types import LOWEST_TEMPERATURE, LossType
 from recbole_ser.workers.rows import gather_rows
 
-LOGITS_AT_ONCE = 1 << 18  # of a softmax over inner products with all items
+LOGITS_AT_ONCE = 1 << 20  # of a softmax over inner products with all items: as many as stay in a CPU's cache
+FEWEST_ROWS = 16  # of it; each part reads all vectors and adds to all their gradients
 
 
 def positive_first_loss(logits: Tensor) -> Tensor:
@@ -62,13 +62,56 @@ def softmax_loss(own: Tensor, items: Tensor, logits_of: Callable[[Tensor], Tenso
     return gather_rows(torch.stack(sums).logsumexp(dim=0) - own).mean()
 
 
+class _InnerProductSoftmax(torch.autograd.Function):
+    """See ``inner_product_softmax``.
+
+    The sum of the losses is the only result, so its gradient can be had together with it, up to a factor, while the
+    logits of a few rows are in the CPU's cache: each logit is computed once and is never kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, vectors: Tensor, places: Tensor) -> Tensor:
+        rows = rows_of_softmax(len(vectors), states.device)
+        of_states, of_vectors = torch.empty_like(states), torch.zeros_like(vectors)  # the gradients
+        total = states.new_zeros(())
+        parts = zip(states.split(rows), places.unsqueeze(1).split(rows), of_states.split(rows))
+        for some, place, of_some in parts:
+            shares = some @ vectors.t()  # the logits [b, n]
+            own = shares.gather(1, place)  # [b, 1]
+            highest = shares.amax(dim=1, keepdim=True)  # [b, 1]
+            shares.sub_(highest).mul_(1 / math.log(2)).exp2_()
+            sums = shares.sum(dim=1, keepdim=True)
+            total += (highest - own + sums.log()).sum()
+            shares /= sums
+            shares.scatter_add_(1, place, torch.full_like(own, -1.0))  # the gradient of the loss by the logits
+            torch.mm(shares, vectors, out=of_some)
+            of_vectors.addmm_(shares.t(), some)
+        ctx.save_for_backward(of_states, of_vectors)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        of_states, of_vectors = ctx.saved_tensors
+        return of_states * gradient, of_vectors * gradient, None
+
+
+def rows_of_softmax(items: int, device: torch.device) -> int:
+    """How many rows of a softmax over so many items are computed together."""
+    return max(FEWEST_ROWS, (LOGITS_AT_ONCE if device.type == "cpu" else 64 * LOGITS_AT_ONCE) // items)
+
+
 def inner_product_softmax(states: Tensor, vectors: Tensor, places: Tensor) -> Tensor:
     """Mean cross entropy of the softmax over the inner products of ``states [B, d]`` with all ``vectors [n, d]``.
 
-    ``places [B]`` are the targets' places among the vectors.
+    ``places [B]`` are the targets' places among the vectors.  It is computed in single precision at least.
     """
-    own = (states * lookup(vectors, places)).sum(dim=1)  # [B]
-    return softmax_loss(own, vectors, lambda part: states @ part.t(), LOGITS_AT_ONCE)
+    states, vectors = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (states, vectors))
+    with torch.autocast(states.device.type, enabled=False):
+        total: Tensor = _InnerProductSoftmax.apply(states, vectors, places)
+    sums = torch.stack([total, total.new_tensor(len(states))]).unsqueeze(0)  # [1, 2], of this worker
+    total, rows = gather_rows(sums).sum(dim=0)
+    return total / rows
 
 
 class Temperature(nn.Module):
