@@ -12,12 +12,14 @@ import pytest
 import torch
 from recbole.model.general_recommender import BPR
 from recbole.model.sequential_recommender import GRU4Rec, SASRec
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from training_fakes import FakeConfig, FakeEvalLoader, FakeTrainLoader, Toy, fake_dataset, toy_trainer
 
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.logs import log_to
 from recbole_ser.model.general.pop import Pop
+from recbole_ser.runs.result import epoch_line
 from recbole_ser.train.loss_means import LossMeans
 from recbole_ser.train.optimization import Plateau, build_adam
 from recbole_ser.train.trainer import SERTrainer
@@ -226,7 +228,29 @@ def test_loss_means(read_every: int) -> None:
     read = [means.add({"rec": torch.tensor(float(step)), "b": torch.tensor(1.0)}) for step in range(7)]
     assert means.read() == {"rec": 3.0, "b": 1.0}
     assert sum(read) == 7 // read_every
-    assert str(means) == "rec: 3.0000, b: 1.0000"
+    assert str(means) == "rec 3.0000, b 1.0000"
+
+
+def test_losses_are_shown_before_their_weights_and_saved_behind_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = toy_trainer(tmp_path, epochs=1)
+    with caplog.at_level(logging.INFO):
+        trainer.fit(FakeTrainLoader(), FakeEvalLoader())
+    line = trainer.run_folder.metrics()[0]
+    assert line["weights"] == {"size": 0.01}
+    size = line["losses"]["size"] / 0.01
+    assert f"rec {line['losses']['rec']:.4f}, size {size:.4f} x 0.01; valid" in caplog.text
+    events = EventAccumulator(str(next((tmp_path / "tensorboard").glob("**/events*")).parent)).Reload()
+    written = {tag: events.Scalars(tag)[0].value for tag in ("Loss/Train", "Loss/rec", "Loss/size")}
+    total = line["losses"]["rec"] + line["losses"]["size"]
+    assert written == pytest.approx({"Loss/Train": total, "Loss/rec": line["losses"]["rec"], "Loss/size": size})
+
+
+def test_a_line_without_weights_is_shown_as_it_was_saved() -> None:
+    line = {"epoch": 2, "losses": {"rec": 0.5, "contrast": 2e-05}, "valid": {"mrr": 0.25}, "seconds": 1.0}
+    assert epoch_line(line, "mrr") == "epoch 2: rec 0.5000, contrast 2.0e-05; valid mrr 0.2500; 1.0 s"
+    assert "off" not in epoch_line({**line, "losses": {"rec": 0.5, "off": 0.0}, "weights": {"off": 0.0}}, "mrr")
 
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:

@@ -142,7 +142,10 @@ class Toy(SearchRecommender):
         return torch.einsum("bd,bcd->bc", state, self.item_embedding(items))
 
     def auxiliary_losses(self, interaction: Any, state: Tensor) -> dict[str, Tensor]:
-        return {"size": 0.01 * state.square().mean()}
+        return {"size": state.square().mean()}
+
+    def loss_weights(self) -> dict[str, float]:
+        return {"size": 0.01}
 
 
 def toy_trainer(run_dir: Path | str, model: type[Toy] = Toy, **values: Any) -> SERTrainer:

@@ -78,8 +78,21 @@ class SearchRecommender(PassCache, SequentialRecommender):
         raise NotImplementedError
 
     def auxiliary_losses(self, interaction: Any, state: Any) -> dict[str, Tensor]:
-        """Named scalar losses that are added to the main one, already weighted."""
+        """Named scalar losses that are added to the main one, each multiplied by what ``loss_weights`` says."""
         return {}
+
+    def loss_weights(self) -> dict[str, float]:
+        """What losses are multiplied by, by name; a loss that is not named here counts as it is."""
+        return {}
+
+    def weight_of_loss(self, name: str) -> float:
+        """What the loss ``name`` is multiplied by in the sum that is minimised."""
+        return self.loss_weights().get(name, 1.0)
+
+    def weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``losses``, multiplied by ``loss_weights``."""
+        weights = self.loss_weights()
+        return {name: weights[name] * loss if name in weights else loss for name, loss in losses.items()}
 
     def similar_positions(self, interaction: Any) -> tuple[Tensor, Tensor] | None:
         """Which interactions, bool ``[B, R]``, and searches, ``[B, S]``, are similar to the user's other history.
@@ -106,12 +119,12 @@ class SearchRecommender(PassCache, SequentialRecommender):
         return temperatures | biases
 
     def losses(self, interaction: Any) -> dict[str, Tensor]:
-        """The main loss, ``rec``, and the auxiliary ones, by name; their sum is what is minimised."""
+        """The main loss, ``rec``, and the auxiliary ones, weighted, by name; their sum is what is minimised."""
         with self.embedded_once(self.mentions(interaction), *self.draw_mentions(interaction)):
-            return self.rec_losses(interaction)
+            return self.weighted(self.rec_losses(interaction))
 
     def rec_losses(self, interaction: Any) -> dict[str, Tensor]:
-        """The losses of the recommendation task."""
+        """The losses of the recommendation task, not yet weighted."""
         state = self.encode(interaction)
         return {"rec": self.main_loss(interaction, state), **self.auxiliary_losses(interaction, state)}
 
@@ -212,7 +225,8 @@ class JointRecommender(SearchRecommender):
     before the search, and ``neg_item_id`` are items the user neither interacted with nor clicked.  It is ``None`` if
     no search instances are left for the batch.  An epoch goes through all search instances once.
 
-    The losses of the search task are multiplied by ``search_weight`` and logged as ``search``, ``search_...``.
+    The losses of the search task are named ``search``, ``search_...``, and multiplied by ``search_weight`` besides what
+    ``loss_weights`` says.
     """
 
     class Settings(SearchRecommender.Settings):
@@ -238,9 +252,13 @@ class JointRecommender(SearchRecommender):
             return super().losses(interaction)
         mentioned = self.mentions(interaction), self.mentions(search), *self.draw_mentions(interaction)
         with self.embedded_once(*mentioned):
-            losses = self.rec_losses(interaction)
-            found = self.search_losses(search)
+            losses = self.weighted(self.rec_losses(interaction))
+            found = self.weighted(self.search_losses(search))
         return {**losses, **{name: self.search_weight * loss for name, loss in found.items()}}
+
+    def weight_of_loss(self, name: str) -> float:
+        of_search = name == "search" or name.startswith("search_")
+        return super().weight_of_loss(name) * (self.search_weight if of_search else 1.0)
 
     def search_losses(self, interaction: Any) -> dict[str, Tensor]:
         """The losses of the search task, by name, not yet weighted; by default the cross entropy of ``main_loss``."""

@@ -189,7 +189,10 @@ class GraphRecommender(DotProductRecommender):
         items = positives if self.loss_type == "CE" else self.training_items(interaction).flatten()
         start = self.layer_0.of(users, items)
         squares = start.users.square().sum() + start.items.square().sum()
-        return {"regularisation": self.reg_weight / 2 * squares / len(users)}
+        return {"regularisation": squares / 2 / len(users)}
+
+    def loss_weights(self) -> dict[str, float]:
+        return {"regularisation": self.reg_weight}
 
     def in_batch(self, interaction: Any) -> tuple[Tensor, Tensor]:
         """The distinct users ``[u]`` and positive items ``[i]`` of a batch."""

@@ -50,12 +50,17 @@ class RunData(TypedDict):
 
 
 class EpochMetrics(TypedDict):
-    """A line of ``metrics.jsonl``; it also has the peaks of memory, where the system tells them."""
+    """A line of ``metrics.jsonl``; it also has the peaks of memory, where the system tells them.
+
+    ``losses`` are weighted, so that their sum is what was minimised; ``weights`` has what they were multiplied by, if
+    that is not 1.  Lines of older runs have no ``weights``.
+    """
 
     __pydantic_config__ = ConfigDict(extra="allow", allow_inf_nan=False)  # type: ignore[misc]
 
     epoch: int
     losses: dict[str, float]
+    weights: NotRequired[dict[str, float]]
     valid: dict[str, float]
     learning_rate: float
     seconds: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,12 +100,25 @@ def _shown(metric: str) -> bool:
 
 def epoch_line(line: dict[str, Any], metric: str) -> str:
     """One line of ``metrics.jsonl`` as the console shows it: the losses, one validation metric and the time."""
-    losses = ", ".join(f"{name} {shown_loss(value)}" for name, value in line["losses"].items())
+    losses = shown_losses(line["losses"], line.get("weights", {}))
     return f"epoch {line['epoch']}: {losses}; valid {metric} {line['valid'][metric]:.4f}; {duration(line['seconds'])}"
 
 
-def shown_loss(value: float) -> str:
-    """A loss with four decimals or, if it is a small one with a small weight, with two digits."""
+def unweighted(losses: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
+    """``losses``, which are weighted, as they were before; those with a weight of 0 are left out."""
+    return {name: value / weights.get(name, 1.0) for name, value in losses.items() if weights.get(name, 1.0)}
+
+
+def shown_losses(losses: Mapping[str, float], weights: Mapping[str, float]) -> str:
+    """``rec 0.6931, alignment 5.2153 x 0.1``: the losses before they were weighted, beside their weights."""
+    shown = unweighted(losses, weights).items()
+    return ", ".join(
+        f"{name} {_shown_loss(value)}" + (f" x {weights[name]:g}" if name in weights else "") for name, value in shown
+    )
+
+
+def _shown_loss(value: float) -> str:
+    """A loss with four decimals or, if it is a small one, with two digits."""
     return f"{value:.4f}" if value == 0 or abs(value) >= 0.001 else f"{value:.1e}"
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from recbole_ser.errors import UserError
-from recbole_ser.runs.result import shown_loss
+from recbole_ser.runs.result import shown_losses
 
 
 class LossMeans:
@@ -17,11 +18,13 @@ class LossMeans:
     Args:
         epoch: the epoch, which the error names.
         read_every: number of batches between two readings; each reading waits for a GPU to catch up.
+        weight_of: what the loss of a name has been multiplied by.
     """
 
-    def __init__(self, epoch: int, read_every: int) -> None:
+    def __init__(self, epoch: int, read_every: int, weight_of: Callable[[str], float] = lambda name: 1.0) -> None:
         self.epoch = epoch
         self.read_every = read_every
+        self._weight_of = weight_of
         self._unread: list[dict[str, Tensor]] = []
         self._sums: dict[str, float] = {}
         self._batches = 0
@@ -58,8 +61,12 @@ class LossMeans:
         self._unread.clear()
         return {name: total / self._batches for name, total in self._sums.items()}
 
+    def weights(self) -> dict[str, float]:
+        """The weights, by name, of the losses read that have another one than 1."""
+        return {name: weight for name in self._sums if (weight := self._weight_of(name)) != 1}
+
     def __str__(self) -> str:
-        return ", ".join(f"{name}: {shown_loss(total / self._batches)}" for name, total in self._sums.items())
+        return shown_losses({name: total / self._batches for name, total in self._sums.items()}, self.weights())
 
     def _diverged(self, name: str, value: float) -> UserError:
         return UserError(

@@ -24,7 +24,7 @@ from recbole_ser.model.base import SearchRecommender
 from recbole_ser.model.foreign import candidate_scorer, failing_in_a_line, with_history
 from recbole_ser.runs.checkpoint import WEIGHTS, load_checkpoint, other_parameters, save_checkpoint
 from recbole_ser.runs.folder import RunFolder
-from recbole_ser.runs.result import RunResult, duration, epoch_line
+from recbole_ser.runs.result import RunResult, duration, epoch_line, unweighted
 from recbole_ser.train.costs import Stopwatch, peak_memory_mib
 from recbole_ser.train.loss_means import LossMeans
 from recbole_ser.train.optimization import FUSED, Plateau, build_adam, parameter_groups
@@ -82,6 +82,7 @@ class SERTrainer(Trainer):
         self._limit_patience(epochs_done=0)
         self.best_epoch = -1
         self.epoch_losses: dict[str, float] = {}
+        self.epoch_weights: dict[str, float] = {}
         self.valid_result: dict[str, float] = {}
         self._on_evaluation: Callable[[int, dict[str, float]], None] | None = None
         self._verbose = True
@@ -123,18 +124,19 @@ class SERTrainer(Trainer):
         self.tensorboard.close()
         return self.best_valid_score, self.best_valid_result
 
-    def _train_epoch(self, train_data: Any, epoch_idx: int, show_progress: bool = False) -> float | tuple[float, ...]:
+    def _train_epoch(self, train_data: Any, epoch_idx: int, show_progress: bool = False) -> float:
+        """Train one epoch; returns the mean of what was minimised, the sum of the losses."""
         self._seed_epoch(epoch_idx)
         with draws_seeded(self.config["seed"], epoch_idx):
             return self._train_batches(train_data, epoch_idx, show_progress)
 
-    def _train_batches(self, train_data: Any, epoch_idx: int, show_progress: bool) -> float | tuple[float, ...]:
+    def _train_batches(self, train_data: Any, epoch_idx: int, show_progress: bool) -> float:
         train_data.set_epoch(epoch_idx)
         start_alike(self.model)
         self.model.train()
         if isinstance(self.model, SearchRecommender):
             self.model.begin_epoch(epoch_idx)
-        means = LossMeans(epoch_idx, read_every=1 if self.device.type == "cpu" else 32)
+        means = self._loss_means(epoch_idx)
         with tqdm(
             train_data, f"Train {epoch_idx}", leave=False, dynamic_ncols=True, disable=None if show_progress else True
         ) as batches:
@@ -145,9 +147,20 @@ class SERTrainer(Trainer):
                 if means.add(summed_losses(losses)):
                     batches.set_postfix_str(str(means), refresh=False)
                 self._step(losses)
-        self.epoch_losses = means.read()
-        values = tuple(self.epoch_losses.values())
-        return values[0] if len(values) == 1 else values
+        self.epoch_losses, self.epoch_weights = means.read(), means.weights()
+        return sum(self.epoch_losses.values())
+
+    def _loss_means(self, epoch: int) -> LossMeans:
+        read_every = 1 if self.device.type == "cpu" else 32
+        if isinstance(self.model, SearchRecommender):
+            return LossMeans(epoch, read_every, self.model.weight_of_loss)
+        return LossMeans(epoch, read_every)
+
+    def _add_train_loss_to_tensorboard(self, epoch_idx: int, losses: float, tag: str = "Loss/Train") -> None:
+        """Their sum, and each loss by name and before it was weighted; RecBole numbers them instead."""
+        super()._add_train_loss_to_tensorboard(epoch_idx, losses, tag)
+        for name, value in unweighted(self.epoch_losses, self.epoch_weights).items():
+            self.tensorboard.add_scalar(f"Loss/{name}", value, epoch_idx)
 
     def _seed_epoch(self, epoch: int) -> None:
         """Make the random states a function of (seed, epoch), so that no checkpoint has to hold them.
@@ -268,6 +281,7 @@ class SERTrainer(Trainer):
         line = {
             "epoch": epoch,
             "losses": self.epoch_losses,
+            "weights": self.epoch_weights,
             "valid": self.valid_result,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             **costs,

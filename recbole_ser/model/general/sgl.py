@@ -68,7 +68,10 @@ class SGL(GraphRecommender):
         nodes = self.in_batch(interaction)
         left, right = (self.view(graph).of(*nodes) for graph in self.views)  # (2)
         contrast = contrast_of_views(left, right, self.temperature)  # (3)
-        return {**super().auxiliary_losses(interaction, state), "contrast": self.ssl_weight * contrast}
+        return {**super().auxiliary_losses(interaction, state), "contrast": contrast}
+
+    def loss_weights(self) -> dict[str, float]:
+        return {**super().loss_weights(), "contrast": self.ssl_weight}
 
     def view(self, graph: nn.Module) -> Nodes:
         """The vectors of all users and items by ``graph``."""

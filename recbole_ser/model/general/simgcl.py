@@ -67,7 +67,10 @@ class SimGCL(GraphRecommender):
         clean = self.propagated().of(*nodes)
         left, right = (with_gradient_of(self.view().of(*nodes), clean) for _ in range(2))
         contrast = contrast_of_views(left, right, self.temperature)  # (3)
-        return {**super().auxiliary_losses(interaction, state), "contrast": self.ssl_weight * contrast}
+        return {**super().auxiliary_losses(interaction, state), "contrast": contrast}
+
+    def loss_weights(self) -> dict[str, float]:
+        return {**super().loss_weights(), "contrast": self.ssl_weight}
 
     @torch.no_grad()
     def view(self) -> Nodes:

@@ -194,12 +194,15 @@ class GSERec(SearchRecommender):
         losses = {}
         if self.user_contrast_weight:
             contrast = self.user_contrast(state.search.user, state.rec.user, state.users)  # Eq. 9
-            losses["user_contrast"] = self.user_contrast_weight * contrast
+            losses["user_contrast"] = contrast
         if self.history_contrast_weight:
             sides = ((self.search_contrast, state.search), (self.rec_contrast, state.rec))
             contrast = sum(self.contrast(module, side, state.users) for module, side in sides)  # Eq. 13
-            losses["history_contrast"] = self.history_contrast_weight * contrast
+            losses["history_contrast"] = contrast
         return losses
+
+    def loss_weights(self) -> dict[str, float]:
+        return {"user_contrast": self.user_contrast_weight, "history_contrast": self.history_contrast_weight}
 
     @staticmethod
     def contrast(module: ViewContrast, side: EncodedSide, users: Tensor) -> Tensor:

@@ -230,7 +230,7 @@ class IV4REC(SearchRecommender):
     # --- losses -------------------------------------------------------------------------------------------------------
 
     def rec_losses(self, interaction: Any) -> dict[str, Tensor]:
-        """The terms of (10); every distinct item is decomposed once."""
+        """The terms of (10), not yet weighted; every distinct item is decomposed once."""
         mentioned = self.decomposed_items(interaction)
         values, places = distinct(torch.cat([mentioned, *self._others(mentioned)]), self.items.count)
         vectors, item_error = self.decompose(values)  # [U, d], [U]
@@ -244,11 +244,14 @@ class IV4REC(SearchRecommender):
         if item_error is not None:
             valid = (self.item_queries[values] != 0).any(dim=1)  # [U]; false of padding
             counts = torch.bincount(places[mentioned], minlength=len(values)) * valid  # [U]
-            losses["item_regression"] = self.lambda_i * _weighted_mean(item_error, counts)
+            losses["item_regression"] = _weighted_mean(item_error, counts)
         if pairs.error is not None:
             valid = state.mask.any(dim=1) & state.search_mask.any(dim=1)  # [B]
-            losses["user_regression"] = self.lambda_u * _weighted_mean(pairs.error.mean(dim=1), valid)
+            losses["user_regression"] = _weighted_mean(pairs.error.mean(dim=1), valid)
         return losses
+
+    def loss_weights(self) -> dict[str, float]:
+        return {"item_regression": self.lambda_i, "user_regression": self.lambda_u}
 
 
 class Projection(nn.Module):

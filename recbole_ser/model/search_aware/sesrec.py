@@ -195,12 +195,15 @@ class SESRec(SearchRecommender):
     def auxiliary_losses(self, interaction: Any, state: UserState) -> dict[str, Tensor]:
         losses = {}
         if self.alpha:
-            losses["alignment"] = self.alpha * self.alignment(interaction, self.items, self.queries)  # Eq. 6-8
+            losses["alignment"] = self.alignment(interaction, self.items, self.queries)  # Eq. 6-8
         if self.beta:
             both = (state.rec.views[:, 0].any(dim=1) & state.search.views[:, 0].any(dim=1)).to(state.user.dtype)  # [B]
             contrast = self.contrast(state.rec) + self.contrast(state.search)  # Eq. 16: [B]
-            losses["contrast"] = self.beta * (contrast * both).mean()
+            losses["contrast"] = (contrast * both).mean()
         return losses
+
+    def loss_weights(self) -> dict[str, float]:
+        return {"alignment": self.alpha, "contrast": self.beta}
 
     def contrast(self, history: History) -> Tensor:
         """Eq. 13-15: the triplet loss ``[B]`` of one side."""

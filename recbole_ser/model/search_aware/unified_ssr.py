@@ -151,7 +151,10 @@ class UnifiedSSR(JointRecommender):
             return {}
         mask = state.mask[:, 1:]  # [B, L]
         apart = self.likeness(self.segments(state.products[:, 1:], mask))  # [B]
-        return {"session": self.session_weight * mean_of_long(apart, mask)}
+        return {"session": mean_of_long(apart, mask)}
+
+    def loss_weights(self) -> dict[str, float]:
+        return {"session": self.session_weight, "search_session": self.session_weight}
 
     # --- search -----------------------------------------------------------------------------------------------------
 
@@ -185,7 +188,7 @@ class UnifiedSSR(JointRecommender):
             products, queries = (self.segments(side, state.mask) for side in (state.products, state.queries))
             between = F.cosine_similarity(products, queries, dim=2).mean(dim=1)  # [B]
             apart = self.likeness(products) + self.likeness(queries) - between  # (6): [B]
-            losses["search_session"] = self.session_weight * mean_of_long(apart, state.mask)
+            losses["search_session"] = mean_of_long(apart, state.mask)
         return losses
 
     def product_weight(self) -> Tensor:

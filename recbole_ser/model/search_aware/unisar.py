@@ -150,15 +150,18 @@ class UniSAR(JointRecommender):
         }
 
     def auxiliary_losses(self, interaction: Any, state: UserState) -> dict[str, Tensor]:
-        """The alignments (3) and (4), weighted."""
+        """The alignments (3) and (4)."""
         losses = {}
         if self.alignment_weight:
-            losses["alignment"] = self.alignment_weight * self.alignment(interaction, self.items, self.queries)
+            losses["alignment"] = self.alignment(interaction, self.items, self.queries)
         if self.transition_weight:
             both = state.rec.mask.any(dim=1) & state.search.mask.any(dim=1)  # [B]
-            transition = self.to_rec(state.rec, both) + self.to_search(state.search, both)
-            losses["transition"] = self.transition_weight * transition
+            losses["transition"] = self.to_rec(state.rec, both) + self.to_search(state.search, both)
         return losses
+
+    def loss_weights(self) -> dict[str, float]:
+        weights = {"alignment": self.alignment_weight, "transition": self.transition_weight}
+        return {**weights, **{f"search_{name}": weight for name, weight in weights.items()}}
 
     def encode(self, interaction: Any) -> UserState:
         items, queries = interaction[self.ITEM_SEQ], interaction["search_query_list"]

@@ -106,7 +106,10 @@ class CL4SRec(DotProductRecommender):
         items, masked = self.augment(items[has_history])  # [2B', L]
         views = torch.where(masked.unsqueeze(2), self.mask, self.items(items))  # [2B', L, d]
         left, right = (gather_rows(view) for view in self.last_state(items, views).chunk(2))  # [B' of all workers, d]
-        return {"contrast": self.contrast_weight * contrast(torch.cat([left, right]), gather_rows(users).repeat(2))}
+        return {"contrast": contrast(torch.cat([left, right]), gather_rows(users).repeat(2))}
+
+    def loss_weights(self) -> dict[str, float]:
+        return {"contrast": self.contrast_weight}
 
     def augment(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Apply one of (3) to (5) twice to each row of ``items [B, L]``, none of them empty.

@@ -147,7 +147,10 @@ class DIEN(SearchRecommender):
         following = torch.stack([interaction[self.ITEM_SEQ][:, 1:], self.drawn], dim=2)[has_next]  # [P, 2]
         logits = self.auxiliary(state.interests[:, :-1][has_next], self.items(following))  # [P, 2]
         loss = gather_rows(F.softplus(-logits[:, 0]) + F.softplus(logits[:, 1]))  # [P of all workers]
-        return {"auxiliary": self.auxiliary_weight * loss.sum() / max(len(loss), 1)}  # (2)
+        return {"auxiliary": loss.sum() / max(len(loss), 1)}  # (2)
+
+    def loss_weights(self) -> dict[str, float]:
+        return {"auxiliary": self.auxiliary_weight}
 
 
 class AUGRU(nn.Module):

@@ -154,7 +154,10 @@ class LLMESR(DotProductRecommender):
         distance = F.mse_loss(state, teacher, reduction="none").mean(dim=1)  # [B]
         distance, taught = gather_rows(distance), gather_rows(taught.long())
         loss = (distance * taught).sum() / taught.sum().clamp(min=1)
-        return {"distillation": self.distillation_weight * loss}  # (8)
+        return {"distillation": loss}  # (8)
+
+    def loss_weights(self) -> dict[str, float]:
+        return {"distillation": self.distillation_weight}
 
     def begin_epoch(self, epoch: int) -> None:
         """Encode all users by the weights of now; they are the teachers of this epoch."""
