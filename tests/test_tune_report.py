@@ -109,9 +109,9 @@ TRIALS = st.lists(TEXT, unique=True, max_size=6).flatmap(trials_over)
 @given(TRIALS, TEXT.filter(bool), st.integers(10, 80))
 def test_no_table_is_wider_than_it_may_be(trials: list[Trial], metric: str, width: int) -> None:
     failures = [failure_line(trial) for trial in trials if trial.status in (FAILED, KILLED)]
-    lines = sweep_table(trials, metric).split("\n")
+    lines = sweep_table(trials, metric, width=100).split("\n")
     assert lines[len(lines) - len(failures) :] == failures
-    assert max(map(len, lines[: len(lines) - len(failures)])) <= 80
+    assert max(map(len, lines[: len(lines) - len(failures)])) <= 100
     table = LiveTable(10**6, metric, io.StringIO())
     for trial in trials:
         table.show(trial)
@@ -126,9 +126,9 @@ def test_a_line_of_the_table() -> None:
         trial_of(8, None, WAITING, values={**values, "alpha": 1.0}),
     ]
     assert trial_table(trials, "ndcg@10") == [
-        "trial status   epochs   ndcg@10    time     alpha  levels  split_thresh…",
-        "    7 stopped       3    0.1235    1:15  0.000123       3           mean",
-        "    8 waiting       0                           1       3           mean",
+        "trial status   epochs   ndcg@10    time     alpha  levels  split_threshold",
+        "    7 stopped       3    0.1235    1:15  0.000123       3             mean",
+        "    8 waiting       0                           1       3             mean",
     ]
     assert trial_table([], "average_precision@10") == ["trial status   epochs average_p    time"]
 
@@ -140,8 +140,15 @@ def test_keys_that_do_not_fit_are_left_out() -> None:
     assert len(header) <= 80
 
 
+def test_names_are_cut_only_as_far_as_there_is_no_room() -> None:
+    values = {"alpha": 0.00012345, "beta": 0.00012345, "weight_decay": 1e-05, "learning_rate": 0.00012345}
+    for width, names in [(88, "weight_decay  learning_rate"), (80, "weight_…  learnin…"), (78, "weight_… …")]:
+        header, line = trial_table([trial_of(1, 0.5, values=values)], "ndcg@10", width)
+        assert header.endswith(f"    beta  {names}") and "0.000123  0.000123" in line and len(header) <= width
+
+
 def test_only_a_value_that_does_not_fit_is_cut() -> None:
-    for text, end in [("y" * 13, "yy"), ("y" * 14, "y…")]:
+    for text, end in [("y" * 24, "yy"), ("y" * 25, "y…")]:
         (_, line) = trial_table([trial_of(1, 0.5, values={"x": text})], "mrr")
         assert line.endswith(end)
 
@@ -252,13 +259,13 @@ def test_in_a_terminal_the_table_redraws_itself_in_place(clock: list[float]) -> 
     for number in range(40):
         clock[0] += 1
         table.show(trial_of(number, 0.5, STATUSES[number % 6]))
-        assert terminal.screen == [*table.lines(), ""]
-        assert max(map(len, terminal.screen)) <= 80
+        assert terminal.screen == [*table.lines(120), ""]
+        assert max(map(len, terminal.screen)) <= 120
     for number in range(40):
         clock[0] += 1
         table.show(trial_of(number, 0.5))
     table.close(erase=False)
-    assert terminal.screen == [*table.lines(), ""] and "40 of 40 trials over" in terminal.screen[0]
+    assert terminal.screen == [*table.lines(120), ""] and "40 of 40 trials over" in terminal.screen[0]
 
 
 def test_a_finished_table_makes_room_for_what_is_printed(clock: list[float]) -> None:

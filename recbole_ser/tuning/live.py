@@ -11,10 +11,10 @@ from typing import Any, TextIO
 from recbole_ser.runs.result import duration
 from recbole_ser.runs.sweep_folder import FAILED, FINISHED, KILLED, RUNNING, STOPPED, WAITING, Trial
 
-WIDTH = 80
+WIDTH = 80  # columns of output that does not go to a terminal
 _ROWS = 15  # rows of the table: first the trials that are running, then the best
 _FACTS = ((">", 5), ("<", 8), (">", 6), (">", 9), (">", 7))  # alignment and smallest width of the first columns
-_COLUMN = 13  # largest width of a swept key's column, in characters
+_COLUMN = range(24, 7, -1)  # characters that a swept key's column may have: the most with which all columns fit
 _PAUSE = 0.5  # seconds between two drawings
 
 
@@ -47,12 +47,16 @@ class LiveLines:
             self._draw()
 
     def _draw(self) -> None:
-        width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
-        lines = self.lines(width)
+        lines = self.lines(terminal_width())
         up = f"\x1b[{self._lines}A" if self._lines else ""
         self.stream.write(up + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")
         self.stream.flush()
         self._drawn_at, self._lines = time.monotonic(), len(lines)
+
+
+def terminal_width() -> int:
+    """Columns of the terminal, or of output that does not go to one."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns
 
 
 class LiveTable(LiveLines):
@@ -96,7 +100,10 @@ def rank(trial: Trial) -> tuple[bool, float, int]:
 
 
 def trial_table(trials: list[Trial], metric: str, width: int = WIDTH) -> list[str]:
-    """A line for each trial under a header, with as many of the swept keys as fit into ``width``."""
+    """A line for each trial under a header, with as many of the swept keys as fit into ``width``.
+
+    Long names and values are cut, the more the less room there is, before keys are left out.
+    """
     cells = [
         (trial.number, trial.status, trial.epochs, "" if trial.score is None else f"{trial.score:.4f}",
          clock(trial.seconds) if trial.epochs else "")
@@ -108,19 +115,28 @@ def trial_table(trials: list[Trial], metric: str, width: int = WIDTH) -> list[st
         wide = max(least, *map(len, column))
         lines = [f"{line} {cell:{align}{wide}}" for line, cell in zip(lines, column)]
     lines = [line[1:] for line in lines]
-    keys = list(trials[0].values) if trials else []
-    for place, key in enumerate(keys):
-        values = [_cut(cell) for cell in (key.split(".")[-1], *(short(trial.values[key]) for trial in trials))]
-        wide = max(map(len, values))
-        more = " …" if place < len(keys) - 1 else ""
-        if len(lines[0]) + 2 + wide + len(more) > width:
+    swept = _key_columns(trials, width - len(lines[0]))
+    for place, named in enumerate(swept):
+        more = " …" if place < len(swept) - 1 else ""
+        if len(lines[0]) + len(named[0]) + len(more) > width:
             return [f"{lines[0]} …", *lines[1:]]
-        lines = [f"{line}  {cell.rjust(wide)}" for line, cell in zip(lines, values)]
+        lines = [line + cell for line, cell in zip(lines, named)]
     return lines
 
 
-def _cut(cell: str) -> str:
-    return cell if len(cell) <= _COLUMN else f"{cell[: _COLUMN - 1]}…"
+def _key_columns(trials: list[Trial], room: int) -> list[list[str]]:
+    """The cells of each swept key, its name first, behind two spaces; cut, if they do not fit into ``room``."""
+    keys, wide = list(trials[0].values) if trials else [], list[int]()
+    cells = [[key.split(".")[-1], *(short(trial.values[key]) for trial in trials)] for key in keys]
+    for most in _COLUMN:
+        wide = [min(max(map(len, column)), most) for column in cells]
+        if sum(wide) + 2 * len(wide) <= room:
+            break
+    return [[f"  {_cut(cell, size):>{size}}" for cell in column] for column, size in zip(cells, wide)]
+
+
+def _cut(cell: str, most: int) -> str:
+    return cell if len(cell) <= most else f"{cell[: most - 1]}…"
 
 
 def clock(seconds: float) -> str:

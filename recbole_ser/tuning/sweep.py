@@ -26,7 +26,7 @@ from recbole_ser.runs.loading import trusted_model
 from recbole_ser.runs.result import RunResult, final_table
 from recbole_ser.runs.sweep_folder import FAILED, KILLED, SweepFolder, Trial, best_trial
 from recbole_ser.tuning import ray_versions
-from recbole_ser.tuning.live import LiveTable
+from recbole_ser.tuning.live import LiveTable, terminal_width
 from recbole_ser.tuning.plan import Plan, read_plan
 from recbole_ser.tuning.plots import write_plots
 from recbole_ser.tuning.resources import Resources
@@ -186,7 +186,7 @@ def _tune(
         chosen = _choose(trials)
         result = _test(config, chosen, engine.fetch(reference), folder)
     _conclude(config, plan, folder, trials, chosen)
-    print(sweep_table(trials, metric))
+    print(sweep_table(trials, metric, terminal_width()))
     print(f"\nchosen is trial {chosen.number}, by {metric} in validation")
     print(final_table(result))
     print(f"{'sweep':<12}{folder.path}")

@@ -38,10 +38,10 @@ def write_best(path: Path, values: dict[str, Any], command: str) -> None:
         yaml.dump(values, handle, Dumper=Dumper, sort_keys=True, allow_unicode=True)
 
 
-def sweep_table(trials: list[Trial], metric: str) -> str:
-    """The best trials first, at most 80 columns wide, then every failure with its configuration."""
+def sweep_table(trials: list[Trial], metric: str, width: int = WIDTH) -> str:
+    """The best trials first, no wider than ``width``, then every failure with its configuration."""
     order = sorted(trials, key=rank)
-    lines = trial_table(order[:_SHOWN], metric, WIDTH)
+    lines = trial_table(order[:_SHOWN], metric, width)
     if len(order) > _SHOWN:
         lines.append(f"{'':>5}  and {len(order) - _SHOWN} more in trials.csv")
     for trial in trials:
