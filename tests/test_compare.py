@@ -30,7 +30,7 @@ from recbole_ser.config import SERConfig
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.evaluation.evaluator import RankEvaluator
 from recbole_ser.evaluation.metrics import Metric, parse_metrics
-from recbole_ser.evaluation.significance import holm, paired_p_value, sign_flip_p_value
+from recbole_ser.evaluation.significance import holm, paired_p_value, sign_flip_p_value, wilcoxon_p_value
 from recbole_ser.runner import protocol_name
 from recbole_ser.runner import run as train
 from recbole_ser.runs.folder import RunFolder
@@ -113,6 +113,17 @@ def test_sign_flips_are_those_of_scipy() -> None:
     assert sign_flip_p_value(base, base) == 1.0 and sign_flip_p_value(base[:0], base[:0]) is None
     all_better = sign_flip_p_value(np.zeros(6), np.ones(6))  # two of 64 choices are as far from zero
     assert all_better == pytest.approx(2 / 64, abs=0.01)
+
+
+def test_wilcoxon_by_hand_and_by_scipy() -> None:
+    """Of the differences -1, 2, 3, 4 the rank sum of the negative is 1: so few have 2 of the 16 choices of signs."""
+    base = np.zeros(6)
+    other = np.array([-1.0, 0.0, 2.0, 3.0, 1e-16, 4.0])  # zeros do not count, whatever rounding made of them
+    assert wilcoxon_p_value(base, other) == pytest.approx(2 * 2 / 16)
+    generator = np.random.default_rng(3)
+    base, other = generator.choice([0.0, 0.5, 1.0], 80), generator.choice([0.25, 0.5, 1.0], 80)
+    assert wilcoxon_p_value(base, other) == pytest.approx(stats.wilcoxon(other, base, zero_method="wilcox").pvalue)
+    assert wilcoxon_p_value(base, base) == 1.0 and wilcoxon_p_value(base[:0], base[:0]) is None
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -242,6 +253,10 @@ def test_differences_by_hand(three: list[Path]) -> None:
 def test_the_proposed_model_can_be_named(three: list[Path]) -> None:
     found = compare(three, proposed="SASRec", test="sign-flip")
     assert found.best_other("ndcg@10") == "SESRec" and found.test == "sign-flip test"
+    found = compare(three, test="wilcoxon")
+    of_metric = [row for row in found.differences if row.metric == "ndcg@10"]
+    assert [row.p_holm for row in of_metric] == holm([row.p for row in of_metric])
+    assert "(Wilcoxon signed-rank test over users, p with Holm's correction)" in FORMATS["markdown"](found)
     gain = found.difference("ndcg@10", "SESRec")
     assert gain.percent is not None and gain.percent < 0 and not found.is_starred("ndcg@10")
     cells = tables_of(found)[0].rows
@@ -374,11 +389,19 @@ def test_latex(three: list[Path], folder: Path, tmp_path: Path) -> None:
     for rule in ("toprule", "bottomrule"):
         assert text.count(f"\\{rule}") == 3
     assert text.count("{") == text.count("}")
-    compiler = shutil.which("pdflatex") or shutil.which("tectonic")
-    if compiler is not None:
-        document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + text + "\n\\end{document}\n"
-        (tmp_path / "table.tex").write_text(document)
-        subprocess.run([compiler, "table.tex"], cwd=tmp_path, check=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(folder: Path, tmp_path: Path) -> None:
+    """With every character that LaTeX could take for something else, at the start of a row, too."""
+    for name, ranks in [("[a] b", GOOD), ("*é", FAIR), ('50% & c^d ~ \\x #1 $ {_|<>"', BAD)]:
+        write_run(folder, "SASRec", ranks, settings={"row_name": name})
+    text = FORMATS["latex"](replace(compare([folder / "saved"], by=["searches"]), dataset="a_b %"))
+    document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + text + "\n\\end{document}\n"
+    (tmp_path / "table.tex").write_text(document, encoding="utf-8")
+    options = ["-interaction=nonstopmode", "-halt-on-error"]
+    done = subprocess.run(["pdflatex", *options, "table.tex"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
 
 
 def test_csv_and_json_have_everything(three: list[Path]) -> None:
@@ -412,6 +435,12 @@ def test_the_command_writes_what_the_name_says(
     assert "Model" in text and "\033" not in text and "Improvement of SASRec over each other model" in text
 
 
+def test_no_improvement_is_shown_as_minus_nothing(three: list[Path]) -> None:
+    found = compare(three, "mrr")
+    found = replace(found, differences=[replace(row, percent=-0.04) for row in found.differences])
+    assert "+0.0" in FORMATS["markdown"](found) and "-0.0" not in FORMATS["markdown"](found)
+
+
 def test_one_model_alone_has_its_metrics(three: list[Path]) -> None:
     found = compare(three[1:3], "mrr")
     assert len(tables_of(found)) == 1 and "best" not in FORMATS["terminal"](found) and found.differences == []
@@ -427,7 +456,7 @@ def test_one_model_alone_has_its_metrics(three: list[Path]) -> None:
         ("--groups=0", "--groups 0: at least one"),
         ("--seed=-1", "--seed -1 is negative"),
         ("--beyond=0", "--beyond 0: a list has at least one item"),
-        ("--test=z", "--test z: use any of t, sign-flip"),
+        ("--test=z", "--test z: use any of t, sign-flip, wilcoxon"),
         ("--spontaneous=typed", "give that too"),
         ("--metrics=f1@3", "metric 'f1@3' is not known"),
         ("--proposed=Nobody", "use any of SASRec"),

@@ -175,7 +175,7 @@ def test_there_is_a_study_for_each_of_the_papers_tables() -> None:
 
 
 def test_a_study_is_run_reports_failures_and_goes_on(
-    declare: Any, done: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+    declare: Any, done: list[tuple[str, str]], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     models = ["Pop", {"model": MODEL, "name": "w/o luck", "fate": "nan"}, {"model": MODEL, "name": "fine"}]
     path = declare(models, {"epochs": 2}, seeds=[1, 2])
@@ -196,6 +196,14 @@ def test_a_study_is_run_reports_failures_and_goes_on(
 
     assert command("compare", result.folder, "--metrics=mrr") == 0  # the failed runs are left out
     assert capsys.readouterr().out.count("fine ") > 0
+    run_study(declare([models[0], models[2]], {"epochs": 2}, seeds=[2]))
+    for given in (result.folder, folder):  # rows and seeds that were removed from the file
+        assert command("compare", given, "--metrics=mrr") == 0
+        text = capsys.readouterr().out
+        assert "over 2 seeds" not in text and "fine " in text
+        assert caplog.messages[-1].endswith("any more: Pop-1, fine-1, w-o-luck-1, w-o-luck-2")
+        caplog.clear()
+    path = declare(models, {"epochs": 2}, seeds=[1, 2])
     with pytest.raises(ConfigError, match="Pop-1 was made with another stopping_step: give the study another --folder"):
         run_study(path, settings={"stopping_step": 3})
     assert run_study(path, settings={"state": "ERROR"}).cells[0].status == FINISHED  # how it works is no matter

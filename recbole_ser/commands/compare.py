@@ -20,7 +20,9 @@ _ONE_EACH = ("csv", "json")  # formats whose files hold one comparison
 @click.option(
     "--proposed", metavar="NAME", help="the row that is compared with the others (default: the best in most columns)"
 )
-@click.option("--test", default="t", show_default=True, metavar="T", help="paired test over users: t or sign-flip")
+@click.option(
+    "--test", default="t", show_default=True, metavar="T", help="paired test over users: t, sign-flip or wilcoxon"
+)
 @click.option("--alpha", type=float, default=0.05, show_default=True, metavar="P", help="level of significance")
 @click.option("--by", metavar="T,T,...", help="also compare where targets differ: traits, see above")
 @click.option(

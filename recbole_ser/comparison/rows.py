@@ -13,11 +13,14 @@ import numpy as np
 
 from recbole_ser.errors import UserError
 from recbole_ser.evaluation.tested_runs import refuse_other_targets, refuse_other_users
+from recbole_ser.files import write_json
+from recbole_ser.records import read_record
 from recbole_ser.runs.folder import RunFolder
 from recbole_ser.runs.loading import finished_run
 from recbole_ser.settings.run import RunSettings
 
 _SHORT = 12  # characters of a hash
+_OF_STUDY = "study.json"  # in the folder of a study's runs on one data set: the names of those that it asks for
 _log = logging.getLogger("recbole_ser.comparison")
 
 
@@ -52,8 +55,8 @@ def tables_in(paths: Sequence[str | Path]) -> list[list[str | Path]]:
 def find_runs(paths: Sequence[str | Path]) -> list[RunFolder]:
     """The finished runs at ``paths``, each the folder of a run, of a sweep (its chosen trial), or one that holds such.
 
-    Runs below a folder of several that are not finished are left out, with a warning in the log
-    ``recbole_ser.comparison``.
+    Runs below a folder of several that are not finished, or that the study which made the folder does not ask for any
+    more, are left out, with a warning in the log ``recbole_ser.comparison``.
 
     Raises:
         UserError: a folder is none of these, holds no finished run, or a run is given twice.
@@ -70,12 +73,27 @@ def _runs_at(path: Path) -> list[RunFolder]:
     inside = [] if _is_one(path) or not path.is_dir() else sorted(child for child in path.iterdir() if _is_one(child))
     if not inside:
         return [finished_run(path)]
+    if (path / _OF_STUDY).is_file():
+        inside = _asked_for(path, inside)
     finished = [child for child in inside if _is_finished(child)]
     if unfinished := [child.name for child in inside if child not in finished]:
         _log.warning("%s: left out, as they are not finished: %s", path, ", ".join(unfinished))
     if not finished:
         raise UserError(f"{path}: none of the runs in this folder is finished")
     return [finished_run(child) for child in finished]
+
+
+def write_names_of_study(path: Path, names: Sequence[str]) -> None:
+    """Write to the folder ``path`` of a study's runs on one data set the ``names`` of those that it asks for."""
+    write_json(path / _OF_STUDY, list(names))
+
+
+def _asked_for(path: Path, inside: Sequence[Path]) -> list[Path]:
+    """Of the runs ``inside`` the folder ``path`` those that its study asks for."""
+    names = read_record(path / _OF_STUDY, list[str], "remove this file, and all runs are compared")
+    if others := [child.name for child in inside if child.name not in names]:
+        _log.warning("%s: left out, as the study does not ask for them any more: %s", path, ", ".join(others))
+    return [child for child in inside if child.name in names]
 
 
 def _is_one(path: Path) -> bool:

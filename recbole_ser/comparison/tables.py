@@ -143,7 +143,7 @@ def _beyond(comparison: Comparison) -> Table:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.1f}"
+    return "-" if value is None else f"{round(value, 1) + 0.0:+.1f}"  # + 0.0, as -0.0 says nothing
 
 
 def _p(value: float | None, name: str = "p ") -> str:
@@ -192,7 +192,8 @@ def _grid(table: Table, marked: Callable[[Cell], str], form: str) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     **{character: f"\\{character}" for character in "&%$#_"},
-    "±": r"$\pm$", "<": "$<$", ">": "$>$",
+    "±": r"$\pm$", "<": "$<$", ">": "$>$", "|": r"\textbar{}",
+    "[": "{[}", "*": "{*}",  # behind \\\\ or a rule they would begin an option
 }  # fmt: skip
 
 

@@ -189,9 +189,13 @@ def _gain_text(row: GroupMetric) -> str:
     if row.gain is None:
         return f"{'-':>14}{'-':>24}{'-':>10}"
     gain = row.gain
-    interval = "-" if gain.low is None else f"[{_number(gain.low, '+.1f')}, {_number(gain.high, '+.1f')}]"
+    interval = "-" if gain.low is None else f"[{_percent(gain.low)}, {_percent(gain.high)}]"
     p = "<0.001" if gain.p is not None and gain.p < 0.001 else _number(gain.p, ".3f")
-    return f"{_number(gain.percent, '+.1f'):>14}{interval:>24}{p:>10}"
+    return f"{_percent(gain.percent):>14}{interval:>24}{p:>10}"
+
+
+def _percent(value: float | None) -> str:
+    return _number(None if value is None else round(value, 1) + 0.0, "+.1f")  # + 0.0, as -0.0 says nothing
 
 
 def _number(value: float | None, form: str) -> str:

@@ -10,6 +10,7 @@ from scipy import stats
 _FLIPS = 9999  # random choices of signs
 _BLOCK = 1 << 22  # how many numbers are drawn together: 32 MiB
 _ROUNDING = 1e-9  # sums that differ by less than this share are the same
+_DECIMALS = 12  # of differences that are ranked
 
 
 def paired_p_value(base: np.ndarray, other: np.ndarray) -> float | None:
@@ -42,9 +43,22 @@ def sign_flip_p_value(base: np.ndarray, other: np.ndarray, seed: int = 0) -> flo
     return extreme / (1 + _FLIPS)
 
 
+def wilcoxon_p_value(base: np.ndarray, other: np.ndarray) -> float | None:
+    """The p-value of Wilcoxon's two-sided signed-rank test, SciPy's, over the users who differ: 1 if there are none.
+
+    ``None`` if there are no users.
+    """
+    differences = np.round(other - base, _DECIMALS)  # means over seeds that are equal may differ in the last bits
+    if not len(differences):
+        return None
+    differences = differences[differences != 0.0]
+    return float(stats.wilcoxon(differences).pvalue) if len(differences) else 1.0
+
+
 TESTS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], float | None]]] = {
     "t": ("paired t-test", paired_p_value),
     "sign-flip": ("sign-flip test", sign_flip_p_value),
+    "wilcoxon": ("Wilcoxon signed-rank test", wilcoxon_p_value),
 }
 
 

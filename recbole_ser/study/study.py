@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_ser.comparison.report import Comparison, Options, compare_runs
+from recbole_ser.comparison.rows import write_names_of_study
 from recbole_ser.comparison.tables import METRICS
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.evaluation.metrics import parse_metrics
@@ -84,6 +85,9 @@ def run_study(
     cells = [Cell(group, seed) for group in groups for seed in study.seeds]
     study.folder.mkdir(parents=True, exist_ok=True)
     with exclusive(study.folder / ".lock", f"{study.folder}: another process is running this study"):
+        for dataset in study.datasets:
+            names = [cell.path.name for cell in cells if cell.group.dataset == dataset]
+            write_names_of_study(study.folder / dataset, names)
         progress = Progress(cells)
         done = False
         try:
