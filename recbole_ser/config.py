@@ -139,7 +139,7 @@ class SERConfig(Config):
                 )
             self.final_config_dict["device"] = torch.device("cuda", torch.cuda.current_device())
         if not group.is_first():
-            self.final_config_dict.update(log_wandb=False, show_progress=False, state="CRITICAL")
+            self.final_config_dict.update(log_wandb=False, log_mlflow=False, show_progress=False, state="CRITICAL")
 
     def _build_yaml_loader(self) -> type[yaml.SafeLoader]:
         return Loader
@@ -222,8 +222,11 @@ class SERConfig(Config):
                 value = value.get(part, only) if isinstance(value, dict) else only
             if value != only or isinstance(value, bool) != isinstance(only, bool):
                 raise ConfigError(f"{self._where(path)}: {path} is {shown(value)}: only {shown(only)} works: {reason}")
-        if final["log_wandb"] is True and find_spec("wandb") is None:
-            raise ConfigError(f"{self._where('log_wandb')}: log_wandb is true, and wandb is missing: pip install wandb")
+        for package in ("wandb", "mlflow"):
+            key = f"log_{package}"
+            if final[key] is True and find_spec(package) is None:
+                problem = f"{key} is true, and {package} is missing: pip install {package}"
+                raise ConfigError(f"{self._where(key)}: {problem}")
         general = {key: without_fixed(key, final[key]) for key in final if key in AllSettings.model_fields}
         check(AllSettings, general, self._where)
         check(self.model_settings, {key: final[key] for key in self.model_keys if key in final}, self._where)

@@ -213,9 +213,11 @@ def test_a_misspelt_key_in_any_file_of_defaults_is_refused(tmp_path: Path, monke
     SERConfig("SESRec", "cell")
 
 
-def test_the_log_needs_wandb_to_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("package", ["wandb", "mlflow"])
+def test_a_log_needs_its_package_to_be_installed(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recbole_ser.config.find_spec", lambda name: None)
-    assert refusal(log_wandb=True) == "argument: log_wandb is true, and wandb is missing: pip install wandb"
+    problem = f"argument: log_{package} is true, and {package} is missing: pip install {package}"
+    assert refusal(**{f"log_{package}": True}) == problem
 
 
 def test_python_values_are_read_as_yaml_would_give_them() -> None:

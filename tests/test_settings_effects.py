@@ -157,6 +157,28 @@ def messages(folder: Path, values: dict[str, Any], tmp_path: Path) -> Any:
     return [line.split(" ", 3)[2] for line in (tmp_path / name / "log.txt").read_text().splitlines()]
 
 
+def tracked_by_mlflow(folder: Path, values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What reaches MLflow."""
+    seen: list[Any] = []
+    begun = SimpleNamespace(info=SimpleNamespace(run_id="r"))
+
+    def log_batch(run_id: str, metrics: Any = (), params: Any = ()) -> None:
+        assert run_id == "r"
+        seen.append(sorted({key for key, *_ in metrics or params})[:3])
+
+    client = SimpleNamespace(
+        get_experiment_by_name=lambda name: None, create_experiment=lambda name: seen.append(name) or "e",
+        create_run=lambda experiment, run_name: begun, log_batch=log_batch, set_terminated=seen.append,
+    )  # fmt: skip
+    mlflow = SimpleNamespace(MlflowClient=lambda: client, active_run=lambda: None, MlflowException=OSError)
+    entities = SimpleNamespace(Metric=lambda *values: values, Param=lambda *values: values)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "mlflow.entities", entities)
+    monkeypatch.setattr("recbole_ser.config.find_spec", lambda name: True)
+    trained(folder, {"epochs": 1, **values}, tmp_path)
+    return seen
+
+
 def tracked(folder: Path, values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What reaches Weights & Biases."""
     wandb = SimpleNamespace(run=None, seen=[])
@@ -171,7 +193,7 @@ def tracked(folder: Path, values: dict[str, Any], tmp_path: Path, monkeypatch: p
 
     wandb.init, wandb.finish = init, finish
     wandb.define_metric = lambda *a, **k: None
-    wandb.log = lambda metrics, commit: wandb.seen.append(sorted(metrics))
+    wandb.log = lambda metrics, commit=True: wandb.seen.append(sorted(metrics))
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     monkeypatch.setattr("recbole_ser.config.find_spec", lambda name: True)
     trained(folder, {"epochs": 1, **values}, tmp_path)
@@ -259,6 +281,8 @@ EFFECTS: dict[str, tuple[Any, Callable[..., Any], dict[str, Any]]] = {
     "state": ("INFO", messages, {}),
     "log_wandb": (True, tracked, {}),
     "wandb_project": ("mine", tracked, {"log_wandb": True}),
+    "log_mlflow": (True, tracked_by_mlflow, {}),
+    "mlflow_experiment": ("mine", tracked_by_mlflow, {"log_mlflow": True}),
 }  # fmt: skip
 
 NAMES = {  # names of columns and separators, which have one test for all of them

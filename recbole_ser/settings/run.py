@@ -245,6 +245,8 @@ class RunSettings(Settings):
     state: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = setting("what is logged")
     log_wandb: bool = setting("whether to log to Weights & Biases")
     wandb_project: str = setting("the project there")
+    log_mlflow: bool = setting("whether to log to MLflow, at the place that MLFLOW_TRACKING_URI names")
+    mlflow_experiment: Annotated[str, Field(min_length=1)] = setting("the experiment there")
 
 
 GROUPS: dict[str, type[Settings]] = {

@@ -39,7 +39,7 @@ _PROGRESS = ("cur_step", "stopping_step", "best_epoch", "best_valid_score", "bes
 # Settings that may differ when a run is resumed: they do not change what an epoch computes.
 _FREE = frozenset(
     ["epochs", "run_dir", "checkpoint_dir", "data_path", "codes_file", "codes", "texts_folder", "texts", "gpu_id"]
-    + ["data_cache", "show_progress", "state", "log_wandb", "wandb_project"]
+    + ["data_cache", "show_progress", "state", "log_wandb", "wandb_project", "log_mlflow", "mlflow_experiment"]
 )
 
 
@@ -65,7 +65,7 @@ class SERTrainer(Trainer):
     def __init__(self, config: Any, model: AbstractRecommender) -> None:
         evaluator = RankEvaluator(config)
         self.run_folder = RunFolder(config["run_dir"])
-        self._track = start_tracking(config, self.run_folder.path)
+        self._trackers = start_tracking(config, self.run_folder.path)
         with tensorboard_in(self.run_folder.path / "tensorboard" if group.is_first() else None):
             super().__init__(config, model)
         self.evaluator = evaluator
@@ -267,7 +267,8 @@ class SERTrainer(Trainer):
             **totals,
         )
         self.run_folder.write_result(result)
-        self._track(result.test)
+        for tracker in self._trackers:
+            tracker.finish(result.test)
         return result
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> tuple[float, dict[str, float]]:
@@ -294,6 +295,8 @@ class SERTrainer(Trainer):
             return
         self.run_folder.append_metrics(line)  # before last.pt: resuming drops a line too many, but cannot restore one
         self._save_last(epoch)
+        for tracker in self._trackers:
+            tracker.epoch(epoch, unweighted(self.epoch_losses, self.epoch_weights), self.valid_result)
         if self._verbose:
             self.logger.info(f"{epoch_line(line, self.valid_metric)}; {self._outlook(epoch, line['seconds'])}")
         if self._on_evaluation is not None:
