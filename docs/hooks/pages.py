@@ -1,12 +1,13 @@
 """Pages of the documentation that are made from the package itself, so that they cannot fall behind it.
 
-Each registered model of ours gets a page with its docstring and its settings; the results, the rules for contributors
-and the changes are the files of the repository.
+Each registered model of ours gets a page with its docstring and its settings; each notebook gets one with its cells;
+the results, the rules for contributors and the changes are the files of the repository.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 from pathlib import Path
@@ -30,6 +31,8 @@ def on_files(files: Files, config: Any) -> Files:
     os.chdir(ROOT)  # the bundled data set and properties are looked for from here
     for spec in _ours():
         files.append(File.generated(config, f"models/{spec.name}.md", content=_page(spec)))
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=_notebook(path)))
     return files
 
 
@@ -60,6 +63,18 @@ def _page(spec: ModelSpec) -> str:
     )
     source = f"\nSource: `{home.__name__.replace('.', '/')}.py`.\n"
     return f"# {spec.name}\n\nReads: {reads}.\n\n{_as_markdown(about)}\n{source}{table}"
+
+
+def _notebook(path: Path) -> str:
+    """The cells of a notebook, which is kept without outputs, and a link to the file at its top."""
+    title, *parts = map(_cell, json.loads(path.read_text(encoding="utf-8"))["cells"])
+    return "\n\n".join([title, f"[Download this notebook]({path.name})", *parts]) + "\n"
+
+
+def _cell(cell: dict[str, Any]) -> str:
+    source = "".join(cell["source"])
+    language = "bash" if source.startswith("!") else "python"
+    return source if cell["cell_type"] == "markdown" else f"```{language}\n{source}\n```"
 
 
 def _keys_with_one_value() -> str:
