@@ -11,6 +11,7 @@ from recbole_ser.commands.arguments import (
     paths_in,
     required_keys,
 )
+from recbole_ser.commands.imports import lasting_imports
 
 
 @click.command(cls=ConfiguredCommand, short_help="give users the codes that GSERec reads")
@@ -44,10 +45,11 @@ def command(ctx: click.Context, model: str | None, dataset: str | None, config_f
     The result is <name>.codes beside the data set and <name>.codes.json, which says how it was made.  All keys of
     `recbole-ser run` that choose the data and the protocol hold here too; properties/overall.yaml lists the defaults.
     """
-    from recbole_ser.codes.tables import codes_table
-    from recbole_ser.config import SERConfig
-    from recbole_ser.logs import log_to
-    from recbole_ser.runner import make_codes  # slow to import
+    with lasting_imports():
+        from recbole_ser.codes.tables import codes_table
+        from recbole_ser.config import SERConfig
+        from recbole_ser.logs import log_to
+        from recbole_ser.runner import make_codes
 
     values = parse_arguments(ctx.args)
     required_keys(dataset=dataset)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from recbole_ser.commands.arguments import Command, trusted_model_option
+from recbole_ser.commands.imports import lasting_imports
 from recbole_ser.comparison.tables import FORMATS, METRICS, SUFFIXES
 from recbole_ser.errors import ConfigError
 from recbole_ser.files import atomic_write, check_writable
@@ -83,9 +84,10 @@ def command(
     if out is not None:
         check_writable(out)
 
-    from recbole_ser.comparison.report import Options, compare_runs  # slow to import
-    from recbole_ser.comparison.rows import tables_in
-    from recbole_ser.evaluation.metrics import parse_metrics
+    with lasting_imports():
+        from recbole_ser.comparison.report import Options, compare_runs
+        from recbole_ser.comparison.rows import tables_in
+        from recbole_ser.evaluation.metrics import parse_metrics
 
     options = Options(
         metrics=parse_metrics(metrics),

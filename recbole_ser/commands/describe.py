@@ -9,6 +9,7 @@ import click
 
 from recbole_ser.atomic.time_unit import UNITS
 from recbole_ser.commands.arguments import Command, dataset_argument, paths_in, split_option
+from recbole_ser.commands.imports import lasting_imports
 from recbole_ser.errors import ConfigError
 
 _FILE = click.Path(path_type=Path)
@@ -43,11 +44,12 @@ def command(
     DATASET is the name of a data set, or its folder.
     """
     # Imported here: RecBole takes seconds, and other commands must run where it does not.
-    from recbole_ser.atomic.location import find_dataset
-    from recbole_ser.files import check_writable, write_json
-    from recbole_ser.statistics.counts import describe, load_described
-    from recbole_ser.statistics.page import write_page
-    from recbole_ser.statistics.tables import text_of
+    with lasting_imports():
+        from recbole_ser.atomic.location import find_dataset
+        from recbole_ser.files import check_writable, write_json
+        from recbole_ser.statistics.counts import describe, load_described
+        from recbole_ser.statistics.page import write_page
+        from recbole_ser.statistics.tables import text_of
 
     if dataset is None:
         raise ConfigError("name a data set: recbole-ser describe ser-sample")

@@ -9,6 +9,7 @@ from typing import Literal
 import click
 
 from recbole_ser.commands.arguments import Command, trusted_model_option
+from recbole_ser.commands.imports import lasting_imports
 from recbole_ser.errors import ConfigError
 from recbole_ser.files import check_writable
 from recbole_ser.plotting import FORMATS
@@ -61,10 +62,11 @@ def command(
         if path is not None:
             check_writable(path)
 
-    from recbole_ser.explanation.explain import explain  # slow to import
-    from recbole_ser.explanation.plot import write_plot
-    from recbole_ser.explanation.tables import WRITERS, text_of
-    from recbole_ser.inference.recommender import Recommender
+    with lasting_imports():
+        from recbole_ser.explanation.explain import explain
+        from recbole_ser.explanation.plot import write_plot
+        from recbole_ser.explanation.tables import WRITERS, text_of
+        from recbole_ser.inference.recommender import Recommender
 
     explanation = explain(Recommender.load(run, model), user, item, target, not no_ranks, show_progress=True)
     print(text_of(explanation, k, shutil.get_terminal_size((_WIDTH, 24)).columns))

@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from recbole_ser.commands.arguments import Command, given_options, trusted_model_option
+from recbole_ser.commands.imports import lasting_imports
 from recbole_ser.errors import ConfigError
 from recbole_ser.files import check_writable
 
@@ -40,9 +41,10 @@ def command(
     \b
       recbole-ser groups saved/cds/SESRec-* saved/cds/GSERec-* --out=groups
     """
-    from recbole_ser.evaluation.group_plots import write_plots
-    from recbole_ser.evaluation.group_report import group_report, report_text, write_tables
-    from recbole_ser.evaluation.groups import metric_values
+    with lasting_imports():
+        from recbole_ser.evaluation.group_plots import write_plots
+        from recbole_ser.evaluation.group_report import group_report, report_text, write_tables
+        from recbole_ser.evaluation.groups import metric_values
 
     if edges is not None and "groups" in given_options(ctx):
         raise ConfigError("--groups and --edges both say where groups begin: leave one of them out")

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from recbole_ser.commands.arguments import Command, trusted_model_option
+from recbole_ser.commands.imports import lasting_imports
 from recbole_ser.errors import ConfigError, UserError
 from recbole_ser.files import check_writable
 
@@ -70,8 +71,9 @@ def command(
     names = _lines(users_file) if users_file is not None else list(users) or None
     ranked = None if candidates is None else _lines(candidates)
 
-    from recbole_ser.inference import Recommender  # slow to import
-    from recbole_ser.inference.tables import WRITERS, print_table
+    with lasting_imports():
+        from recbole_ser.inference import Recommender
+        from recbole_ser.inference.tables import WRITERS, print_table
 
     recommender = Recommender.load(run, model)
     with _warnings_on_stderr():

@@ -16,6 +16,7 @@ from recbole_ser.commands.arguments import (
     paths_in,
     required_keys,
 )
+from recbole_ser.commands.imports import lasting_imports
 from recbole_ser.errors import ConfigError
 from recbole_ser.registry import available_models
 
@@ -92,8 +93,9 @@ def command(
 
         launch_on_cluster(workers, address, asked, values.get("use_gpu", True))
         return None
-    from recbole_ser import runner  # slow to import
-    from recbole_ser.workers import group
+    with lasting_imports():
+        from recbole_ser import runner
+        from recbole_ser.workers import group
 
     result = (runner.run if resume is None else runner.resume)(**asked)
     if group.is_first() and result.folder is not None:
@@ -127,11 +129,12 @@ def settings_lists(model: str, dataset: str | None) -> dict[str, list[tuple[str,
     Raises:
         ConfigError: there is no such model.
     """
-    from recbole_ser.config import SERConfig  # slow to import
-    from recbole_ser.settings.checking import group_in
-    from recbole_ser.settings.of_class import declared_defaults
-    from recbole_ser.settings.run import GROUPS
-    from recbole_ser.settings.wording import allowed, shown
+    with lasting_imports():
+        from recbole_ser.config import SERConfig
+        from recbole_ser.settings.checking import group_in
+        from recbole_ser.settings.of_class import declared_defaults
+        from recbole_ser.settings.run import GROUPS
+        from recbole_ser.settings.wording import allowed, shown
 
     def rows(group: Any, values: Any, prefix: str = "") -> list[tuple[str, str]]:
         listed = []

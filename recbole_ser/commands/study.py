@@ -8,6 +8,7 @@ import click
 
 from recbole_ser.bundled import package_folder
 from recbole_ser.commands.arguments import ConfiguredCommand, parse_arguments
+from recbole_ser.commands.imports import lasting_imports
 
 
 class _Study(ConfiguredCommand):
@@ -57,9 +58,10 @@ def command(
     """
     values = parse_arguments(ctx.args)
 
-    from recbole_ser.comparison.tables import FORMATS  # slow to import
-    from recbole_ser.study.estimate import plan_table
-    from recbole_ser.study.study import plan_study, run_study, runs_at_once
+    with lasting_imports():
+        from recbole_ser.comparison.tables import FORMATS
+        from recbole_ser.study.estimate import plan_table
+        from recbole_ser.study.study import plan_study, run_study, runs_at_once
 
     if dry_run:
         at_once = runs_at_once(jobs)

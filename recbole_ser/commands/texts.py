@@ -11,6 +11,7 @@ from recbole_ser.commands.arguments import (
     paths_in,
     required_keys,
 )
+from recbole_ser.commands.imports import lasting_imports
 from recbole_ser.errors import ConfigError
 from recbole_ser.registry import available_models
 
@@ -45,10 +46,11 @@ def command(ctx: click.Context, model: str | None, dataset: str | None, config_f
     The result is the folder <name>.texts beside the data set, with texts.json, which says how it was made.  All keys of
     `recbole-ser run` that choose the data and the protocol hold here too; properties/overall.yaml lists the defaults.
     """
-    from recbole_ser.config import SERConfig
-    from recbole_ser.logs import log_to
-    from recbole_ser.runner import make_texts  # slow to import
-    from recbole_ser.texts.tables import texts_table
+    with lasting_imports():
+        from recbole_ser.config import SERConfig
+        from recbole_ser.logs import log_to
+        from recbole_ser.runner import make_texts
+        from recbole_ser.texts.tables import texts_table
 
     values = parse_arguments(ctx.args)
     required_keys(dataset=dataset)

@@ -15,6 +15,7 @@ from recbole_ser.commands.arguments import (
     paths_in,
     required_keys,
 )
+from recbole_ser.commands.imports import lasting_imports
 from recbole_ser.errors import ConfigError
 
 _RESOURCES = ("address", "concurrent", "cpus_per_trial", "gpus_per_trial")
@@ -78,9 +79,10 @@ def command(
     a run's folder for every trial.  After Ctrl-C or a crash --resume goes on: trials that are over are kept, the
     others continue from their checkpoints.
     """
-    from recbole_ser.tuning.resources import Resources
-    from recbole_ser.tuning.sweep import resume as resume_sweep
-    from recbole_ser.tuning.sweep import tune  # slow to import
+    with lasting_imports():
+        from recbole_ser.tuning.resources import Resources
+        from recbole_ser.tuning.sweep import resume as resume_sweep
+        from recbole_ser.tuning.sweep import tune
 
     values = parse_arguments(ctx.args)
     asked = {name: options.pop(name) for name in _RESOURCES}

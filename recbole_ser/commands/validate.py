@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from recbole_ser.commands.arguments import Command, dataset_argument, split_option
+from recbole_ser.commands.imports import lasting_imports
 from recbole_ser.errors import ConfigError
 
 
@@ -34,9 +35,10 @@ def command(
     DATASET is the name of a data set, or its folder.  The exit status is 2 if there are
     errors (with --strict: errors or warnings), else 0.
     """
-    from recbole_ser.atomic.location import find_dataset
-    from recbole_ser.files import check_writable, write_json
-    from recbole_ser.validation.report import rules_table, validate
+    with lasting_imports():
+        from recbole_ser.atomic.location import find_dataset
+        from recbole_ser.files import check_writable, write_json
+        from recbole_ser.validation.report import rules_table, validate
 
     if rules:
         print(rules_table())

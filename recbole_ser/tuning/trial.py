@@ -122,6 +122,7 @@ class Task:
         if self.working_path not in sys.path:
             sys.path.insert(0, self.working_path)
         gc.collect()  # this process's previous trial is in reference cycles, and its tensors are large
+        gc.freeze()  # what is left are modules and shared data, through which no later collection needs to look
         values = folder.values()
         config = trial_config(self.arguments, values)
         run = RunFolder(folder.path)
