@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import write_lines, write_toy
 
 from recbole_ser.cli import COMMANDS, main
 from recbole_ser.commands.convert import SOURCES
+from recbole_ser.commands.imports import lasting_imports
 from recbole_ser.runs.folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
@@ -233,3 +237,17 @@ def test_a_run_imports_nothing_that_it_does_not_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_collector_passes_over_what_commands_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = gc.get_freeze_count()
+    try:
+        with pytest.raises(ImportError), lasting_imports():
+            assert not gc.isenabled()
+            importlib.import_module("there_is_no_such_module")
+        assert gc.isenabled() and gc.get_freeze_count() == frozen
+        with lasting_imports():
+            monkeypatch.setitem(sys.modules, "planted_module", ModuleType("planted_module"))
+        assert gc.isenabled() and gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import sys
@@ -63,6 +64,25 @@ def test_one_step_is_adam_with_coupled_weight_decay_on_all_but_the_spared(tmp_pa
         total = gradient + (0.0 if name == "temperature" else decay) * before[name]
         step = rate * total / (total.abs() + eps)  # the first step of Adam: both moments are corrected to the gradient
         torch.testing.assert_close(after.detach(), before[name] - step, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("learner", "original"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_optimisers_compute_what_pytorchs_own_do(learner: str, original: type[torch.optim.Optimizer]) -> None:
+    ours = nn.Linear(3, 2)
+    theirs = copy.deepcopy(ours)
+    optimizers = [
+        build_adam(ours, learner, rate=0.1, weight_decay=0.01),
+        original(theirs.parameters(), lr=0.1, weight_decay=0.01, fused=True),  # type: ignore[call-arg]
+    ]
+    for step in range(3):
+        for layer, optimizer in zip((ours, theirs), optimizers):
+            optimizer.zero_grad()
+            layer(torch.ones(4, 3) * step).square().sum().backward()
+            optimizer.step()
+    assert_equal_weights(ours.state_dict(), theirs.state_dict())
+    states = [optimizer.state_dict()["state"] for optimizer in optimizers]
+    assert states[0].keys() == states[1].keys() != set()
+    assert all(torch.equal(states[0][key]["exp_avg_sq"], states[1][key]["exp_avg_sq"]) for key in states[0])
 
 
 @pytest.mark.parametrize("learner", ["adam", "adamw", "sgd"])

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureType
@@ -94,6 +95,10 @@ class SERDataset(AtomicDataset):
     # --- what is kept of it -------------------------------------------------------------------------------------------
 
     def _from_scratch(self) -> None:
+        self._load_or_restore()
+        pa.default_memory_pool().release_unused()  # Arrow keeps what reading the files took, several times their size
+
+    def _load_or_restore(self) -> None:
         """Load the files, or what was made of them the last time."""
         self._get_preset()
         self._get_field_from_config()
