@@ -14,6 +14,8 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no usage reports are sent
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune would print its own tables
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_worker_niceness": "0",  # trials have the priority that runs have, not next to the lowest
+    "RAY_prestart_worker_first_driver": "0",  # Tune gives trials an environment, with which they start anew
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # a trial's folder has its metrics already
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial may fail before its first epoch
