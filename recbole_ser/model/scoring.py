@@ -25,7 +25,7 @@ class Pooling(NamedTuple):
     """
 
     states: Tensor  # [B, T, d]
-    weights: Tensor  # [B, G, T, n]
+    weights: list[Tensor]  # of each group [B, T, n]
     shares: Tensor  # [B, G, T, V]: the views of a group that a position belongs to; adds up to 1 over them, or to 0
 
     def linear(self, weight: Tensor) -> Tensor:
@@ -67,8 +67,8 @@ class TargetAttention(nn.Module):
             F.pad(mean_weights(views[:, start:end].transpose(1, 2), states.dtype), (start, views.shape[1] - end))
             for start, end in groups
         ]
-        summed = [weights[:, start:end].sum(dim=1) for start, end in groups]
-        return Pooling(states, torch.stack(summed, dim=1), torch.stack(shares, dim=1))
+        summed = [weights[:, 0], *(weights[:, start:end].sum(dim=1) for start, end in groups[1:])]
+        return Pooling(states, summed, torch.stack(shares, dim=1))
 
 
 def pooled_linear(weight: Tensor, rows: Tensor, poolings: Sequence[Pooling], targets: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def pooled_linear(weight: Tensor, rows: Tensor, poolings: Sequence[Pooling], tar
     width = targets.shape[1]
     *of_views, of_targets = weight.split([*(pooling.shares.shape[3] * width for pooling in poolings), width], dim=1)
     mapped = [pooling.linear(of_view) for pooling, of_view in zip(poolings, of_views)]
-    weights = [pooling.weights.flatten(1, 2) for pooling in poolings]
+    weights = [of_group for pooling in poolings for of_group in pooling.weights]
     ones = targets.new_ones(len(rows), 1, len(targets))
     right = torch.cat([*mapped, rows.unsqueeze(1)], dim=1)  # [B, K + 1, h]
     left = torch.cat([*weights, ones], dim=1)  # [B, K + 1, n]
