@@ -326,6 +326,15 @@ def test_tables_of_an_evaluation_pass_follow_the_weights(change: str) -> None:
     torch.testing.assert_close(after, expected)
 
 
+def test_a_result_says_that_the_co_attention_has_become_zero() -> None:
+    model = build()
+    assert model.remarks() == []
+    with torch.no_grad():
+        model.co_attention.affinity.mul_(1e-9)
+    assert "no event is similar" in model.remarks()[0]
+    assert not any(part.any() for part in model.similar_positions(interaction(ROWS)))
+
+
 def test_the_whole_catalogue_is_scored_like_candidates() -> None:
     model = build().eval()
     with torch.no_grad():

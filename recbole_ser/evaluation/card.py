@@ -64,6 +64,7 @@ def card(folder: RunFolder) -> str:
         ),
         "## Result",
         _table(("metric", "validation", "test", "95 % interval of test"), _metrics(folder)),
+        *(f"Note: {remark}." for remark in result.remarks),
         "## How to get it again",
         f"```bash\n{_command(folder)}\n```",
         "Equal hashes mean equal data, candidates and targets, and results that can be compared.",

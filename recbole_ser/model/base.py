@@ -101,6 +101,13 @@ class SearchRecommender(PassCache, SequentialRecommender):
         """
         return None
 
+    def remarks(self) -> list[str]:
+        """What somebody who reads a result has to know about the weights that were tested, a line each.
+
+        It is part of the result, and shown with it.
+        """
+        return []
+
     def undividable(self) -> str | None:
         """Why the rows of a batch cannot be divided among several workers; ``None``: they can.
 

@@ -263,6 +263,12 @@ class CoAttention(nn.Module):
         self.left = nn.Linear(width, 1, bias=False)
         self.right = nn.Linear(width, 1, bias=False)
 
+    @property
+    def vanished(self) -> bool:
+        """Whether its weights are so small that all positions have the same weight."""
+        votes = max(self.left.weight.norm().item(), self.right.weight.norm().item())
+        return self.affinity.norm().item() * votes < 1e-6
+
     def forward(self, left: Tensor, left_mask: Tensor, right: Tensor, right_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Weights ``[B, S]`` and ``[B, R]``, each summing to 1, of states ``[B, S, d]`` and ``[B, R, d]``.
 

@@ -30,6 +30,7 @@ class RunResult:
             ``None`` if the model reads no codes.
         texts: ``hash`` of the vectors of texts, and what made those of ``items`` and ``users``, and the ``vectors``;
             ``None`` if the model reads no texts.
+        remarks: what a reader has to know about the weights that were tested, see ``SearchRecommender.remarks``.
         folder: folder of the run; ``None`` if it has none.  It is not written to the file, since folders may be moved.
     """
 
@@ -51,6 +52,7 @@ class RunResult:
     targets: dict[str, str] = field(default_factory=dict)
     ranks: str = ""
     texts: dict[str, str] | None = None
+    remarks: list[str] = field(default_factory=list)
     folder: Path | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,6 +90,7 @@ def final_table(result: RunResult) -> str:
             if _shown(name)
         ),
         *(f"{name:<12}{value}" for name, value in facts.items()),
+        *(f"{'note':<12}{remark}" for remark in result.remarks),
         f"{'run':<12}{result.folder}",
     ]
     return "\n".join(lines)

@@ -260,6 +260,7 @@ class SERTrainer(Trainer):
             data=data["hash"],
             codes=data.get("codes"),
             texts=data.get("texts"),
+            remarks=self.model.remarks() if isinstance(self.model, SearchRecommender) else [],
             targets=data["targets"],
             ranks=checksum,
             parameters=sum(value.numel() for value in self.model.parameters() if value.requires_grad),

@@ -179,6 +179,14 @@ class SESRec(SearchRecommender):
             self.above_threshold(state.search.similarity, interaction["search_query_list"] != 0),
         )
 
+    def remarks(self) -> list[str]:
+        if self.co_attention is None or not self.co_attention.vanished:
+            return []
+        return [
+            "the co-attention has become 0, so no event is similar to the other history: lower weight_decay (which is "
+            "stronger than the contrast) or raise beta"
+        ]
+
     def score(self, state: UserState, items: Tensor) -> Tensor:
         targets = self.items(items)  # [B, C, d]
         rec = self.rec_interest(state.rec.states, state.rec.views[:, : self.views], targets)  # Eq. 17-19
