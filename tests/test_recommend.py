@@ -21,7 +21,6 @@ from loaded_runs import EVENT_COLUMNS, Runs, history, searcher, token
 
 from recbole_ser.data.loader import EvalLoader
 from recbole_ser.errors import DataError, UserError
-from recbole_ser.evaluation import ranking
 from recbole_ser.inference import Recommender, recommend, scores
 from recbole_ser.inference.new_queries import with_queries
 from recbole_ser.records import write_sealed
@@ -155,7 +154,7 @@ def test_users_do_not_depend_on_each_other(model: str, runs: Runs, monkeypatch: 
     alone = pd.concat([everything(recommender, users=[user]) for user in recommender.users[:12]])
     assert_same_scores(together, alone)
     monkeypatch.setattr(scores, "SCORES_AT_ONCE", 5 * recommender.dataset.item_num)
-    monkeypatch.setattr(ranking, "PAIRS_AT_ONCE", 64)
+    monkeypatch.setattr(type(recommender.scorer), "catalogue_block", (3, 16), raising=False)
     assert_same_scores(everything(recommender, users=recommender.users[:12]), together)
     parts = list(recommender.in_parts(recommender.users[:12]))
     assert [part["user_id"].nunique() for part in parts] == [5, 5, 2]
