@@ -23,6 +23,7 @@ try:
 except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
+ATTEMPTS = 100  # to use folders that other processes make and remove at the same time
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 _log = logging.getLogger(__name__)
 
@@ -86,7 +87,21 @@ def check_writable(path: str | Path) -> None:
     Raises:
         UserError: the file could not be written.
     """
-    path, made = Path(path), []
+    path = Path(path)
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            _write_nothing(path)
+            return
+        except (OSError, ValueError) as error:  # ValueError: a character that no name can have
+            # Another process that checks the same path makes and removes the same folders.
+            if left and isinstance(error, (FileNotFoundError, FileExistsError)):
+                continue
+            problem = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"{path}: cannot be written: {problem}") from error
+
+
+def _write_nothing(path: Path) -> None:
+    made = []
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -96,9 +111,6 @@ def check_writable(path: str | Path) -> None:
                 made.append(folder)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"):
             pass
-    except (OSError, ValueError) as error:  # ValueError: a character that no name can have
-        problem = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{path}: cannot be written: {problem}") from error
     finally:
         for folder in reversed(made):
             with suppress(OSError):  # another process has put something there

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from recbole_ser.errors import UserError
 from recbole_ser.files import atomic_write, check_writable
+from recbole_ser.runs.claim import claim
 
 
 def everything_in(folder: Path) -> list[Path]:
@@ -61,3 +64,17 @@ def test_a_full_disk_is_named_by_the_file(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "whole" and everything_in(tmp_path) == [tmp_path / "file"]
+
+
+def test_folders_are_checked_and_made_at_once(tmp_path: Path) -> None:
+    def check(number: int) -> None:
+        for turn in range(100):
+            check_writable(tmp_path / "a" / "b" / "file")
+            if number == 0 and turn % 10 == 0:
+                claim(tmp_path / "a" / "b" / "run", "").rmdir()
+                with suppress(OSError):  # the others may be in there
+                    (tmp_path / "a" / "b").rmdir()
+                    (tmp_path / "a").rmdir()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(check, range(4)))

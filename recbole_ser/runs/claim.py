@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from recbole_ser.errors import UserError
-from recbole_ser.files import check_writable
+from recbole_ser.files import ATTEMPTS, check_writable
 
 
 def claim(path: str | Path, hint: str) -> Path:
@@ -20,9 +20,8 @@ def claim(path: str | Path, hint: str) -> Path:
         UserError: the folder exists already.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.mkdir()
+        _make(path)
     except FileExistsError:
         raise UserError(f"{path}: this folder is there already: {hint}") from None
     return path
@@ -42,10 +41,19 @@ def check_claimable(path: str | Path, hint: str) -> None:
 def claim_new(path: str | Path) -> Path:
     """Make the folder ``path`` or, if it exists already, the first of ``path-2``, ``path-3``, ... that does not."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     folder, numbers = path, count(2)
     while True:
         with suppress(FileExistsError):
-            folder.mkdir()
+            _make(folder)
             return folder
         folder = path.with_name(f"{path.name}-{next(numbers)}")
+
+
+def _make(folder: Path) -> None:
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            folder.mkdir(parents=True)
+            return
+        except FileNotFoundError:  # another process has made a parent, and removed it: see ``check_writable``
+            if not left:
+                raise
