@@ -71,7 +71,8 @@ class _InnerProductSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, vectors: Tensor, places: Tensor) -> Tensor:
-        rows = rows_of_softmax(len(vectors), states.device)
+        at_once = LOGITS_AT_ONCE if states.device.type == "cpu" else 64 * LOGITS_AT_ONCE
+        rows = max(FEWEST_ROWS, at_once // len(vectors))
         of_states, of_vectors = torch.empty_like(states), torch.zeros_like(vectors)  # the gradients
         total = states.new_zeros(())
         parts = zip(states.split(rows), places.unsqueeze(1).split(rows), of_states.split(rows))
@@ -94,11 +95,6 @@ class _InnerProductSoftmax(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         of_states, of_vectors = ctx.saved_tensors
         return of_states * gradient, of_vectors * gradient, None
-
-
-def rows_of_softmax(items: int, device: torch.device) -> int:
-    """How many rows of a softmax over so many items are computed together."""
-    return max(FEWEST_ROWS, (LOGITS_AT_ONCE if device.type == "cpu" else 64 * LOGITS_AT_ONCE) // items)
 
 
 def inner_product_softmax(states: Tensor, vectors: Tensor, places: Tensor) -> Tensor:
