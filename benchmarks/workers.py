@@ -3,6 +3,7 @@
     python benchmarks/workers.py                       # Kindle's size; about five minutes and 5 GB of memory
     python benchmarks/workers.py --quick               # a tenth of the data set
     python benchmarks/workers.py --quick --items=1000000
+    python benchmarks/workers.py --batch=1024          # positives in a step, of all processes together
 
 Wall-clock times depend on what else runs on the machine, which is why the sides take turns, medians are shown, and CPU
 seconds stand beside them.
@@ -24,7 +25,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from measure import machine, print_table
-from training_step import BATCH, CONFIG, generated
+from training_step import BATCH, CONFIG, Config, generated
 
 from recbole_ser.data.loader import TrainLoader
 from recbole_ser.model.search_aware.sesrec import SESRec
@@ -42,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the data set")
     parser.add_argument("--items", type=int, help="rows of the table of items, if more than the data set has")
+    parser.add_argument("--batch", type=int, default=BATCH, help="positives in each step (%(default)s)")
     parser.add_argument("--steps", type=int, default=30, help="steps in each turn")
     parser.add_argument("--turns", type=int, default=3)
     arguments = parser.parse_args()
@@ -51,7 +53,7 @@ def main() -> None:
         for name, (workers, threads) in SIDES.items():
             seconds[name] += in_processes(arguments, workers, threads)
             print(f"measured: {name}", file=sys.stderr)
-    report(data(arguments), seconds)
+    report(data(arguments), seconds, arguments.batch)
 
 
 def in_processes(arguments: argparse.Namespace, workers: int, threads: int) -> list[list[float]]:
@@ -75,7 +77,7 @@ def work(rank: int, arguments: argparse.Namespace, workers: int, threads: int, f
     torch.manual_seed(0)
     model = SESRec(CONFIG, dataset).train()
     optimizer = build_adam(model, "adam", CONFIG["learning_rate"], CONFIG["weight_decay"])
-    loader = TrainLoader(CONFIG, dataset)
+    loader = TrainLoader(Config({**CONFIG, "train_batch_size": arguments.batch}), dataset)
     with draws_seeded(0):
         found = measured(model, optimizer, loader, arguments.steps)
     if rank == 0:
@@ -104,19 +106,18 @@ def measured(model: SESRec, optimizer: Any, loader: TrainLoader, steps: int) -> 
     return found[WARM_UP:]
 
 
-def report(dataset: SimpleNamespace, seconds: dict[str, list[list[float]]]) -> None:
+def report(dataset: SimpleNamespace, seconds: dict[str, list[list[float]]], batch: int) -> None:
     model = SESRec(CONFIG, dataset)
     numbers = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    print(
-        f"{dataset.item_num - 1:,} items; {4 * numbers / 2**20:.1f} MiB of gradients in each step of {BATCH} positives"
-    )
+    mib = 4 * numbers / 2**20
+    print(f"{dataset.item_num - 1:,} items; {mib:.1f} MiB of gradients in each step of {batch:,} positives")
     rows, alone = [], 0.0
     for name, steps in seconds.items():
         *parts, cpu = (statistics.median(values) for values in zip(*steps))
         whole = statistics.median(sum(values[:-1]) for values in steps)
         alone = alone or whole
         milliseconds = [f"{1000 * value:.1f}" for value in (*parts, whole, cpu)]
-        rows.append([name, *milliseconds, f"{BATCH / whole:,.0f}", f"{alone / whole:.2f}"])
+        rows.append([name, *milliseconds, f"{batch / whole:,.0f}", f"{alone / whole:.2f}"])
     print_table(["ms per step (median)", *PARTS, "whole", "CPU of all", "positives/s", "speed"], rows)
 
 

@@ -138,6 +138,7 @@ def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path: Path, monk
         create_encoder("minilm", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec(minilm.PACKAGE) is None, reason="all-MiniLM-L6-v2 is not installed (extra minilm)")
 def test_the_real_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed (extra llm)")

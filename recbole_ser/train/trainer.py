@@ -148,7 +148,19 @@ class SERTrainer(Trainer):
                     batches.set_postfix_str(str(means), refresh=False)
                 self._step(losses)
         self.epoch_losses, self.epoch_weights = means.read(), means.weights()
+        if epoch_idx == self.start_epoch and isinstance(self.model, SearchRecommender):
+            self._warn_of_unknown_weights(self.model)
         return sum(self.epoch_losses.values())
+
+    def _warn_of_unknown_weights(self, model: SearchRecommender) -> None:
+        """A slip in a name would otherwise let the loss that was meant count with a weight of 1."""
+        in_use = [name for name in model.loss_weights() if model.weight_of_loss(name)]
+        unknown = [name for name in in_use if name not in self.epoch_losses]
+        if unknown:
+            self.logger.warning(
+                f"{type(model).__name__} has a weight for a loss that no batch had: {', '.join(unknown)}; "
+                f"the losses were {', '.join(self.epoch_losses)}"
+            )
 
     def _loss_means(self, epoch: int) -> LossMeans:
         read_every = 1 if self.device.type == "cpu" else 32

@@ -251,7 +251,8 @@ class IV4REC(SearchRecommender):
         return losses
 
     def loss_weights(self) -> dict[str, float]:
-        return {"item_regression": self.lambda_i, "user_regression": self.lambda_u}
+        weights = {} if self.item_regression is None else {"item_regression": self.lambda_i}
+        return weights if self.user_regression is None else {**weights, "user_regression": self.lambda_u}
 
 
 class Projection(nn.Module):
