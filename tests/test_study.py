@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -345,6 +346,65 @@ def test_killed_and_interrupted_runs_go_on_to_the_same_result(declare: Any) -> N
     ]  # fmt: skip
     results = [RunFolder(place / "slow-2023").result() for place in (folder, Path("whole/toy"))]
     assert results[0].test == results[1].test and results[0].epochs == results[1].epochs == 6
+
+
+def test_a_process_of_a_cluster_works_where_the_study_is_and_says_what_failed(
+    declare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    arguments = {"model": "SASRec", "dataset": "toy", "config_dict": {"data_path": "data", "epochs": 0}}
+    assert jobs.do_there("prepare", arguments, "a.log", str(tmp_path)).startswith("argument: epochs is 0")
+    assert sys.path[0] == str(tmp_path) and (tmp_path / "a.log").read_text().startswith("error: argument")
+    missing = jobs.do_there("prepare", arguments, "a.log", str(tmp_path / "nowhere"))
+    assert missing.endswith(f"does not see {tmp_path}/nowhere: all machines need the same working folder")
+
+
+# Two machines with a CPU each; Ctrl-C once two runs are under way, as "interrupted" says.
+ON_TWO_MACHINES = f"""
+import os, signal, sys, threading, time
+from pathlib import Path
+
+sys.path[:0] = [{str(TESTS)!r}]
+from recbole_ser.tuning import ray_versions
+ray_versions.import_ray(loopback=True)
+from ray.cluster_utils import Cluster
+from recbole_ser.cli import main
+
+def interrupt():
+    while sum(path.stat().st_size > 0 for path in Path("saved/studies/toy/toy").glob("*/metrics.jsonl")) < 2:
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGINT)
+
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1}})
+cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+if sys.argv[1] == "interrupted":
+    threading.Thread(target=interrupt, daemon=True).start()
+status = main(["study", "toy.yaml", f"--address={{cluster.address}}"])
+cluster.shutdown()
+sys.exit(status)
+"""
+
+
+@pytest.mark.slow
+def test_on_a_cluster(declare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))
+    rows = [{"model": MODEL, "name": "a", "seconds": 0.5}, {"model": MODEL, "name": "b", "seconds": 0.5},
+            {"model": MODEL, "name": "unlucky", "fate": "dies once"}]  # fmt: skip
+    declare(rows, {"epochs": 6})
+    folders = [Path(f"saved/studies/toy/toy/{name}-2023") for name in "ab"]
+    texts, first_epochs = [], []
+    for how, status in (("interrupted", 130), ("whole", 1)):
+        line = [sys.executable, "-W", "ignore", "-c", ON_TWO_MACHINES, how]
+        done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200)
+        assert done.returncode == status, done.stdout
+        texts.append(done.stdout)
+        first_epochs.append([RunFolder(folder).metrics()[0] for folder in folders])
+    told = [line for line in texts[1].splitlines() if line.startswith(("running", "finished", "failed: unlucky"))]
+    assert [line[:7] for line in told[:2]] == ["running"] * 2, "both machines work at once"
+    assert sum("its process was killed (signal 9)" in line for line in told) == 2  # when it happens, and at the end
+    assert [RunFolder(folder).result().epochs for folder in folders] == [6, 6]
+    assert first_epochs[0] == first_epochs[1], "the second time they went on from where they were"
 
 
 @pytest.mark.slow

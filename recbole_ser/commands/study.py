@@ -23,14 +23,28 @@ class _Study(ConfiguredCommand):
 @click.command(cls=_Study, short_help="run models on data sets with several seeds, and compare them")
 @click.argument("study", metavar="FILE.yaml|NAME")
 @click.option("-d", "--dataset", "datasets", multiple=True, metavar="NAME ...", help="data sets instead of the file's")
-@click.option("--jobs", type=int, metavar="N", help="runs, or trials of a sweep, at once (default: one per CPU)")
+@click.option(
+    "--jobs",
+    type=int,
+    metavar="N",
+    help="runs, or trials of a sweep, at once (default: one per CPU, or GPU of a cluster)",
+)
 @click.option(
     "--folder", type=click.Path(path_type=Path), metavar="FOLDER", help="(default: saved/studies/<name of the file>)"
+)
+@click.option(
+    "--address", metavar="HOST:PORT", help="Ray cluster that does the runs and trials (default: RAY_ADDRESS, if set)"
 )
 @click.option("--dry-run", is_flag=True, help="run nothing; say what would be run and, from a few steps, at what cost")
 @click.pass_context
 def command(
-    ctx: click.Context, study: str, datasets: tuple[str, ...], jobs: int | None, folder: Path | None, dry_run: bool
+    ctx: click.Context,
+    study: str,
+    datasets: tuple[str, ...],
+    jobs: int | None,
+    folder: Path | None,
+    address: str | None,
+    dry_run: bool,
 ) -> int:
     """Run every model of a study on every data set with every seed, several at a time, and compare the results.
 
@@ -67,7 +81,7 @@ def command(
         at_once = runs_at_once(jobs)
         click.echo(plan_table(list(plan_study(study, datasets=datasets, settings=values, folder=folder)), at_once))
         return 0
-    result = run_study(study, datasets=datasets, settings=values, folder=folder, jobs=jobs)
+    result = run_study(study, datasets=datasets, settings=values, folder=folder, jobs=jobs, address=address)
     for comparison in result.comparisons.values():
         click.echo(f"{FORMATS['terminal'](comparison)}\n")
     for dataset, problem in result.problems.items():

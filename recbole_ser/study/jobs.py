@@ -1,4 +1,4 @@
-"""Doing the jobs of a study: several at a time, each in a process of its own.
+"""Doing the jobs of a study: several at a time, each in a process of its own, on this machine or in a cluster.
 
 Sweeps run their trials on Ray, which keeps data and processes between trials that differ in a few values.  The runs of
 a study differ in model and data, few of them read what another has loaded, and none is ever given up for another; what
@@ -9,6 +9,8 @@ has a process, which loads its data itself, in seconds; what is dear to make is 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -17,11 +19,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from recbole_ser.study.cells import Cell
-from recbole_ser.study.worker import ERROR
+if TYPE_CHECKING:  # so that a process that starts a job in a cluster stays small
+    from recbole_ser.study.cells import Cell
 
+ERROR = "error: "  # what the line begins with that says why a job failed
 _PAUSE = 0.1  # seconds between two looks at the processes
 
 
@@ -42,8 +45,24 @@ class Job:
     cells: Sequence[Cell]
 
 
-class Process:
+class Running(Protocol):
     """A job that was started."""
+
+    job: Job
+
+    def is_over(self) -> bool: ...
+
+    def error(self) -> str:
+        """Why the job failed, in one line; empty if it did not.  Only a job that is over is asked."""
+        ...
+
+    def stop(self) -> None:
+        """End it; its run can be resumed from its last epoch."""
+        ...
+
+
+class Process:
+    """A job that was started on this machine."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -62,7 +81,6 @@ class Process:
         return self._process.poll() is not None
 
     def error(self) -> str:
-        """Why the job failed, in one line; empty if it did not."""
         status = self._process.wait()
         if status < 0:
             return f"its process was killed (signal {-status}), as happens when memory is short"
@@ -73,9 +91,25 @@ class Process:
         return "" if status == 0 else said.removeprefix(ERROR) or f"exit status {status}, see {self.job.log}"
 
     def stop(self) -> None:
-        """End the process; its run can be resumed from its last epoch."""
         self._process.terminate()
         self._process.wait()
+
+
+def do_there(kind: str, arguments: dict[str, Any], log: str, folder: str) -> str:
+    """Do a job in ``folder``, from a process of a cluster; returns its error, which is empty if it went well."""
+    if not Path(folder).is_dir():
+        return f"{socket.gethostname()} does not see {folder}: all machines need the same working folder"
+    os.chdir(folder)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    process = Process(Job(kind, arguments, Path(log), []))
+    try:
+        while not process.is_over():
+            time.sleep(_PAUSE)
+    except KeyboardInterrupt:  # this is how Ray cancels
+        process.stop()
+        raise
+    return process.error()
 
 
 def do_all(
@@ -84,6 +118,7 @@ def do_all(
     began: Callable[[Job], None],
     ended: Callable[[Job, str], None],
     looked: Callable[[], None],
+    start: Callable[[Job], Running] | None = None,
 ) -> None:
     """Do all jobs, in their order, so many at once; if this process is interrupted, those that are running are stopped.
 
@@ -91,12 +126,14 @@ def do_all(
         began: is called when a job has been started.
         ended: is called when it is over, with its error, which is empty if it went well.
         looked: is called every moment.
+        start: starts a job; by default in a process of this machine.
     """
-    waiting, running = deque(jobs), list[Process]()
+    start = start or Process
+    waiting, running = deque(jobs), list[Running]()
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
-                running.append(Process(waiting.popleft()))
+                running.append(start(waiting.popleft()))
                 began(running[-1].job)
             for process in [process for process in running if process.is_over()]:
                 running.remove(process)

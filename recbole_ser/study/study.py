@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ from recbole_ser.study.cells import (
 )
 from recbole_ser.study.declaration import Study, read_study
 from recbole_ser.study.estimate import Planned, planned
-from recbole_ser.study.jobs import Job, do_all
+from recbole_ser.study.jobs import Job, Running, do_all
 from recbole_ser.study.progress import Progress
+from recbole_ser.tuning import ray_versions
+from recbole_ser.tuning.resources import Resources
 
 _STATUS_OF = {"tune": TUNING, "prepare": PREPARING, "run": RUNNING}
 
@@ -63,6 +66,7 @@ def run_study(
     settings: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
     jobs: int | None = None,
+    address: str | None = None,
 ) -> StudyResult:
     """Run every model of a study on every data set with every seed, and compare them.
 
@@ -73,14 +77,18 @@ def run_study(
 
     Args:
         source, datasets, settings, folder: see ``read_study``.
-        jobs: number of runs, or of trials of a sweep, at the same time; by default that of the CPUs.
+        jobs: number of runs, or of trials of a sweep, at the same time; by default that of the CPUs, in a cluster with
+            GPUs that of the GPUs.
+        address: address of a Ray cluster that does the runs and the trials; by default the environment variable
+            RAY_ADDRESS or, if that is not set, this machine does.  What runs read is always made on this machine.
 
     Raises:
         UserError: the declaration or a setting is wrong, the folder holds other runs, or another process is running
-            this study.
+            this study, or there is no cluster at the address.
         KeyboardInterrupt: the user pressed Ctrl-C.
     """
-    at_once = runs_at_once(jobs)
+    runs_at_once(jobs)
+    resources = Resources(address, jobs)
     study, groups = _checked(source, datasets, settings, folder)
     cells = [Cell(group, seed) for group in groups for seed in study.seeds]
     study.folder.mkdir(parents=True, exist_ok=True)
@@ -91,8 +99,12 @@ def run_study(
         progress = Progress(cells)
         done = False
         try:
-            for stage, several in [(_sweeps, 1), (_inputs, 1), (_runs, at_once)]:
-                do_all(stage(cells, at_once), several, *_shown_by(progress))
+            shown = _shown_by(progress)
+            do_all(_sweeps(cells, resources), 1, *shown)
+            do_all(_inputs(cells), 1, *shown)
+            if left := _runs(cells):
+                with _machines(resources) as (at_once, start):
+                    do_all(left, at_once, *shown, start)
             done = True
         finally:
             progress.close(erase=done)
@@ -137,6 +149,21 @@ def runs_at_once(jobs: int | None) -> int:
     return jobs or os.cpu_count() or 1
 
 
+@contextmanager
+def _machines(resources: Resources) -> Iterator[tuple[int, Callable[[Job], Running] | None]]:
+    """How many runs there are at the same time, and what starts one: this machine, or the cluster."""
+    if not resources.address:
+        yield runs_at_once(resources.concurrent), None
+        return
+    address = resources.address
+    ray_versions.import_ray(loopback=False)
+    from recbole_ser.study import cluster
+    from recbole_ser.tuning import engine
+
+    with engine.cluster(resources):
+        yield resources.concurrent or cluster.runs_at_once(), lambda job: cluster.ClusterProcess(job, address)
+
+
 def _shown_by(progress: Progress) -> tuple[Any, Any, Any]:
     """What follows from a job's beginning and its end, see ``do_all``."""
 
@@ -160,21 +187,23 @@ def _titles(cells: Sequence[Cell]) -> str:
     return f"{cells[0].title}{more}"
 
 
-def _sweeps(cells: Sequence[Cell], at_once: int) -> list[Job]:
+def _sweeps(cells: Sequence[Cell], resources: Resources) -> list[Job]:
     """The sweeps that are to be done, each with as many trials at once as there may be runs."""
+    at_once = resources.concurrent if resources.address else runs_at_once(resources.concurrent)
+    where = {"address": resources.address, "at_once": at_once}
     jobs = []
     for _, of_one in itertools.groupby(cells, key=lambda cell: id(cell.group)):
         several = list(of_one)
         group = several[0].group
         tuning = group.row.tuning
         if tuning is not None and group.tuned_values() is None:
-            how = {**tuning.options(), "storage": str(group.sweep), "at_once": at_once}
+            how = {**tuning.options(), **where, "storage": str(group.sweep)}
             log = group.sweep.with_name(f"{group.sweep.name}.log")
             jobs.append(Job("tune", {**group.sweep_config(tuning).arguments(), **how}, log, several))
     return jobs
 
 
-def _inputs(cells: Sequence[Cell], at_once: int) -> list[Job]:
+def _inputs(cells: Sequence[Cell]) -> list[Job]:
     """Making the data sets, codes and texts that are missing, each once."""
     needing: dict[tuple[str, ...], list[Cell]] = {}
     for cell in _left(cells):
@@ -186,7 +215,7 @@ def _inputs(cells: Sequence[Cell], at_once: int) -> list[Job]:
     ]
 
 
-def _runs(cells: Sequence[Cell], at_once: int) -> list[Job]:
+def _runs(cells: Sequence[Cell]) -> list[Job]:
     """The runs that are to be done."""
     jobs = []
     for cell in _left(cells):

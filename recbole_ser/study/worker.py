@@ -13,10 +13,9 @@ from typing import Any
 from recbole_ser import runner
 from recbole_ser.config import SERConfig
 from recbole_ser.errors import UserError, one_line
+from recbole_ser.study.jobs import ERROR
 from recbole_ser.tuning import sweep
 from recbole_ser.tuning.resources import Resources
-
-ERROR = "error: "  # what the line begins with that says why a job failed
 
 
 def main() -> int:
@@ -57,9 +56,17 @@ def _prepare(model: str, dataset: str, config_dict: dict[str, Any]) -> None:
     runner.prepare(SERConfig(model, dataset, None, config_dict))
 
 
-def _tune(model: str, dataset: str, config_dict: dict[str, Any], storage: str, at_once: int, **options: Any) -> None:
+def _tune(
+    model: str,
+    dataset: str,
+    config_dict: dict[str, Any],
+    storage: str,
+    address: str | None,
+    at_once: int | None,
+    **options: Any,
+) -> None:
     """Tune, or go on where it was interrupted."""
-    resources = Resources(concurrent=at_once)
+    resources = Resources(address, at_once)
     if (Path(storage) / "sweep.json").is_file():
         sweep.resume(storage, model=_outside(model), resources=resources)
         return
