@@ -6,7 +6,8 @@
 
 Generated logs of Kindle's size, 100 candidates or the whole catalogue, untrained models with one seed.  Full ranking is
 measured in two ways, in turns: each candidate against a history that was encoded once (``score``), and
-``score_catalogue``, which knows that the items are the same for all rows.  Each part runs in a process of its own, one
+``score_catalogue``, which knows that the items are the same for all rows.  In two stages, a dot-product model chooses
+1,000 items for each row, which SESRec ranks.  Each part runs in a process of its own, one
 thread.  The slow sides are measured on fewer users; the figures are per CPU second.
 """
 
@@ -40,6 +41,7 @@ TITLES = {
     "sesrec": "SESRec, ours",
 }
 FULL = ("SESRec", "UniSAR", "SASRecAll", "DIN")
+TWO_STAGES, RETRIEVED = "SASRecAll, then SESRec", 1_000
 
 
 def main() -> None:
@@ -52,17 +54,18 @@ def main() -> None:
     if arguments.part:
         torch.set_num_threads(1)
         name, folder = arguments.part
-        measure = {"recbole": measure_recbole, **dict.fromkeys(FULL, measure_full)}.get(name, measure_ours)
+        measures = {"recbole": measure_recbole, TWO_STAGES: measure_two_stages, **dict.fromkeys(FULL, measure_full)}
+        measure = measures.get(name, measure_ours)
         print(json.dumps(measure(name, Path(folder))))
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = _generated(arguments.data or Path(temporary), arguments.quick)
-        names = FULL if arguments.full else (*TITLES, *FULL)
+        names = (*(() if arguments.full else TITLES), *FULL, TWO_STAGES)
         results = {name: in_own_process(__file__, "--part", name, str(folder)) for name in names}
     print(machine())
     if not arguments.full:
         _print({name: results[name] for name in TITLES})
-    _print_full({name: results[name] for name in FULL})
+    _print_full({name: results[name] for name in (*FULL, TWO_STAGES)})
 
 
 def measure_ours(name: str, folder: Path) -> dict[str, float]:
@@ -104,6 +107,24 @@ def measure_full(name: str, folder: Path) -> dict[str, float]:
         **{way: FULL_ROWS * ROUNDS / spent for way, spent in seconds.items()}, "items": len(loader.catalogue),
         "peak": peak_memory_mib(), "difference": (scores["catalogue"] - scores.get("candidates", 0)).abs().max().item(),
     }  # fmt: skip
+
+
+@torch.no_grad()
+def measure_two_stages(name: str, folder: Path) -> dict[str, float]:
+    """Users per CPU second if SASRecAll chooses the items that SESRec ranks."""
+    from recbole_ser.inference.scores import top_k
+    from recbole_ser.model.catalogue import catalogue_scores, scores_of
+
+    first, _, _ = _untrained("SASRecAll", folder, {"hidden_size": 32}, "full", FULL_ROWS * ROUNDS)
+    second, _, loader = _untrained("SESRec", folder, SIZES, "full", FULL_ROWS * ROUNDS)
+    interaction, _, _ = next(iter(loader))
+    start = time.process_time()
+    for row in range(0, FULL_ROWS * ROUNDS, FULL_ROWS):
+        rows = interaction[row : row + FULL_ROWS]
+        _, columns = top_k(catalogue_scores(first, rows, loader.catalogue), RETRIEVED)
+        scores_of(second, rows, loader.catalogue[columns])
+    users = FULL_ROWS * ROUNDS / (time.process_time() - start)
+    return {"catalogue": users, "items": len(loader.catalogue), "peak": peak_memory_mib(), "difference": 0.0}
 
 
 def _untrained(model: str, folder: Path, sizes: dict[str, int], mode: str, rows: int) -> tuple[Any, Any, Any]:

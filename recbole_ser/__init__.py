@@ -18,7 +18,7 @@ WITHOUT_RECBOLE = (
 if TYPE_CHECKING:
     from recbole_ser.config import SERConfig
     from recbole_ser.explanation.explain import Explanation, explain
-    from recbole_ser.inference.recommender import Recommender, recommend
+    from recbole_ser.inference.recommender import Recommender, Retriever, recommend
     from recbole_ser.model.base import JointRecommender, SearchRecommender
     from recbole_ser.runner import build_trainer, claim_folder, prepare, resume, run
     from recbole_ser.study.study import run_study
@@ -37,6 +37,7 @@ _HOMES = {
     "Explanation": "recbole_ser.explanation.explain",
     "recommend": "recbole_ser.inference.recommender",
     "Recommender": "recbole_ser.inference.recommender",
+    "Retriever": "recbole_ser.inference.recommender",
     "SearchRecommender": "recbole_ser.model.base",
     "JointRecommender": "recbole_ser.model.base",
 }
@@ -45,6 +46,7 @@ __all__ = [
     "Explanation",
     "JointRecommender",
     "Recommender",
+    "Retriever",
     "SERConfig",
     "SearchRecommender",
     "build_trainer",

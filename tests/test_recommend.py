@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from loaded_runs import EVENT_COLUMNS, Runs, history, searcher, token
 
 from recbole_ser.data.loader import EvalLoader
-from recbole_ser.errors import DataError, UserError
-from recbole_ser.inference import Recommender, recommend, scores
+from recbole_ser.errors import ConfigError, DataError, UserError
+from recbole_ser.inference import Recommender, Retriever, recommend, scores
 from recbole_ser.inference.new_queries import with_queries
 from recbole_ser.records import write_sealed
 from recbole_ser.registry import MODELS
@@ -218,6 +218,75 @@ def test_ties_go_to_the_earlier_column(rows: list[list[float]], k: int) -> None:
     order = np.argsort(-np.array(rows), axis=1, kind="stable")[:, :k]
     assert columns.tolist() == order.tolist()
     assert values.tolist() == np.take_along_axis(np.array(rows), order, axis=1).tolist()
+
+
+# --- two stages -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("model", "other"), [("SESRec", "SASRec"), ("SASRec", "LightGCN"), ("UniSAR", "GSERec")])
+def test_a_retriever_chooses_what_is_ranked(model: str, other: str, runs: Runs) -> None:
+    recommender, retriever = runs(model), runs(other)
+    users, k, count = recommender.users[:9], 5, 12
+    found = recommender.recommend(users, k, exclude_seen=True, retriever=Retriever(retriever, count))
+    chosen = retriever.recommend(users, count, exclude_seen=True)
+    scored = everything(recommender, users=users).merge(chosen[["user_id", "item_id"]])
+    expected = scored.sort_values("score", ascending=False, kind="stable").groupby("user_id").head(k)
+    pd.testing.assert_frame_equal(
+        found[["user_id", "item_id", "score"]].sort_values(["user_id", "score"], ignore_index=True),
+        expected[["user_id", "item_id", "score"]].sort_values(["user_id", "score"], ignore_index=True),
+        rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+    assert found["rank"].tolist() == [1, 2, 3, 4, 5] * 9
+    everywhere = recommender.recommend(users, k, retriever=Retriever(retriever, 1000))
+    assert_same_scores(everywhere, recommender.recommend(users, k))
+    assert recommender.recall(Retriever(retriever, 1000), users, k) == 1
+    whole = recommender.recommend(users, k)
+    of_few = recommender.recommend(users, k, retriever=Retriever(retriever, count)).merge(
+        whole, on=["user_id", "item_id"]
+    )
+    assert recommender.recall(Retriever(retriever, count), users, k) == len(of_few) / len(whole) < 1
+
+
+def test_a_retriever_reads_the_events_too(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    recommender, retriever = runs("SESRec"), runs("UniSAR")
+    words = recommender.dataset.field2id_token[recommender.dataset.terms_field][1:4]
+    rows = [
+        ("new", "search", 1, None, " ".join(words)),
+        ("new", "click", 2, "i7", None),
+        ("u1", "click", 9, "i1", None),
+    ]
+    events = pd.DataFrame(rows, columns=["user_id", "event", "timestamp", "item_id", "terms"])
+    found = recommender.recommend(k=4, events=events, retriever=Retriever(retriever, 9))
+    chosen = retriever.recommend(k=9, events=events)
+    assert len(found.merge(chosen, on=["user_id", "item_id"])) == len(found) == 8
+    assert 0 < recommender.recall(Retriever(retriever, 9), k=4, events=events) <= 1
+    with pytest.raises(UserError, match="LightGCN knows users by training alone; users who are not in the data: 1"):
+        recommender.recommend(k=4, events=events, retriever=Retriever(runs("LightGCN"), 9))
+
+
+def test_a_retriever_that_does_not_fit_is_refused(runs: Runs, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="chooses 5 items, and 6 are to be recommended"):
+        runs("SESRec").recommend(["u1"], 6, retriever=Retriever(runs("SASRec"), 5))
+    with pytest.raises(ConfigError, match="chooses at least 1 item, not 0"):
+        Retriever(runs("SASRec"), 0)
+    other = copy.copy(runs("SASRec"))
+    other.dataset = copy.copy(other.dataset)
+    other.dataset.__dict__["data_hash"] = "another"
+    with pytest.raises(UserError, match="the retriever was trained on other data"):
+        runs("SESRec").recommend(["u1"], 6, retriever=Retriever(other))
+
+
+def test_the_command_retrieves_and_checks(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--all", "-k", 3, "--exclude-seen", "--retriever", runs.path("SASRec"), "--retrieve", 9]
+    runs.path("SESRec")
+    capsys.readouterr()
+    out = tmp_path / "top.csv"
+    assert command_line(runs.path("SESRec"), *options, "--check", 20, "--out", out) == 0
+    recommender, retriever = runs("SESRec"), Retriever(runs("SASRec"), 9)
+    expected = recommender.recommend(recommender.users, 3, exclude_seen=True, retriever=retriever)
+    pd.testing.assert_frame_equal(pd.read_csv(out), expected)
+    share = recommender.recall(retriever, recommender.users, 3, at_most=20, exclude_seen=True)
+    assert f"{share:.1%} of the 3 best of all items were found" in capsys.readouterr().out and 0 < share < 1
 
 
 # --- unknown things -------------------------------------------------------------------------------------------------
@@ -444,6 +513,8 @@ def test_a_score_that_is_not_finite_is_refused(runs: Runs, monkeypatch: pytest.M
     [
         (["--out", "a.txt", "--all"], "must end in .csv, .parquet, .jsonl"),
         ([], "nobody is asked for"),
+        (["--all", "--retrieve", "5"], "--retrieve and --check say something about --retriever"),
+        (["--all", "--retriever", "x", "--check", "0"], "--check 0: at least 1 user is needed"),
         (["--all", "--extend"], "--extend says"),
         (["--users-file", "missing"], "missing: cannot be read"),
     ],

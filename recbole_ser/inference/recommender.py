@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +26,7 @@ from recbole_ser.inference.new_queries import reads_words, with_queries
 from recbole_ser.inference.scores import rows_at_once, top_k
 from recbole_ser.inference.user_events import UserEvents, joined, latest_histories
 from recbole_ser.model.base import SearchRecommender
-from recbole_ser.model.catalogue import catalogue_scores
+from recbole_ser.model.catalogue import catalogue_scores, scores_of
 from recbole_ser.model.foreign import candidate_scorer
 from recbole_ser.model.general.pop import Pop
 from recbole_ser.runs.loading import finished_run, load_run
@@ -56,6 +58,7 @@ class Request(NamedTuple):
         items: ids of the items that are ranked, ascending ``[n]``.
         k: the largest number of items that are recommended to a user.
         exclude_seen: whether items of the history are left out.
+        retriever: chooses for each user which of the items are ranked; ``None``: all are.
     """
 
     names: list[str]
@@ -65,6 +68,24 @@ class Request(NamedTuple):
     items: Tensor
     k: int
     exclude_seen: bool
+    retriever: Retriever | None
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """Another run's model, which is faster, chooses the items that are worth ranking.
+
+    Args:
+        recommender: that run; it was trained on the same data.
+        count: number of items that it chooses for each user, at most.
+    """
+
+    recommender: Recommender
+    count: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"a retriever chooses at least 1 item, not {self.count}")
 
 
 class Recommender:
@@ -116,6 +137,7 @@ class Recommender:
         candidates: Iterable[Any] | None = None,
         extend: bool = False,
         show_progress: bool = False,
+        retriever: Retriever | None = None,
     ) -> pd.DataFrame:
         """The k best items for each user now, after all events that are known of the user.
 
@@ -135,6 +157,8 @@ class Recommender:
             extend: whether to merge the events with those that the data have of the user.  By default the events
                 alone are the user's history.
             show_progress: whether to show a progress bar, on a terminal.
+            retriever: chooses for each user the items that are ranked; by default all are.  Of a large catalogue
+                a dot-product model finds them in a fraction of the time; ``recall`` says what this costs.
 
         Returns:
             The columns ``user_id``, ``rank`` (from 1), ``item_id`` and ``score`` (float64), with the users in the order
@@ -143,9 +167,10 @@ class Recommender:
         Raises:
             UserError: no user is asked for; all users are neither in the data nor in the events (if only some are, the
                 others are answered, and a warning names these); a user is only in the events though the model knows
-                users by training alone; there is nothing to rank; a score is not finite.
+                users by training alone; there is nothing to rank; a score is not finite; the retriever was trained on
+                other data.
         """
-        parts = self.in_parts(users, k, events, exclude_seen, candidates, extend, show_progress)
+        parts = self.in_parts(users, k, events, exclude_seen, candidates, extend, show_progress, retriever)
         return pd.concat(list(parts), ignore_index=True)
 
     def in_parts(
@@ -157,10 +182,13 @@ class Recommender:
         candidates: Iterable[Any] | None = None,
         extend: bool = False,
         show_progress: bool = False,
+        retriever: Retriever | None = None,
     ) -> Iterator[pd.DataFrame]:
         """``recommend`` for more users than fit in memory: an iterator over its rows, some users at a time."""
         if k < 1:
             raise ConfigError(f"k must be at least 1, not {k}")
+        if retriever is not None:
+            self._check(retriever, k)
         given = None if events is None else read_events(events, self.dataset, reads_words(self.model))
         names = self._names(users, given)
         ids = numbered(self.dataset, self.dataset.uid_field, np.array(names, dtype=object))
@@ -172,14 +200,49 @@ class Recommender:
             raise UserError(note("users who are not in the data", missing)[0] + "; give their events")
         names, ids, given_ids = [n for n, known in zip(names, answered) if known], ids[answered], given_ids[answered]
         known = ids if extend else ids * (given_ids == 0)
-        notes = note("users who are not in the data, left out", missing) + self._notes(names, ids, given)
+        unknown = [name for name, number in zip(names, ids) if not number]
+        for one in [self] if retriever is None else [self, retriever.recommender]:
+            one.refuse_unknown(unknown)
+        notes = note("users who are not in the data, left out", missing) + self._notes(unknown, given)
         items = self._items(candidates, notes)
         if notes:
             _log.warning("\n".join(notes))
-        request = Request(names, ids, known, given_ids, items, k, exclude_seen)
+        request = Request(names, ids, known, given_ids, items, k, exclude_seen, retriever)
         return self._parts(request, given, show_progress)
 
+    def recall(
+        self, retriever: Retriever, users: Iterable[Any] | None = None, k: int = 10, at_most: int = 100, **request: Any
+    ) -> float:
+        """The share of the ``k`` best items of the whole catalogue that are recommended with ``retriever``, too.
+
+        Args:
+            users: raw ids; by default all users who have ``events``.
+            at_most: for how many of the users, drawn at random but each time the same, the whole catalogue is ranked.
+            request: ``events``, ``exclude_seen``, ``candidates`` and ``extend`` of ``recommend``.
+
+        Raises:
+            UserError: as for ``recommend``.
+        """
+        events = request.get("events")
+        given = None if events is None else read_events(events, self.dataset, reads_words(self.model))
+        names = np.array(self._names(users, given), dtype=object)
+        ids = numbered(self.dataset, self.dataset.uid_field, names)
+        known = names[(ids != 0) | np.isin(names, [] if given is None else given.users)]
+        sample = np.random.default_rng(0).permutation(known)[:at_most]
+        whole = self.recommend(sample, k, **request)
+        found = self.recommend(sample, k, retriever=retriever, **request)
+        return len(whole.merge(found, on=["user_id", "item_id"])) / max(len(whole), 1)
+
     # --- the request ------------------------------------------------------------------------------------------------
+
+    def _check(self, retriever: Retriever, k: int) -> None:
+        other = retriever.recommender
+        if other.dataset.data_hash != self.dataset.data_hash:
+            raise UserError("the retriever was trained on other data: take a run of the same data set")
+        if retriever.count < k:
+            raise ConfigError(f"the retriever chooses {retriever.count} items, and {k} are to be recommended")
+        if reads_words(self.model) and other.reads_searches and not reads_words(other.model):
+            raise UserError(f"{other.config['model']} reads searches without their words: take another retriever")
 
     def _names(self, users: Iterable[Any] | None, given: GivenEvents | None) -> list[str]:
         if users is None:
@@ -192,14 +255,17 @@ class Recommender:
             raise UserError("there are no users to recommend to")
         return names
 
-    def _notes(self, names: list[str], ids: np.ndarray, given: GivenEvents | None) -> list[str]:
-        """What the caller should know about these users and events; users that cannot be ranked are refused."""
+    def refuse_unknown(self, unknown: list[str]) -> None:
+        """Raise ``UserError`` if there are ``unknown`` users and the model knows only those it was trained on."""
         model = self.config["model"]
-        unknown = [name for name, known in zip(names, ids != 0) if not known]
         general = self.config["MODEL_TYPE"] != ModelType.SEQUENTIAL
         by_training = general or training_rows(self.config) == "interactions"  # not by the history in a batch
         if unknown and by_training and not isinstance(self.model, Pop):
             raise UserError(note(f"{model} knows users by training alone; users who are not in the data", unknown)[0])
+
+    def _notes(self, unknown: list[str], given: GivenEvents | None) -> list[str]:
+        """What the caller should know about unknown users and events."""
+        model = self.config["model"]
         blind = not (self.reads_interactions or self.reads_searches)
         notes = note(f"users who are not in the data, {'all alike' if blind else 'known by events alone'}", unknown)
         if given is not None and blind:
@@ -223,10 +289,16 @@ class Recommender:
     # --- the answer -------------------------------------------------------------------------------------------------
 
     def _parts(self, request: Request, given: GivenEvents | None, show_progress: bool) -> Iterator[pd.DataFrame]:
-        count, step = len(request.names), rows_at_once(self.scorer, len(request.items), self.config["eval_batch_size"])
+        others = [] if request.retriever is None else [request.retriever.recommender]
+        at_once = [
+            rows_at_once(one.scorer, len(request.items), one.config["eval_batch_size"]) for one in [self, *others]
+        ]
+        count, step = len(request.names), min(at_once)
         words = torch.zeros(0, 1, dtype=torch.int32) if given is None else given.words
         bar = tqdm(total=count, desc="Recommend", unit="user", leave=False, disable=None if show_progress else True)
-        with bar, with_queries(self.model, words):
+        with bar, ExitStack() as stack:
+            for model in [self.model, *(one.model for one in others if one.reads_searches)]:
+                stack.enter_context(with_queries(model, words))
             for start in range(0, count, step):
                 rows = slice(start, start + step)
                 yield self._part(request, rows, None if given is None else given.events)
@@ -236,22 +308,45 @@ class Recommender:
     def _part(self, request: Request, rows: slice, given: UserEvents | None) -> pd.DataFrame:
         batch, seen = self.histories(request.users[rows], request.known[rows], request.given[rows], given)
         names = np.array(request.names[rows], dtype=object)
-        scores = catalogue_scores(self.scorer, batch, request.items)  # [B, n]
-        self.refuse_non_finite(scores, names)
-        if request.exclude_seen:
-            scores[_cells(seen, request.items)] = -torch.inf
-        values, columns = (part.cpu() for part in top_k(scores, request.k))  # [B, k]
+        if request.retriever is None:
+            scores = self._catalogue(request, batch, seen, names)  # [B, n]
+            ranked = request.items.expand_as(scores)
+        else:
+            ranked, left_out = request.retriever.recommender.retrieved(request, rows, given)  # [B, C]
+            scores = scores_of(self.scorer, batch, ranked)
+            self.refuse_non_finite(scores, names)
+            scores[left_out] = -torch.inf
+        values, columns = top_k(scores, request.k)  # [B, k]
         left = torch.isfinite(values)
-        row, rank = (places.numpy() for places in left.nonzero(as_tuple=True))
-        items = request.items.cpu()[columns][left].numpy()
+        row, rank = (places.cpu().numpy() for places in left.nonzero(as_tuple=True))
+        items, values = ranked.gather(1, columns)[left].cpu().numpy(), values.cpu()
         return pd.DataFrame(
             {
                 "user_id": names[row],
                 "rank": rank + 1,
                 "item_id": self.dataset.field2id_token[self.dataset.iid_field][items],
-                "score": values[left].double().numpy(),
+                "score": values[left.cpu()].double().numpy(),
             }
         )
+
+    def _catalogue(
+        self, request: Request, batch: Interaction, seen: tuple[np.ndarray, np.ndarray], names: np.ndarray
+    ) -> Tensor:
+        """Scores ``[B, n]`` of all items of the request, of which those to be left out have -inf."""
+        scores = catalogue_scores(self.scorer, batch, request.items)
+        self.refuse_non_finite(scores, names)
+        if request.exclude_seen:
+            scores[_cells(seen, request.items)] = -torch.inf
+        return scores
+
+    def retrieved(self, request: Request, rows: slice, given: UserEvents | None) -> tuple[Tensor, Tensor]:
+        """The best items of each row, ids ``[B, C]``, ascending, and which of them are to be left out."""
+        assert request.retriever is not None
+        batch, seen = self.histories(request.users[rows], request.known[rows], request.given[rows], given)
+        names = np.array(request.names[rows], dtype=object)
+        values, columns = top_k(self._catalogue(request, batch, seen, names), request.retriever.count)
+        columns, order = columns.sort(dim=1)
+        return request.items[columns], torch.isinf(values.gather(1, order))
 
     def histories(
         self, users: np.ndarray, known: np.ndarray, given: np.ndarray, given_events: UserEvents | None = None

@@ -1,4 +1,4 @@
-"""Scores of the same items for every row, as in full ranking, recommendation and a softmax over all items.
+"""Scores of many items for every row, as in full ranking, recommendation and a softmax over all items.
 
 Shapes: B rows, n items.
 """
@@ -38,3 +38,13 @@ def catalogue_scores(scorer: Any, interaction: Any, catalogue: Tensor) -> Tensor
         state = scorer.encode(rows)
         scores.append(torch.cat([score_catalogue(scorer, state, part, len(rows)) for part in parts], dim=1))
     return torch.cat(scores)
+
+
+def scores_of(scorer: Any, interaction: Any, items: Tensor) -> Tensor:
+    """Scores ``[B, C]`` of ``items [B, C]``, some rows at a time, for as much memory as ``catalogue_scores`` takes."""
+    rows_at_once, items_at_once = getattr(scorer, "catalogue_block", PAIRWISE)
+    step = max(1, min(rows_at_once, len(interaction), rows_at_once * items_at_once // items.shape[1]))
+    if items.device.type != "cpu":
+        step *= 32  # a GPU needs more work at a time
+    parts = (slice(start, start + step) for start in range(0, len(interaction), step))
+    return torch.cat([scorer.score(scorer.encode(interaction[rows]), items[rows]) for rows in parts])
