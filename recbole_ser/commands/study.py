@@ -78,7 +78,7 @@ def command(
         from recbole_ser.study.study import plan_study, run_study, runs_at_once
 
     if dry_run:
-        at_once = runs_at_once(jobs)
+        at_once = jobs if address else runs_at_once(jobs)
         click.echo(plan_table(list(plan_study(study, datasets=datasets, settings=values, folder=folder)), at_once))
         return 0
     result = run_study(study, datasets=datasets, settings=values, folder=folder, jobs=jobs, address=address)

@@ -185,6 +185,58 @@ class Recommender:
         retriever: Retriever | None = None,
     ) -> Iterator[pd.DataFrame]:
         """``recommend`` for more users than fit in memory: an iterator over its rows, some users at a time."""
+        request, given, notes = self._request(users, k, events, exclude_seen, candidates, extend, retriever)
+        if notes:
+            _log.warning("\n".join(notes))
+        return self._parts(request, given, show_progress)
+
+    def recall(
+        self,
+        retriever: Retriever,
+        users: Iterable[Any] | None = None,
+        k: int = 10,
+        events: str | Path | pd.DataFrame | None = None,
+        exclude_seen: bool = False,
+        candidates: Iterable[Any] | None = None,
+        extend: bool = False,
+        at_most: int = 100,
+    ) -> float:
+        """The share of the ``k`` best items of the whole catalogue that are recommended with ``retriever``, too.
+
+        Args:
+            users, events, exclude_seen, candidates, extend: see ``recommend``.
+            at_most: for how many of the users, drawn at random but each time the same, the whole catalogue is ranked.
+
+        Raises:
+            UserError: as for ``recommend``.
+        """
+        request, given, _ = self._request(users, k, events, exclude_seen, candidates, extend, retriever)
+        rows = np.random.default_rng(0).permutation(len(request.names))[:at_most]
+        request = request._replace(
+            names=[request.names[row] for row in rows],
+            users=request.users[rows],
+            known=request.known[rows],
+            given=request.given[rows],
+        )
+        found, whole = (
+            pd.concat(list(self._parts(one, given, show_progress=False)))
+            for one in (request, request._replace(retriever=None))
+        )
+        return len(whole.merge(found, on=["user_id", "item_id"])) / max(len(whole), 1)
+
+    # --- the request ------------------------------------------------------------------------------------------------
+
+    def _request(
+        self,
+        users: Iterable[Any] | None,
+        k: int,
+        events: str | Path | pd.DataFrame | None,
+        exclude_seen: bool,
+        candidates: Iterable[Any] | None,
+        extend: bool,
+        retriever: Retriever | None,
+    ) -> tuple[Request, GivenEvents | None, list[str]]:
+        """The arguments of ``recommend`` in terms of ids, the events, and what the caller should know."""
         if k < 1:
             raise ConfigError(f"k must be at least 1, not {k}")
         if retriever is not None:
@@ -205,35 +257,7 @@ class Recommender:
             one.refuse_unknown(unknown)
         notes = note("users who are not in the data, left out", missing) + self._notes(unknown, given)
         items = self._items(candidates, notes)
-        if notes:
-            _log.warning("\n".join(notes))
-        request = Request(names, ids, known, given_ids, items, k, exclude_seen, retriever)
-        return self._parts(request, given, show_progress)
-
-    def recall(
-        self, retriever: Retriever, users: Iterable[Any] | None = None, k: int = 10, at_most: int = 100, **request: Any
-    ) -> float:
-        """The share of the ``k`` best items of the whole catalogue that are recommended with ``retriever``, too.
-
-        Args:
-            users: raw ids; by default all users who have ``events``.
-            at_most: for how many of the users, drawn at random but each time the same, the whole catalogue is ranked.
-            request: ``events``, ``exclude_seen``, ``candidates`` and ``extend`` of ``recommend``.
-
-        Raises:
-            UserError: as for ``recommend``.
-        """
-        events = request.get("events")
-        given = None if events is None else read_events(events, self.dataset, reads_words(self.model))
-        names = np.array(self._names(users, given), dtype=object)
-        ids = numbered(self.dataset, self.dataset.uid_field, names)
-        known = names[(ids != 0) | np.isin(names, [] if given is None else given.users)]
-        sample = np.random.default_rng(0).permutation(known)[:at_most]
-        whole = self.recommend(sample, k, **request)
-        found = self.recommend(sample, k, retriever=retriever, **request)
-        return len(whole.merge(found, on=["user_id", "item_id"])) / max(len(whole), 1)
-
-    # --- the request ------------------------------------------------------------------------------------------------
+        return Request(names, ids, known, given_ids, items, k, exclude_seen, retriever), given, notes
 
     def _check(self, retriever: Retriever, k: int) -> None:
         other = retriever.recommender

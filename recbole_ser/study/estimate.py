@@ -111,8 +111,8 @@ def _of_a_row(model: Any, config: SERConfig, loader: EvalLoader) -> float:
     return (time.process_time() - start) / rows
 
 
-def plan_table(plans: Sequence[Planned], at_once: int) -> str:
-    """The plans as a table, with their sum."""
+def plan_table(plans: Sequence[Planned], at_once: int | None) -> str:
+    """The plans as a table, with their sum; ``at_once`` is the number of runs at the same time, as far as known."""
     header = ["row", "data set", "runs", "trials", "CPU min at most"]
     cells = [
         [plan.group.row.title, plan.group.dataset, plan.runs, plan.trials, plan.note or f"{plan.minutes:,.1f}"]
@@ -120,10 +120,11 @@ def plan_table(plans: Sequence[Planned], at_once: int) -> str:
     ]
     known = [plan.minutes for plan in plans if not math.isnan(plan.minutes)]
     unknown = f", and {len(plans) - len(known)} rows that were not measured" if len(plans) > len(known) else ""
+    together = "as many at once as the cluster can do" if at_once is None else f"{at_once} at once"
     lines = [
         tabulate(cells, header, disable_numparse=True, colalign=["left", "left", "right", "right", "left"]),
         "",
-        f"together at most {sum(known):,.0f} CPU minutes{unknown}, {at_once} at once",
+        f"together at most {sum(known):,.0f} CPU minutes{unknown}, {together}",
         "(all epochs are counted, and most models stop earlier; loading is left out)",
     ]
     return "\n".join(lines)
