@@ -7,8 +7,8 @@
 Generated logs of Kindle's size, 100 candidates or the whole catalogue, untrained models with one seed.  Full ranking is
 measured in two ways, in turns: each candidate against a history that was encoded once (``score``), and
 ``score_catalogue``, which knows that the items are the same for all rows.  In two stages, a dot-product model chooses
-1,000 items for each row, which SESRec ranks.  Each part runs in a process of its own, one
-thread.  The slow sides are measured on fewer users; the figures are per CPU second.
+1,000 items for each row, which SESRec ranks.  Each part runs in a process of its own, one thread.  The slow sides are
+measured on fewer users; the figures are per CPU second.
 """
 
 from __future__ import annotations

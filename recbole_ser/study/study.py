@@ -87,7 +87,7 @@ def run_study(
             this study, or there is no cluster at the address.
         KeyboardInterrupt: the user pressed Ctrl-C.
     """
-    runs_at_once(jobs)
+    runs_at_once(jobs)  # refuses a wrong number by its name here
     resources = Resources(address, jobs)
     study, groups = _checked(source, datasets, settings, folder)
     cells = [Cell(group, seed) for group in groups for seed in study.seeds]
